@@ -1,0 +1,1 @@
+"""What serves running programs: random streams, threads."""
