@@ -30,9 +30,9 @@ def random_array(rng):
     dtype = rng.choice(DTYPES)
     if dtype[0] in "iub":
         values = np.nan_to_num(values, posinf=100.0)
-    if dtype == "complex64":
-        values = values + 1j * noise.permutation(values.ravel()).reshape(shape)
     with np.errstate(all="ignore"):
+        if dtype == "complex64":
+            values = values + 1j * noise.permutation(values.ravel()).reshape(shape)
         return np.array(values).astype(dtype)
 
 
