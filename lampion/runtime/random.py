@@ -8,6 +8,7 @@ step. Integers and uniform values are bit-equal; so is the normal fill of 16 or 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -173,15 +174,24 @@ class Stream:
 
 
 _default: Stream | None = None
+_thread = threading.local()
 
 
 def default_stream() -> Stream:
     """The stream that calls without a generator draw from; seeded from entropy at first."""
     global _default
+    own: Stream | None = getattr(_thread, "stream", None)
+    if own is not None:
+        return own
     if _default is None:
         _default = Stream()
         _default.seed()
     return _default
+
+
+def use_own_stream(seed: int) -> None:
+    """Let this thread's calls without a generator draw from a stream of its own."""
+    _thread.stream = Stream(seed)
 
 
 def _in_blocks(n: int, dtype: np.dtype[Any], draw: Callable[[int], Array]) -> Array:
@@ -500,9 +510,10 @@ def multinomial(stream: Stream, weights: Array, samples: int) -> Array:
 def multinomial_distinct(stream: Stream, weights: Array, samples: int) -> Array:
     """Row numbers drawn without replacement, the exponential race: largest weight / Exp(1)."""
     clocks = exponential(stream, weights.size, 1.0, weights.dtype).reshape(weights.shape)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         race: Array = weights / clocks
     if samples == 1:
-        return race.argmax(axis=1, keepdims=True)
+        best: Array = race.argmax(axis=1, keepdims=True)
+        return best
     order = (-race).argsort(axis=1, kind="stable")
     return order[:, :samples]
