@@ -1,0 +1,384 @@
+"""Nodes of the recorded history and how an operation is recorded.
+
+An edge of a node is the node that made the input, or the leaf tensor itself, or None. No tensor is
+kept alive by an edge except leaves; what a gradient rule needs is in `saved`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from ..tensor.tensor import Tensor, storage_of, wrap
+from .hooks import RemovableHandle
+from .modes import state
+
+__all__ = ["Node", "OpNode", "Plan", "record", "refresh", "AccumulateGrad"]
+
+_next_seq = count(1).__next__
+
+# Kinds of things a gradient rule can ask for.
+INPUT, OUTPUT, ATTR, SHAPE, DTYPE = range(5)
+
+
+class Node:
+    """One recorded operation; `grad_fn` of its outputs."""
+
+    __slots__ = ("edges", "nrs", "seq", "hooks", "trace", "out_st", "_metadata", "__weakref__")
+
+    edges: tuple[Any, ...]  # per input: Node, leaf Tensor or None
+    nrs: tuple[int, ...]  # per input: which output of the edge's node it was
+    seq: int
+    hooks: NodeHooks | None
+    trace: str | None  # where the forward ran, in anomaly mode
+    out_st: Any  # storage of the output, once it is shared
+
+    def name(self) -> str:
+        """The name PyTorch prints, such as `AddBackward0`."""
+        return type(self).__name__
+
+    @property
+    def metadata(self) -> dict[Any, Any]:
+        """A dictionary for the user's notes."""
+        if not hasattr(self, "_metadata"):
+            self._metadata: dict[Any, Any] = {}
+        return self._metadata
+
+    @property
+    def next_functions(self) -> tuple[tuple[Any, int], ...]:
+        """The nodes that made the inputs; leaves appear as `AccumulateGrad`."""
+        return tuple((AccumulateGrad.of(e) if isinstance(e, Tensor) else e, nr)
+                     for e, nr in zip(self.edges, self.nrs, strict=True))
+
+    def output_count(self) -> int:
+        """How many outputs the operation had."""
+        return 1
+
+    def backward(self, grads: list[Any]) -> tuple[Any, ...]:
+        """Gradients of the inputs from those of the outputs."""
+        raise NotImplementedError
+
+    def release(self) -> None:
+        """Drops what was saved for backward."""
+
+    def register_hook(self, fn: Callable[..., Any]) -> Any:
+        """Calls `fn(grad_inputs, grad_outputs)` after this node ran; a result replaces them."""
+        return _hooks_of(self).add("post", fn)
+
+    def register_prehook(self, fn: Callable[..., Any]) -> Any:
+        """Calls `fn(grad_outputs)` before this node runs; a result replaces them."""
+        return _hooks_of(self).add("pre", fn)
+
+    def __repr__(self) -> str:
+        return f"<{self.name()} object at {id(self):#x}>"
+
+
+class NodeHooks:
+    """Hooks of a node: on its outputs' gradients, before it runs, after it ran."""
+
+    __slots__ = ("tensor", "pre", "post", "retain")
+
+    def __init__(self) -> None:
+        self.tensor: dict[int, dict[int, Callable[..., Any]]] = {}
+        self.pre: dict[int, Callable[..., Any]] = {}
+        self.post: dict[int, Callable[..., Any]] = {}
+        self.retain: dict[int, Any] = {}
+
+    def add(self, kind: str, fn: Callable[..., Any]) -> Any:
+        """Registers `fn`; the handle's `remove()` takes it back."""
+        return RemovableHandle.add(getattr(self, kind), fn)
+
+    def add_tensor(self, nr: int, fn: Callable[..., Any]) -> Any:
+        """Registers `fn` on the gradient of output `nr`."""
+        return RemovableHandle.add(self.tensor.setdefault(nr, {}), fn)
+
+
+def _hooks_of(node: Node) -> NodeHooks:
+    if node.hooks is None:
+        node.hooks = NodeHooks()
+    return node.hooks
+
+
+class AccumulateGrad(Node):
+    """Stands for a leaf in `next_functions`."""
+
+    __slots__ = ("variable",)
+
+    variable: Tensor
+
+    @staticmethod
+    def of(leaf: Tensor) -> AccumulateGrad:
+        """The node of a leaf; the same object for as long as the leaf lives."""
+        found: AccumulateGrad | None = leaf.__dict__.get("_accumulate")
+        if found is None:
+            found = AccumulateGrad()
+            found.edges, found.nrs, found.seq, found.hooks = (), (), 0, None
+            found.variable = leaf
+            leaf.__dict__["_accumulate"] = found
+        return found
+
+
+class Plan:
+    """For one operator and one set of inputs that need gradients: what to save, which rules run.
+
+    `spec` lists (kind, index) of the things to save; `calls` lists (input, rule, places in spec).
+    """
+
+    __slots__ = ("spec", "calls", "joint", "saves_tensors", "needs")
+
+    def __init__(self, spec: list[tuple[int, int]], calls: list[tuple[int, Any, tuple[int, ...]]],
+                 joint: bool, needs: tuple[bool, ...]) -> None:
+        self.spec, self.calls, self.joint, self.needs = spec, calls, joint, needs
+        self.saves_tensors = any(kind in (INPUT, OUTPUT) for kind, _ in spec)
+
+
+class OpNode(Node):
+    """The node of an operator record; subclasses are named after the operator."""
+
+    __slots__ = ("plan", "saved", "shapes", "outs")
+
+    op: Any
+    plan: Plan
+    saved: list[Any] | None
+    shapes: tuple[tuple[int, ...], ...] | None  # of the inputs, where they were broadcast
+    outs: tuple[tuple[tuple[int, ...], Any], ...] | None  # shape and dtype of several outputs
+
+    def output_count(self) -> int:
+        return 1 if self.outs is None else len(self.outs)
+
+    def release(self) -> None:
+        if self.plan.saves_tensors:
+            self.saved = None
+
+    def backward(self, grads: list[Any]) -> tuple[Any, ...]:
+        plan, shapes = self.plan, self.shapes
+        values = self.unpack()
+        g: Any = grads[0] if self.outs is None else self._fill(grads)
+        if plan.joint:
+            rule, places = plan.calls[0][1:]
+            return tuple(rule(g, plan.needs, *[values[p] for p in places]))
+        result: list[Any] = [None] * len(self.edges)
+        for i, rule, places in plan.calls:
+            r = rule(g, *[values[p] for p in places])
+            if shapes is not None and r is not None and r._a.shape != shapes[i]:
+                r = r.sum_to_size(shapes[i])
+            result[i] = r
+        return tuple(result)
+
+    def _fill(self, grads: list[Any]) -> tuple[Any, ...]:
+        """Zeros for the outputs that no gradient reached."""
+        assert self.outs is not None
+        return tuple(
+            wrap(np.zeros(shape, d.np), d) if g is None and d.kind > 1 else g
+            for g, (shape, d) in zip(grads, self.outs, strict=True))
+
+    def unpack(self) -> list[Any]:
+        """The saved values, checked for being unchanged."""
+        if self.saved is None:
+            raise RuntimeError(
+                f"Trying to backward through the graph a second time ({self.name()}): its saved "
+                "values were freed by the first backward. Specify retain_graph=True in the first "
+                "call of .backward() or autograd.grad() if you need to backward again.")
+        return [self._unpack_one(*entry) for entry in zip(self.plan.spec, self.saved, strict=True)]
+
+    def _unpack_one(self, source: tuple[int, int], entry: Any) -> Any:
+        kind, index = source
+        if kind > OUTPUT:
+            return entry
+        if type(entry) is Hooked:
+            return entry.unpack(self)
+        if kind == INPUT:
+            if type(entry) is list:
+                return [self._unpack_one(source, e) for e in entry]
+            if type(entry) is not tuple:
+                return entry  # None or a Python number
+            tensor, version = entry
+            st = tensor._st
+            if st is not None and st.version != version:
+                raise overwritten(self, tensor, st, version)
+            return tensor
+        array, dtype, st, version = entry
+        st = self.out_st if st is None else st
+        out = wrap(array, dtype)
+        out._fn, out._nr, out._rg, out._st = self, index, True, st
+        if st is not None and st.version != version:
+            raise overwritten(self, out, st, version)
+        return out
+
+
+def overwritten(node: Node, tensor: Tensor, st: Any, version: int) -> RuntimeError:
+    """The error for a saved tensor that was changed in place: names the writer's line."""
+    from ..debug.frames import describe
+    from ..tensor.names import type_name
+
+    made_by = "" if tensor._fn is None else (
+        f", which is output {tensor._nr} of {tensor._fn.name()},")
+    name, code, offset = st.writer or ("an in-place operation", None, 0)
+    return RuntimeError(
+        "one of the variables needed for gradient computation has been modified by an inplace "
+        f"operation: [{type_name(tensor)} {list(tensor._a.shape)}]{made_by} is at version "
+        f"{st.version}; expected version {version} instead. {node.name()} saved it; {name} "
+        f"overwrote it at {describe(code, offset)}. Use the out-of-place form there, or write to "
+        "a .clone().")
+
+
+class Hooked:
+    """A saved tensor that went through `saved_tensors_hooks`."""
+
+    __slots__ = ("packed", "unpack_hook", "fn", "nr", "rg")
+
+    def __init__(self, tensor: Tensor) -> None:
+        pack, self.unpack_hook = state.saved_hooks[-1]
+        self.fn, self.nr, self.rg = tensor._fn, tensor._nr, tensor._rg
+        hooks, state.saved_hooks = state.saved_hooks, ()
+        grad, state.grad = state.grad, False
+        try:
+            self.packed = pack(tensor.detach())
+        finally:
+            state.saved_hooks, state.grad = hooks, grad
+
+    def unpack(self, node: Node) -> Tensor:
+        """The tensor that the unpack hook returns, put back into its place in the history."""
+        result = self.unpack_hook(self.packed)
+        if not isinstance(result, Tensor):
+            raise TypeError("Output of saved tensor unpack_hook expected to be a Tensor but got "
+                            f"result of type {type(result).__name__}")
+        if self.fn is not None or self.rg:
+            result = result.detach()
+            result._fn, result._nr, result._rg = self.fn, self.nr, self.rg
+        return result
+
+
+def refresh(t: Tensor) -> None:
+    """Brings a view's place in the history up to date after its base was written to."""
+    st, base = t._st, t._base
+    if base is None or st is None or t._epoch == st.history:
+        return
+    t._epoch = st.history
+    if base._rg:
+        view = Tensor._view_of_base(base, t)
+        t._fn, t._nr, t._rg = view._fn, view._nr, view._rg
+
+
+def record(op: Any, outputs: Any, tensors: tuple[Any, ...], attrs: tuple[Any, ...]) -> None:
+    """Records `outputs = op(*tensors, *attrs)` if any of the tensors requires grad.
+
+    `outputs` is a tensor or a tuple of tensors; `tensors` may hold None and Python numbers.
+    """
+    edges, nrs, mask, bit = [], [], 0, 1
+    for t in tensors:
+        edge, nr = None, 0
+        if isinstance(t, Tensor):
+            if t._base is not None and t._epoch != t._st.history:  # type: ignore[union-attr]
+                refresh(t)
+            if t._rg:
+                mask |= bit
+                edge, nr = t._fn, t._nr
+                if edge is None:
+                    edge = t
+        edges.append(edge)
+        nrs.append(nr)
+        bit <<= 1
+    if not mask:
+        return
+    plan = op.plans.get(mask)
+    if plan is None:
+        plan = op.plan(mask, len(tensors))
+    if plan is None:
+        return
+    node = op.node_class.__new__(op.node_class)
+    node.edges, node.nrs, node.seq, node.hooks = tuple(edges), tuple(nrs), _next_seq(), None
+    node.plan, node.shapes, node.outs, node.out_st = plan, None, None, None
+    node.trace = None
+    if op.broadcasts:
+        node.shapes = _broadcast_shapes(tensors)
+    if outputs.__class__ is Tensor:
+        outputs._fn, outputs._rg = node, True
+    else:
+        _attach_many(node, outputs)
+    node.saved = save(plan, tensors, outputs, attrs) if plan.spec else []
+    if state.anomaly:
+        node.trace = _forward_trace()
+
+
+def _broadcast_shapes(tensors: tuple[Any, ...]) -> tuple[tuple[int, ...], ...] | None:
+    shapes = tuple(t._a.shape if isinstance(t, Tensor) else () for t in tensors)
+    return None if shapes.count(shapes[0]) == len(shapes) else shapes
+
+
+def _attach_many(node: OpNode, outputs: Any) -> None:
+    many = (outputs,) if isinstance(outputs, Tensor) else outputs
+    if many is outputs:
+        node.outs = tuple((o._a.shape, o._dtype) for o in many)
+    for nr, o in enumerate(many):
+        if o._dtype.kind > 1:
+            o._fn, o._nr, o._rg = node, nr, True
+
+
+def save(plan: Plan, tensors: tuple[Any, ...], outputs: Any, attrs: tuple[Any, ...]) -> list[Any]:
+    """The values that `plan` wants kept until backward."""
+    saved: list[Any] = []
+    for kind, i in plan.spec:
+        if kind == ATTR:
+            saved.append(attrs[i])
+        elif kind == SHAPE:
+            saved.append(_shapes(tensors[i]) if i >= 0 else [_shapes(t) for t in tensors])
+        elif kind == DTYPE:
+            saved.append(tensors[i]._dtype)
+        elif kind == INPUT:
+            saved.append([_save_input(t) for t in tensors] if i < 0 else _save_input(tensors[i]))
+        else:
+            saved.append(save_output(outputs if isinstance(outputs, Tensor) else outputs[i]))
+    return saved
+
+
+def _shapes(t: Any) -> Any:
+    return t._a.shape if isinstance(t, Tensor) else ()
+
+
+def _save_input(t: Any) -> Any:
+    if not isinstance(t, Tensor):
+        return t
+    if state.saved_hooks:
+        return Hooked(t)
+    st = t._st
+    return t, (0 if st is None else st.version)
+
+
+def save_output(out: Tensor) -> Any:
+    """What is kept of an output: not the tensor, which would make a cycle with its node."""
+    if state.saved_hooks:
+        return Hooked(out)
+    st = out._st if out._fn is None or out._fn.outs is None else storage_of(out)
+    return out._a, out._dtype, st, (0 if st is None else st.version)
+
+
+def _forward_trace() -> str:
+    import traceback
+
+    return "".join(traceback.format_stack()[:-2])
+
+
+def new_node(cls: type[Node], edges: tuple[Any, ...], nrs: tuple[int, ...]) -> Any:
+    """A node outside the operator records (custom functions, in-place writes through views)."""
+    node = cls.__new__(cls)
+    node.edges, node.nrs, node.seq, node.hooks = edges, nrs, _next_seq(), None
+    node.trace = _forward_trace() if state.anomaly else None
+    return node
+
+
+def edge_of(t: Any) -> tuple[Any, int]:
+    """The edge that leads to `t`, and its output number there."""
+    if not isinstance(t, Tensor):
+        return None, 0
+    if t._base is not None:
+        refresh(t)
+    if not t._rg:
+        return None, 0
+    return (t, 0) if t._fn is None else (t._fn, t._nr)
+
+
+Tensor._refresh_history = staticmethod(refresh)  # type: ignore[assignment]

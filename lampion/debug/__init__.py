@@ -1,0 +1,1 @@
+"""Looking inside: knobs and user frames."""

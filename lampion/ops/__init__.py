@@ -1,0 +1,31 @@
+"""Every operator. Importing this room fills the public namespaces (`record.PUBLIC`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import (  # noqa: F401
+    compare,
+    complex_numbers,
+    contraction,
+    convert,
+    creation,
+    elementwise,
+    indexing,
+    joining,
+    operators,
+    reduce,
+    sorting,
+    view,
+)
+from .record import PUBLIC
+from .results import RETURN_TYPES
+
+__all__ = ["PUBLIC", "RETURN_TYPES"]
+
+# `ops.zeros` is `torch.zeros`; a function wins over the file of the same name.
+globals().update(PUBLIC["torch"])
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(f"lampion has no torch.{name} yet")

@@ -1,0 +1,103 @@
+"""Operators on tensors without data: shape rules, and recording for capture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..autograd.modes import state
+from ..autograd.node import record
+from ..tensor.abstract import AbstractArray
+from ..tensor.dtype import from_numpy_dtype
+from ..tensor.tensor import Tensor, share, wrap
+from .errors import device_mismatch
+
+__all__ = ["run"]
+
+
+def run(leaf: Any, tensors: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
+    """Applies `leaf` to shapes; a recorder among the inputs notes the operation."""
+    recorder = _recorder(tensors)
+    if recorder is None:
+        _check_devices(leaf.name, tensors)
+    arrays = [t._a if isinstance(t, Tensor) else t for t in tensors]
+    results = _view(leaf, arrays, attrs) if leaf.view else _infer(leaf, arrays, attrs)
+    many = isinstance(results, list)
+    outs = [_wrap(leaf, tensors[0], r) for r in (results if many else [results])]
+    if recorder is not None:
+        recorder.note(leaf, tensors, attrs, outs)
+    out = tuple(outs) if many else outs[0]
+    if state.grad:
+        record(leaf, out, tensors, attrs)
+    return out
+
+
+def _recorder(tensors: tuple[Any, ...]) -> Any:
+    for t in tensors:
+        if isinstance(t, Tensor) and type(t._a) is AbstractArray and t._a.recorder is not None:
+            return t._a.recorder
+    return None
+
+
+def _check_devices(name: str, tensors: tuple[Any, ...]) -> None:
+    for t in tensors:
+        if isinstance(t, Tensor) and type(t._a) is np.ndarray and t._a.ndim > 0:
+            raise device_mismatch(name, [x for x in tensors if isinstance(x, Tensor)])
+
+
+def _wrap(leaf: Any, base: Tensor, array: AbstractArray) -> Tensor:
+    return share(base, array, from_numpy_dtype(array.dtype)) if leaf.view else wrap(array)
+
+
+def _view(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
+    result = leaf.kernel(*arrays, *attrs)
+    return list(result) if isinstance(result, tuple) else result
+
+
+def _infer(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
+    if leaf.shape is None:
+        return _by_running(leaf, arrays, attrs)
+    args = (arrays, *attrs) if leaf.takes_list else (*arrays, *attrs)
+    found = leaf.shape(*args)
+    default = next(a.dtype for a in arrays if a is not None and hasattr(a, "dtype"))
+    if isinstance(found, list):
+        return [_abstract(f, default) for f in found]
+    return _abstract(found, default)
+
+
+def _abstract(found: Any, default: Any) -> AbstractArray:
+    if len(found) == 2 and isinstance(found[1], np.dtype):
+        return AbstractArray(tuple(found[0]), found[1])
+    return AbstractArray(tuple(found), default)
+
+
+def _by_running(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
+    """Runs the reference on zeros that take no memory."""
+    stand_ins = [_zeros_like(a) for a in arrays]
+    exact = leaf.exact or not any(_is_reduced(a) for a in stand_ins)
+    narrow = None if exact else next(a.dtype for a in stand_ins if _is_reduced(a))
+    if not exact:
+        stand_ins = [a.astype(np.float32) if _is_reduced(a) else a for a in stand_ins]
+    with np.errstate(all="ignore"):
+        result = leaf.kernel(stand_ins, *attrs) if leaf.takes_list else leaf.kernel(
+            *stand_ins, *attrs)
+    if isinstance(result, tuple):
+        return [_shape_of(r, narrow) for r in result]
+    return _shape_of(result, narrow)
+
+
+def _is_reduced(a: Any) -> bool:
+    return isinstance(a, np.ndarray) and a.dtype.kind in "fV" and a.dtype.itemsize < 4
+
+
+def _zeros_like(a: Any) -> Any:
+    if type(a) is AbstractArray:
+        return np.broadcast_to(np.zeros((), a.dtype), a.shape)
+    return a
+
+
+def _shape_of(r: Any, narrow: Any) -> AbstractArray:
+    r = np.asarray(r)
+    keep = narrow is None or r.dtype != np.float32
+    return AbstractArray(r.shape, r.dtype if keep else narrow)

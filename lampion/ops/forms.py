@@ -1,0 +1,205 @@
+"""Forms derived from a public operator: in place (`name_`) and `out=`."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from ..autograd.modes import state
+from ..autograd.node import OUTPUT, Node, OpNode, edge_of, new_node, refresh
+from ..debug.frames import user_code, user_stack_level
+from ..tensor.abstract import AbstractArray
+from ..tensor.dtype import dtype
+from ..tensor.names import scalar_type
+from ..tensor.tensor import Tensor, storage_of
+
+__all__ = ["in_place_form", "out_form", "bump", "check_writable", "write", "can_cast",
+           "convert_array"]
+
+
+def bump(t: Tensor, name: str) -> None:
+    """Counts a write to `t`'s memory and notes who wrote, for later error messages."""
+    st = t._st
+    if st is None:
+        st = storage_of(t)
+    st.version += 1
+    st.writer = (name, *user_code(3))
+
+
+def check_writable(t: Tensor, name: str) -> None:
+    """An error if an in-place operation on `t` would lose gradients."""
+    if not state.grad:
+        return
+    if t._base is not None:
+        refresh(t)
+        base = t._base
+        if base._rg and base._fn is None and t._rg:
+            raise RuntimeError(
+                "a view of a leaf Variable that requires grad is being used in an in-place "
+                f"operation: {name}(); write under torch.no_grad(), or to a .clone()")
+    if t._rg and t._fn is None:
+        raise RuntimeError("a leaf Variable that requires grad is being used in an in-place "
+                           f"operation: {name}(); write under torch.no_grad(), or to a .clone()")
+
+
+def in_place_form(fn: Any, base: str) -> Any:
+    """`name_`: computes, then writes the result into the first argument."""
+    name = base + "_"
+
+    def call(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        check_writable(self, name)
+        return write(self, fn(self, *args, **kwargs), name)
+    call.__name__ = call.__qualname__ = name
+    call.__doc__ = f"In-place form of `{base}`: the result is written to the tensor."
+    return call
+
+
+def write(target: Tensor, result: Tensor, name: str) -> Tensor:
+    """Writes `result` into the memory of `target`, which takes over its place in the history."""
+    if result._a.shape != target._a.shape:
+        raise RuntimeError(
+            f"output with shape {list(target._a.shape)} doesn't match the broadcast shape "
+            f"{list(result._a.shape)} in {name}(): an in-place result must fit its first operand")
+    _check_cast(result._dtype, target._dtype)
+    copy_array(target, result)
+    bump(target, name)
+    if result._rg and state.grad:
+        _take_history(target, result)
+    return target
+
+
+def copy_array(target: Tensor, source: Tensor) -> None:
+    """Writes the elements of `source` (broadcast, converted) into `target`."""
+    a, b = target._a, source._a
+    recorder = next((x.recorder for x in (a, b) if type(x) is AbstractArray and x.recorder), None)
+    if recorder is not None:
+        recorder.note_write(target, source)
+    elif type(a) is np.ndarray:
+        if not a.flags.writeable:
+            raise RuntimeError("the tensor shares memory with a read-only NumPy array and cannot "
+                               "be written to; make a .clone()")
+        _store(a, b)
+
+
+def _store(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> None:
+    if a.dtype.num == b.dtype.num:
+        a[...] = b
+    else:
+        with np.errstate(all="ignore"):
+            a[...] = convert_array(b, a.dtype)
+
+
+def convert_array(b: np.ndarray[Any, Any], target: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Elements converted as C++ does on the usual machines: floats to ints by truncation."""
+    if b.dtype.kind == "c" and target.kind != "c":
+        b = b.real
+    if b.dtype.num > 255 or (target.num > 255 and b.dtype.itemsize > 4):
+        b = b.astype(np.float32)
+    if b.dtype.kind == "f" and target.kind in "iu":
+        # Through int64: what PyTorch's CPU does for values outside the narrow range.
+        return b.astype(np.int64).astype(target)
+    return b.astype(target)
+
+
+def _check_cast(source: dtype, target: dtype) -> None:
+    if not can_cast(source, target):
+        raise RuntimeError(f"result type {scalar_type(source)} can't be cast to the desired output "
+                           f"type {scalar_type(target)}: convert the operands with .to(), or write "
+                           "to a tensor of the result type")
+
+
+def can_cast(from_: dtype, to: dtype) -> bool:
+    """Whether a result of one dtype may be stored in another: never down a category.
+
+    >>> import lampion as torch
+    >>> torch.can_cast(torch.float32, torch.int64)
+    False
+    """
+    return from_.kind <= to.kind
+
+
+def _take_history(target: Tensor, result: Tensor) -> None:
+    """After an in-place write: the history of `result` becomes that of `target`."""
+    node = result._fn
+    if result._dtype is not target._dtype:
+        result = Tensor._cast(result, target._dtype)
+        node = result._fn
+    st = storage_of(target)
+    if isinstance(node, OpNode) and node.saved is not None:
+        for i, (kind, _) in enumerate(node.plan.spec):
+            if kind == OUTPUT and type(node.saved[i]) is tuple:
+                # The output that the rule needs lives in the target now.
+                node.saved[i] = (target._a, target._dtype, st, st.version)
+    base = target._base
+    st.history += 1
+    if base is None:
+        target._fn, target._nr, target._rg = node, result._nr, True
+        return
+    copy = new_node(CopySlices, *zip(edge_of(base), edge_of(result), strict=True))
+    copy.view, copy.out_st = (target._a.shape, target.stride(), target.storage_offset()), None
+    copy.base = (base._a.shape, base.stride(), base.storage_offset())
+    base._fn, base._nr, base._rg = copy, 0, True
+    refresh(target)
+
+
+class CopySlices(Node):
+    """History of a write through a view: the base with one window replaced."""
+
+    __slots__ = ("view", "base")
+
+    view: tuple[Any, ...]
+    base: tuple[Any, ...]
+
+    def backward(self, grads: list[Any]) -> tuple[Any, ...]:
+        return Tensor._split_window(grads[0], self.base, self.view)
+
+
+def out_form(fn: Any, name: str) -> Any:
+    """The function with PyTorch's `out=`: the result goes into a given tensor."""
+    def call(*args: Any, out: Any = None, **kwargs: Any) -> Any:
+        if out is None:
+            return fn(*args, **kwargs)
+        return deliver(out, fn(*args, **kwargs), name)
+    call.__name__ = call.__qualname__ = fn.__name__
+    call.__doc__, call.__module__ = fn.__doc__, fn.__module__
+    call.__wrapped__ = fn  # type: ignore[attr-defined]
+    return call
+
+
+def deliver(out: Any, result: Any, name: str) -> Any:
+    """Copies `result` (a tensor or a tuple of them) into `out`, resizing where needed."""
+    if isinstance(result, Tensor):
+        return _deliver_one(out, result, name)
+    if not isinstance(out, (tuple, list)) or len(out) != len(result):
+        raise TypeError(f"{name}(): argument 'out' must be a tuple of {len(result)} Tensors")
+    parts = [_deliver_one(o, r, name) for o, r in zip(out, result, strict=True)]
+    return type(result)(parts) if type(result) is tuple else type(result)(*parts)
+
+
+def _deliver_one(out: Any, result: Tensor, name: str) -> Tensor:
+    if not isinstance(out, Tensor):
+        raise TypeError(f"{name}(): argument 'out' must be Tensor, not {type(out).__name__}")
+    if state.grad and (out.requires_grad or result._rg):
+        raise RuntimeError(f"{name}(): functions with out=... arguments don't support automatic "
+                           "differentiation, but one of the arguments requires grad.")
+    if out.device != result.device:
+        raise RuntimeError(f"Expected all tensors to be on the same device: {name}() computed on "
+                           f"{result.device}, but out= is on {out.device}")
+    _check_cast(result._dtype, out._dtype)
+    if out._a.shape != result._a.shape:
+        _resize_out(out, result)
+    copy_array(out, result)
+    bump(out, f"{name}(out=...)")
+    return out
+
+
+def _resize_out(out: Tensor, result: Tensor) -> None:
+    if out._a.size:
+        warnings.warn(
+            f"An output with one or more elements was resized since it had shape "
+            f"{list(out._a.shape)}, which does not match the required output shape "
+            f"{list(result._a.shape)}. This behavior is deprecated: pass an empty tensor or one "
+            "of the right shape.", UserWarning, stacklevel=user_stack_level())
+    out.resize_(result._a.shape)

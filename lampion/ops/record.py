@@ -1,0 +1,296 @@
+"""Operator records: what an operator is, declared once.
+
+Two kinds of record make up everything PyTorch-named:
+
+* `Leaf`: a graph-level operator. It has a NumPy reference (`kernel`) on arrays, a shape rule, and
+  gradient rules written in public operators. Calling it on tensors runs the reference, records
+  history, works on the meta device and under capture. Arguments are positional: tensors first,
+  attributes after. Declared with `@leaf(...)` above the kernel.
+* `op`: a public function with PyTorch's signature, whose body normalises arguments and composes
+  leaves or other operators. `@op(...)` derives the method, the in-place and `out=` forms and the
+  place in the public namespaces.
+
+Gradient rules name what they need: parameters of the kernel (saved inputs and attributes), `out`
+(or `out0`, `out1`), `<input>_shape`, `<input>_dtype`. Nothing else is kept for backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..autograd.modes import state
+from ..autograd.node import ATTR, DTYPE, INPUT, OUTPUT, SHAPE, OpNode, Plan, record
+from ..tensor.abstract import AbstractArray
+from ..tensor.dtype import dtype, from_numpy_dtype
+from ..tensor.tensor import Tensor, share, wrap
+from .quiet import IGNORE, enter, leave
+
+__all__ = ["Leaf", "leaf", "op", "LEAVES", "PUBLIC", "not_differentiable", "same_shape"]
+
+LEAVES: dict[str, Leaf] = {}
+PUBLIC: dict[str, dict[str, Any]] = {}  # namespace -> name -> function
+
+Kernel = Callable[..., Any]
+ShapeRule = Callable[..., Any]
+_F32 = np.dtype(np.float32)
+
+
+class not_differentiable:
+    """In the place of gradient rules: the operator has none, and why."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+class Leaf:
+    """A graph-level operator; see the module's first lines."""
+
+    __slots__ = ("name", "kernel", "params", "n_tensors", "takes_list", "grads", "joint", "shape",
+                 "view", "broadcasts", "exact", "plans", "_node_class", "node_name")
+
+    def __init__(self, name: str, kernel: Kernel, params: tuple[str, ...], n_tensors: int,
+                 takes_list: bool, grad: Any, shape: ShapeRule | None, node: str | None,
+                 view: bool, broadcasts: bool, exact: bool) -> None:
+        self.name, self.kernel, self.params = name, kernel, params
+        self.n_tensors, self.takes_list, self.shape = n_tensors, takes_list, shape
+        self.view, self.broadcasts, self.exact = view, broadcasts, exact
+        self.joint = callable(grad)
+        self.grads = grad
+        self.plans: dict[int, Plan | None] = {}
+        self._node_class: type[OpNode] | None = None
+        self.node_name = node or _camel(name) + "Backward0"
+        _check_rules(self)
+        LEAVES[name] = self
+
+    def __repr__(self) -> str:
+        return f"<operator {self.name}({', '.join(self.params)})>"
+
+    @property
+    def node_class(self) -> type[OpNode]:
+        """The class of this operator's nodes in the recorded history."""
+        if self._node_class is None:
+            self._node_class = type(self.node_name, (OpNode,), {"__slots__": (), "op": self})
+        return self._node_class
+
+    # --- calling --------------------------------------------------------------------------------
+
+    def __call__(self, *args: Any) -> Any:
+        n = self.n_tensors
+        if self.takes_list:
+            tensors, attrs = tuple(args[0]), args[1:]
+            arrays = [t._a for t in tensors]
+            call: tuple[Any, ...] = (arrays, *attrs)
+        else:
+            tensors, attrs = args[:n], args[n:]
+            arrays = [t._a if isinstance(t, Tensor) else t for t in tensors]
+            call = (*arrays, *attrs)
+        for a in arrays:
+            if a.__class__ is AbstractArray:
+                return self._abstract(tensors, attrs)
+        if self.view:
+            return self._as_view(tensors, attrs, self.kernel(*call))
+        reduced = None if self.exact else _reduced(tensors)
+        token = enter(IGNORE)
+        try:
+            result = self.kernel(*call) if reduced is None else self._reduced(arrays, attrs)
+        finally:
+            leave(token)
+        return self._finish(result, tensors, attrs, reduced)
+
+    def _finish(self, result: Any, tensors: tuple[Any, ...], attrs: tuple[Any, ...],
+                reduced: dtype | None) -> Any:
+        if result.__class__ is tuple:
+            out: Any = tuple(_wrap(r, reduced) for r in result)
+        else:
+            out = _wrap(result, reduced)
+        if state.grad:
+            record(self, out, tensors, attrs)
+        return out
+
+    def _as_view(self, tensors: tuple[Any, ...], attrs: tuple[Any, ...], result: Any) -> Any:
+        base = tensors[0]
+        if result.__class__ is tuple:
+            out: Any = tuple(share(base, r) for r in result)
+        else:
+            same = result.dtype is base._a.dtype or result.dtype == base._a.dtype
+            out = share(base, result, None if same else from_numpy_dtype(result.dtype))
+        if state.grad:
+            record(self, out, tensors, attrs)
+        return out
+
+    def _reduced(self, arrays: Sequence[Any], attrs: tuple[Any, ...]) -> Any:
+        """Reduced-precision floats are computed in float32 and rounded once, on store."""
+        wide = [_widen(a) for a in arrays]
+        return self.kernel(wide, *attrs) if self.takes_list else self.kernel(*wide, *attrs)
+
+    # --- without data ---------------------------------------------------------------------------
+
+    def _abstract(self, tensors: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
+        from .abstract import run
+
+        return run(self, tensors, attrs)
+
+    # --- gradient -------------------------------------------------------------------------------
+
+    def plan(self, mask: int, n: int) -> Plan | None:
+        """What to save and which rules to run when the inputs in `mask` need gradients."""
+        made = None if isinstance(self.grads, not_differentiable) else self._make_plan(mask, n)
+        self.plans[mask] = made
+        return made
+
+    def _make_plan(self, mask: int, n: int) -> Plan:
+        needs = tuple(bool(mask >> i & 1) for i in range(n))
+        spec: list[tuple[int, int]] = []
+        calls = []
+        if self.joint:
+            calls.append((0, self.grads, self._places(self.grads, 2, spec)))
+        else:
+            for i, need in enumerate(needs):
+                rule = self.grads.get(self.params[i]) if need else None
+                if need and rule is None:
+                    raise NotImplementedError(
+                        f"the derivative of {self.name}() with respect to argument "
+                        f"'{self.params[i]}' is not implemented: add it to the record of "
+                        f"{self.name} in {self.kernel.__code__.co_filename}")
+                if rule is not None:
+                    calls.append((i, rule, self._places(rule, 1, spec)))
+        return Plan(spec, calls, self.joint, needs)
+
+    def _places(self, rule: Any, skip: int, spec: list[tuple[int, int]]) -> tuple[int, ...]:
+        places = []
+        for name in _argument_names(rule)[skip:]:
+            source = self._source(name)
+            if source not in spec:
+                spec.append(source)
+            places.append(spec.index(source))
+        return tuple(places)
+
+    def _source(self, name: str) -> tuple[int, int]:
+        if name in self.params:
+            i = self.params.index(name)
+            if i >= self.n_tensors:
+                return ATTR, i - self.n_tensors
+            return INPUT, -1 if self.takes_list else i
+        if name.startswith("out") and (name == "out" or name[3:].isdigit()):
+            return OUTPUT, int(name[3:] or 0)
+        base, _, what = name.rpartition("_")
+        if base in self.params and what in ("shape", "dtype"):
+            i = -1 if self.takes_list else self.params.index(base)
+            return (SHAPE if what == "shape" else DTYPE), i
+        raise TypeError(f"gradient rule of {self.name} asks for '{name}': use a parameter of the "
+                        "kernel, out, out0.., or <input>_shape / <input>_dtype")
+
+
+def _argument_names(fn: Any) -> tuple[str, ...]:
+    code = fn.__code__
+    return tuple(code.co_varnames[:code.co_argcount])
+
+
+def _check_rules(record_: Leaf) -> None:
+    """Every rule must be readable when the record is made, not at the first backward."""
+    if isinstance(record_.grads, not_differentiable):
+        return
+    rules = [(record_.grads, 2)] if record_.joint else [(r, 1) for r in record_.grads.values()]
+    for rule, skip in rules:
+        for name in _argument_names(rule)[skip:]:
+            record_._source(name)
+    if not record_.joint:
+        unknown = set(record_.grads) - set(record_.params[:record_.n_tensors])
+        if unknown:
+            raise TypeError(f"gradient rules of {record_.name} for {sorted(unknown)}, which are "
+                            f"not its tensor arguments {record_.params[:record_.n_tensors]}")
+
+
+def _camel(name: str) -> str:
+    return "".join(part[:1].upper() + part[1:] for part in name.split("_"))
+
+
+def _reduced(tensors: Sequence[Any]) -> dtype | None:
+    for t in tensors:
+        if isinstance(t, Tensor) and t._dtype.is_reduced:
+            return t._dtype
+    return None
+
+
+def _widen(a: Any) -> Any:
+    if type(a) is np.ndarray and a.dtype.kind in "fV" and a.dtype.itemsize < 4:
+        return a.astype(_F32)
+    return a
+
+
+def _wrap(r: Any, reduced: dtype | None) -> Tensor:
+    if r.__class__ is not np.ndarray:
+        r = np.asarray(r)
+    if reduced is not None and r.dtype == _F32:
+        r = r.astype(reduced.np)
+    return wrap(r)
+
+
+def leaf(grad: Any, *, name: str | None = None, shape: ShapeRule | None = None,
+         node: str | None = None, view: bool = False, broadcasts: bool = False,
+         exact: bool = False) -> Callable[[Kernel], Leaf]:
+    """Declares a graph-level operator above its NumPy reference.
+
+    grad: {input name: rule(g, ...)}; or one joint rule(g, needs, ...) that returns the gradients
+      of all tensor inputs (None where not needed); or `not_differentiable("why")`. For several
+      outputs `g` is the tuple of their gradients, zeros where none arrived.
+    shape: rule on abstract arrays, giving a shape, (shape, dtype), or a list of these; without
+      it the reference runs on zeros that take no memory.
+    view: the kernel returns a window on the memory of the first input.
+    broadcasts: gradients are summed back to the shapes of the inputs.
+    exact: moves bits only; reduced-precision floats are not widened to float32.
+
+    Tensor inputs are the parameters annotated `Array`, `OptArray` or (a list) `Arrays`.
+    """
+    def make(kernel: Kernel) -> Leaf:
+        params = _argument_names(kernel)
+        kinds = [kernel.__annotations__.get(p, "") for p in params]
+        n = sum(k in ("Array", "OptArray", "Arrays") for k in kinds)
+        takes_list = "Arrays" in kinds
+        if takes_list and n != 1:
+            raise TypeError(f"{kernel.__name__}: a list of arrays must be the only tensor input")
+        return Leaf(name or kernel.__name__.strip("_"), kernel, params, n, takes_list, grad, shape,
+                    node, view, broadcasts, exact)
+    return make
+
+
+def same_shape(input: Any, *_: Any) -> Any:
+    """Shape rule: like the first input."""
+    return input.shape, input.dtype
+
+
+# --- public operators -------------------------------------------------------------------------
+
+
+def op(places: str = "torch Tensor", *, name: str | None = None, inplace: bool = False,
+       out: bool = False, aliases: str = "") -> Callable[[Any], Any]:
+    """Declares a public operator above its body.
+
+    places: namespaces it belongs to: torch, Tensor (as a method), F (nn.functional), linalg, fft,
+      special, nn.init, ... separated by blanks.
+    inplace: derive `name_`. out: derive the `out=` argument. aliases: further names.
+    """
+    def make(fn: Any) -> Any:
+        from .forms import in_place_form, out_form
+
+        base = name or fn.__name__
+        in_place = in_place_form(fn, base) if inplace else None
+        function = out_form(fn, base) if out else fn
+        for label in (base, *aliases.split()):
+            for place in places.split():
+                method = place == "Tensor"
+                publish(place, label, fn if method else function)
+                if in_place is not None and place in ("torch", "Tensor"):
+                    publish(place, label + "_", in_place)
+        return function
+    return make
+
+
+def publish(place: str, name: str, fn: Any) -> None:
+    """Puts a function into a public namespace."""
+    PUBLIC.setdefault(place, {})[name] = fn
+    if place == "Tensor":
+        setattr(Tensor, name, fn)

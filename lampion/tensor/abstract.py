@@ -1,0 +1,83 @@
+"""Arrays without data: shape, strides and element type only.
+
+`AbstractArray` stands where an ndarray stands in a tensor of the meta device, and (with a
+`recorder`) in a tensor that records instead of computing. NumPy functions refuse it with
+`AbstractOperand`, which the fast paths of `ops` catch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["AbstractArray", "AbstractOperand", "contiguous_strides"]
+
+
+class AbstractOperand(Exception):
+    """A NumPy function met an array that has no data."""
+
+
+def contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Row-major strides in bytes (dimensions of size 0 count as 1, as in PyTorch)."""
+    strides, step = [], itemsize
+    for n in reversed(shape):
+        strides.append(step)
+        step *= max(n, 1)
+    return tuple(reversed(strides))
+
+
+class AbstractArray:
+    """An ndarray without memory: shape, strides and offset in bytes, dtype; views work on it."""
+
+    __slots__ = ("shape", "dtype", "strides", "offset", "storage_nbytes", "recorder", "value")
+
+    shape: tuple[int, ...]
+
+    def __init__(self, shape: tuple[int, ...], np_dtype: np.dtype[Any],
+                 strides: tuple[int, ...] | None = None, offset: int = 0,
+                 storage_nbytes: int | None = None, recorder: Any = None,
+                 value: Any = None) -> None:
+        self.shape, self.dtype, self.offset = shape, np_dtype, offset
+        self.strides = (contiguous_strides(shape, np_dtype.itemsize)
+                        if strides is None else strides)
+        self.storage_nbytes = self.nbytes if storage_nbytes is None else storage_nbytes
+        self.recorder, self.value = recorder, value
+
+    def __array_ufunc__(self, *args: Any, **kwargs: Any) -> Any:
+        raise AbstractOperand
+
+    def __array_function__(self, *args: Any, **kwargs: Any) -> Any:
+        raise AbstractOperand
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise AbstractOperand
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        count = 1
+        for n in self.shape:
+            count *= n
+        return count
+
+    @property
+    def itemsize(self) -> int:
+        return int(self.dtype.itemsize)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.itemsize
+
+    @property
+    def base(self) -> None:
+        return None
+
+    def view_as(self, shape: tuple[int, ...], strides: tuple[int, ...], offset: int,
+                np_dtype: np.dtype[Any] | None = None) -> AbstractArray:
+        """Another window on the same (absent) memory."""
+        return AbstractArray(shape, np_dtype or self.dtype, strides, offset, self.storage_nbytes,
+                             self.recorder, None)
