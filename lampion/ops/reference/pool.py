@@ -201,3 +201,48 @@ def adaptive_max_pool(x: Array, out: Ints) -> tuple[Array, Array]:
         np.copyto(best, value, where=better)
         np.copyto(index, flat, where=better)
     return best, index
+
+
+def _fractional_starts(sample: float, size: int, out: int, kernel: int) -> Array:
+    """Window starts along one axis from one uniform sample; the last window ends at the border."""
+    starts = np.zeros(out, np.int64)
+    if out > 1:
+        alpha = (size - kernel) / (out - 1)
+        steps = np.arange(out)
+        starts = ((steps + sample) * alpha).astype(np.int64) - int(sample * alpha)
+    if out > 0:
+        starts[-1] = size - kernel
+    return starts
+
+
+def fractional_max_pool(
+    x: Array, samples: Array, out: Ints, kernel: Ints
+) -> tuple[Array, Array]:
+    """Maxima of windows at pseudo-random starts; samples (N, C, D), the last axis first."""
+    best = np.empty((*x.shape[:2], *out), x.dtype)
+    index = np.empty(best.shape, np.int64)
+    dims = len(out)
+    # PyTorch takes samples of 3-d pooling in the order of the axes, of 2-d in reverse.
+    order = range(dims) if dims == 3 else reversed(range(dims))
+    columns = list(order)
+    for plane in np.ndindex(*x.shape[:2]):
+        starts = [
+            _fractional_starts(float(samples[(*plane, columns[a])]), x.shape[2 + a], out[a], k)
+            for a, k in enumerate(kernel)
+        ]
+        best[plane], index[plane] = _windows_max(x[plane], starts, kernel)
+    return best, index
+
+
+def _windows_max(plane: Array, starts: Sequence[Array], kernel: Ints) -> tuple[Array, Array]:
+    values, places = [], []
+    for position in np.ndindex(*kernel):
+        cells = np.ix_(*(s + q for s, q in zip(starts, position, strict=True)))
+        values.append(plane[cells])
+        places.append(np.ravel_multi_index(cells, plane.shape))
+    stacked = np.stack(values)
+    chosen = stacked.argmax(0)[None]
+    return (
+        np.take_along_axis(stacked, chosen, 0)[0],
+        np.take_along_axis(np.stack(places), chosen, 0)[0],
+    )

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .pool import adaptive_bounds
+
 Array = np.ndarray[Any, Any]
 Table = tuple[Array, Array]
 
@@ -133,3 +135,48 @@ def mean_table(start: Array, stop: Array) -> Table:
     index = start[:, None] + taps
     inside = index < stop[:, None]
     return np.minimum(index, stop[:, None] - 1), inside / inside.sum(1, keepdims=True)
+
+
+def tables(
+    kind: str,
+    spatial: Sequence[int],
+    size: Sequence[int],
+    align: bool,
+    factors: Sequence[float | None],
+    dtype: Any,
+) -> list[Table]:
+    """One table per axis for the resampling called `kind`."""
+    real = np.float64 if dtype == np.float64 else np.float32
+    found = []
+    for s, n, f in zip(spatial, size, factors, strict=True):
+        if kind == "mean":
+            found.append(mean_table(*adaptive_bounds(s, n)))
+        elif kind.startswith("nearest"):
+            found.append(nearest_table(s, n, f, kind == "nearest-exact"))
+        elif kind.endswith("-aa"):
+            found.append(antialias_table(s, n, align, f, kind[:-3]))
+        else:
+            make = cubic_table if kind == "cubic" else linear_table
+            found.append(make(s, n, align, f, real))
+    return found
+
+
+def block_mean(x: Array, size: Sequence[int]) -> Array | None:
+    """Adaptive mean where every window has the same length; None where it has not."""
+    shape: list[int] = list(x.shape[:2])
+    for s, n in zip(x.shape[2:], size, strict=True):
+        if n == 0 or s % n:
+            return None
+        shape += [n, s // n]
+    return np.asarray(x.reshape(shape).mean(tuple(range(3, len(shape), 2))), x.dtype)
+
+
+def pad_table(before: int, after: int, size: int, mode: str) -> Array:
+    """Input cell of every output cell when one axis is padded by reflect, replicate, circular."""
+    cells = np.arange(-before, size + after)
+    if mode == "circular":
+        return cells % size
+    if mode == "replicate":
+        return np.clip(cells, 0, size - 1)
+    cells = np.abs(cells)
+    return np.where(cells >= size, 2 * (size - 1) - cells, cells)
