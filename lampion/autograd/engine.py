@@ -133,7 +133,7 @@ def _check_start(root: Tensor, g: Any, create_graph: bool) -> Tensor:
 class _Run:
     """State of one backward."""
 
-    __slots__ = ("heap", "buffers", "leaves", "wanted", "captured", "needed")
+    __slots__ = ("buffers", "captured", "heap", "leaves", "needed", "wanted")
 
     def __init__(self) -> None:
         self.heap: list[tuple[int, Node]] = []
@@ -228,7 +228,7 @@ def _loop(run: _Run, retain: bool) -> None:
             results = _after(hooks, results, grads)
         if not retain:
             node.release()
-        for edge, nr, r in zip(node.edges, node.nrs, results):  # noqa: B905 (hot)
+        for edge, nr, r in zip(node.edges, node.nrs, results):
             if r is not None and edge is not None:
                 send(edge, nr, r)
 

@@ -15,7 +15,7 @@ _next_id = count().__next__
 class RemovableHandle:
     """What a `register_*hook` returns: `remove()` takes the hook back."""
 
-    __slots__ = ("id", "_tables", "__weakref__")
+    __slots__ = ("__weakref__", "_tables", "id")
 
     def __init__(self, hooks_dict: Any, *, extra_dict: Any = None) -> None:
         self.id = _next_id()

@@ -16,7 +16,7 @@ from ..tensor.tensor import Tensor, storage_of, wrap
 from .hooks import RemovableHandle
 from .modes import state
 
-__all__ = ["Node", "OpNode", "Plan", "record", "refresh", "AccumulateGrad"]
+__all__ = ["AccumulateGrad", "Node", "OpNode", "Plan", "record", "refresh"]
 
 _next_seq = count(1).__next__
 
@@ -27,7 +27,7 @@ INPUT, OUTPUT, ATTR, SHAPE, DTYPE = range(5)
 class Node:
     """One recorded operation; `grad_fn` of its outputs."""
 
-    __slots__ = ("edges", "nrs", "seq", "hooks", "trace", "out_st", "_metadata", "__weakref__")
+    __slots__ = ("__weakref__", "_metadata", "edges", "hooks", "nrs", "out_st", "seq", "trace")
 
     edges: tuple[Any, ...]  # per input: Node, leaf Tensor or None
     nrs: tuple[int, ...]  # per input: which output of the edge's node it was
@@ -79,7 +79,7 @@ class Node:
 class NodeHooks:
     """Hooks of a node: on its outputs' gradients, before it runs, after it ran."""
 
-    __slots__ = ("tensor", "pre", "post", "retain")
+    __slots__ = ("post", "pre", "retain", "tensor")
 
     def __init__(self) -> None:
         self.tensor: dict[int, dict[int, Callable[..., Any]]] = {}
@@ -127,7 +127,7 @@ class Plan:
     `spec` lists (kind, index) of the things to save; `calls` lists (input, rule, places in spec).
     """
 
-    __slots__ = ("spec", "calls", "joint", "saves_tensors", "needs")
+    __slots__ = ("calls", "joint", "needs", "saves_tensors", "spec")
 
     def __init__(self, spec: list[tuple[int, int]], calls: list[tuple[int, Any, tuple[int, ...]]],
                  joint: bool, needs: tuple[bool, ...]) -> None:
@@ -138,7 +138,7 @@ class Plan:
 class OpNode(Node):
     """The node of an operator record; subclasses are named after the operator."""
 
-    __slots__ = ("plan", "saved", "shapes", "outs")
+    __slots__ = ("outs", "plan", "saved", "shapes")
 
     op: Any
     plan: Plan
@@ -228,7 +228,7 @@ def overwritten(node: Node, tensor: Tensor, st: Any, version: int) -> RuntimeErr
 class Hooked:
     """A saved tensor that went through `saved_tensors_hooks`."""
 
-    __slots__ = ("packed", "unpack_hook", "fn", "nr", "rg")
+    __slots__ = ("fn", "nr", "packed", "rg", "unpack_hook")
 
     def __init__(self, tensor: Tensor) -> None:
         pack, self.unpack_hook = state.saved_hooks[-1]

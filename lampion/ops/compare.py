@@ -11,7 +11,7 @@ from ..tensor.tensor import Tensor
 from .errors import argument_type, not_implemented_for
 from .families import binary, comparison, unary
 from .promotion import cast
-from .record import not_differentiable, op
+from .record import not_differentiable, op, publish
 
 eq = comparison("eq", np.equal, doc="`input == other`, element by element.")
 ne = comparison("ne", np.not_equal, aliases="not_equal", doc="`input != other`.")
@@ -120,9 +120,12 @@ def _logic(integers: Any) -> Any:
     return call
 
 
-Tensor.__and__ = Tensor.__rand__ = _logic(bitwise_and)  # type: ignore[operator]
-Tensor.__or__ = Tensor.__ror__ = _logic(bitwise_or)  # type: ignore[operator]
-Tensor.__xor__ = Tensor.__rxor__ = _logic(bitwise_xor)  # type: ignore[operator]
-Tensor.__lshift__ = _logic(bitwise_left_shift)  # type: ignore[operator]
-Tensor.__rshift__ = _logic(bitwise_right_shift)  # type: ignore[operator]
-Tensor.__invert__ = bitwise_not  # type: ignore[operator]
+publish("Tensor", "__and__", _logic(bitwise_and))
+publish("Tensor", "__rand__", _logic(bitwise_and))
+publish("Tensor", "__or__", _logic(bitwise_or))
+publish("Tensor", "__ror__", _logic(bitwise_or))
+publish("Tensor", "__xor__", _logic(bitwise_xor))
+publish("Tensor", "__rxor__", _logic(bitwise_xor))
+publish("Tensor", "__lshift__", _logic(bitwise_left_shift))
+publish("Tensor", "__rshift__", _logic(bitwise_right_shift))
+publish("Tensor", "__invert__", bitwise_not)

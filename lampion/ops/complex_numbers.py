@@ -21,7 +21,7 @@ def _conj(input: Array) -> Array:
 @op(aliases="conj_physical")
 def conj(input: Tensor) -> Tensor:
     """The complex conjugate; computed at once (PyTorch marks a view and computes later)."""
-    return _conj(input) if input._dtype.kind == COMPLEX else input  # type: ignore[no-any-return]
+    return _conj(input) if input._dtype.kind == COMPLEX else input
 
 
 @op(aliases="resolve_neg")
@@ -51,7 +51,7 @@ def complex(real: Tensor, imag: Tensor) -> Tensor:
         raise RuntimeError("Expected both inputs to be Half, Float or Double tensors of one dtype "
                            f"but got {real._dtype.name} and {imag._dtype.name}")
     broadcast_shape("complex", real._a.shape, imag._a.shape)
-    return _complex(real, imag)  # type: ignore[no-any-return]
+    return _complex(real, imag)
 
 
 @op("torch", out=True)
@@ -60,7 +60,7 @@ def polar(abs: Tensor, angle: Tensor) -> Tensor:
     if abs._dtype is not angle._dtype or abs._dtype.kind != FLOAT:
         raise RuntimeError(f"Expected object of scalar type {abs._dtype.name} but got scalar type "
                            f"{angle._dtype.name} for second argument")
-    return complex(abs * angle.cos(), abs * angle.sin())  # type: ignore[no-any-return]
+    return complex(abs * angle.cos(), abs * angle.sin())
 
 
 def _angle_grad(g: Any, input: Any) -> Any:
@@ -85,7 +85,7 @@ def _angle_leaf(input: Array) -> Array:
 @op(out=True)
 def angle(input: Tensor) -> Tensor:
     """The angle in the complex plane, in radians."""
-    return _angle_leaf(cast(input, float_dtype(input._dtype)))  # type: ignore[no-any-return]
+    return _angle_leaf(cast(input, float_dtype(input._dtype)))
 
 
 positive = op(name="positive")(lambda input: input)

@@ -59,7 +59,7 @@ def _check_matrices(name: str, a: Tensor, b: Tensor, labels: tuple[str, str]) ->
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
     """The product of two matrices."""
     _check_matrices("mm", input, mat2, ("self", "mat2"))
-    return _mm(input, mat2)  # type: ignore[no-any-return]
+    return _mm(input, mat2)
 
 
 @leaf({"input": lambda g, mat2: bmm(g, conj(mat2).transpose(1, 2)),
@@ -81,7 +81,7 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
         raise RuntimeError(
             f"Expected size for first two dimensions of batch2 tensor to be: [{a[0]}, {a[2]}] but "
             f"got: [{b[0]}, {b[1]}].")
-    return _bmm(input, mat2)  # type: ignore[no-any-return]
+    return _bmm(input, mat2)
 
 
 def _scaled(g: Any, by: Any) -> Any:
@@ -119,7 +119,7 @@ def _add_product(name: str, product_leaf: Any, input: Tensor, a: Tensor, b: Tens
                            f"existing size ({list(input._a.shape)}): {name}() adds its input to a "
                            "product of that shape")
     d = a._dtype
-    return product_leaf(input, a, b, as_scalar(beta, d, name),  # type: ignore[no-any-return]
+    return product_leaf(input, a, b, as_scalar(beta, d, name),
                         as_scalar(alpha, d, name))
 
 
@@ -162,21 +162,21 @@ def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1,
     """`beta * input + alpha *` the sum of the batch's products."""
     _check_batches("addbmm", batch1, batch2)
     total = bmm(batch1, batch2).sum(0)
-    return (beta * input if beta else 0 * total) + alpha * total  # type: ignore[no-any-return]
+    return (beta * input if beta else 0 * total) + alpha * total
 
 
 @op(inplace=True, out=True)
 def addmv(input: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """`beta * input + alpha * (mat @ vec)`."""
     product = mv(mat, vec) * alpha
-    return product if beta == 0 else beta * input + product  # type: ignore[no-any-return]
+    return product if beta == 0 else beta * input + product
 
 
 @op(inplace=True, out=True)
 def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """`beta * input + alpha *` the outer product."""
     product = outer(vec1, vec2) * alpha
-    return product if beta == 0 else beta * input + product  # type: ignore[no-any-return]
+    return product if beta == 0 else beta * input + product
 
 
 @leaf({"input": lambda g, vec: outer(g, conj(vec)),
@@ -196,7 +196,7 @@ def mv(input: Tensor, vec: Tensor) -> Tensor:
     if input._a.shape[1] != vec._a.shape[0]:
         raise RuntimeError(f"size mismatch, got input ({input._a.shape[0]}), mat "
                            f"({input._a.shape[0]}x{input._a.shape[1]}), vec ({vec._a.shape[0]})")
-    return _mv(input, vec)  # type: ignore[no-any-return]
+    return _mv(input, vec)
 
 
 @leaf({"input": lambda g, other: g * conj(other), "other": lambda g, input: g * conj(input)},
@@ -218,13 +218,13 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
         raise RuntimeError("inconsistent tensor size, expected tensor "
                            f"{list(input._a.shape)} and src {list(tensor._a.shape)} to have the "
                            "same number of elements")
-    return _dot(input, tensor)  # type: ignore[no-any-return]
+    return _dot(input, tensor)
 
 
 @op(out=True)
 def vdot(input: Tensor, other: Tensor) -> Tensor:
     """The inner product with the first vector conjugated."""
-    return dot(conj(input), other)  # type: ignore[no-any-return]
+    return dot(conj(input), other)
 
 
 @op(out=True, aliases="ger")
@@ -244,7 +244,7 @@ def inner(input: Tensor, other: Tensor) -> Tensor:
     if input._a.shape[-1] != other._a.shape[-1]:
         raise RuntimeError("inner() the last dimension must match on both input tensors but got "
                            f"shapes {list(input._a.shape)} and {list(other._a.shape)}")
-    return tensordot(input, other, ([-1], [-1]))  # type: ignore[no-any-return]
+    return tensordot(input, other, ([-1], [-1]))
 
 
 # --- matmul ---------------------------------------------------------------------------------------
@@ -266,13 +266,13 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         raise RuntimeError("both arguments to matmul need to be at least 1D, but they are "
                            f"{n}D and {m}D")
     if n == 1 and m == 1:
-        return dot(input, other)  # type: ignore[no-any-return]
+        return dot(input, other)
     if n == 2 and m == 1:
-        return mv(input, other)  # type: ignore[no-any-return]
+        return mv(input, other)
     if n == 2 and m == 2:
-        return mm(input, other)  # type: ignore[no-any-return]
+        return mm(input, other)
     if n == 1 and m == 2:
-        return mm(input.unsqueeze(0), other).squeeze(0)  # type: ignore[no-any-return]
+        return mm(input.unsqueeze(0), other).squeeze(0)
     return _batched(input, other)
 
 
@@ -285,7 +285,7 @@ def _batched(a: Tensor, b: Tensor) -> Tensor:
     if len(m) <= 2 and len(n) > 2:
         flat = a.reshape(-1, n[-1])
         product = mm(flat, b) if len(m) == 2 else mv(flat, b)
-        return product.reshape((*n[:-1], *m[1:]))  # type: ignore[no-any-return]
+        return product.reshape((*n[:-1], *m[1:]))
     left = a.unsqueeze(0) if len(n) == 1 else a
     right = b.unsqueeze(-1) if len(m) == 1 else b
     lead = broadcast_shape("matmul", left._a.shape[:-2], right._a.shape[:-2])
@@ -294,7 +294,7 @@ def _batched(a: Tensor, b: Tensor) -> Tensor:
     product = bmm(*parts).reshape((*lead, left._a.shape[-2], right._a.shape[-1]))
     if len(n) == 1:
         product = product.squeeze(-2)
-    return product.squeeze(-1) if len(m) == 1 else product  # type: ignore[no-any-return]
+    return product.squeeze(-1) if len(m) == 1 else product
 
 
 # --- linear ---------------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         d = input._dtype
         if len(w) == 2 and len(x) == 2 and x[-1] == w[1] and weight._dtype is d and (
                 bias is None or (bias._dtype is d and bias._a.shape == (w[0],))):
-            return _linear(input, weight, bias)  # type: ignore[no-any-return]
+            return _linear(input, weight, bias)
     except AttributeError:
         pass
     return _linear_general(input, weight, bias)
@@ -355,19 +355,19 @@ def _linear_general(input: Any, weight: Any, bias: Any) -> Tensor:
             f"{list(w)}; the input's last dimension must be {w[-1]}")
     if len(w) == 1:
         out = matmul(input, weight)
-        return out if bias is None else out + bias  # type: ignore[no-any-return]
+        return out if bias is None else out + bias
     if bias is not None and bias._a.shape != (w[0],):
-        return matmul(input, weight.t()) + bias  # type: ignore[no-any-return]
+        return matmul(input, weight.t()) + bias
     if len(x) != 2 or bias is None:
         return _linear_as_matmul(input, weight, bias)
-    return _linear(input, weight, bias)  # type: ignore[no-any-return]
+    return _linear(input, weight, bias)
 
 
 def _linear_as_matmul(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Without two dimensions and a bias PyTorch records a product and a view of it."""
     rows = input.reshape((-1, input._a.shape[-1])) if input._a.ndim != 2 else input
     out = mm(rows, weight.t()) if bias is None else addmm(bias, rows, weight.t())
-    return out if rows is input else out.view((*input._a.shape[:-1], weight._a.shape[0]))  # type: ignore[no-any-return]
+    return out if rows is input else out.view((*input._a.shape[:-1], weight._a.shape[0]))
 
 
 @op("F")
@@ -380,7 +380,7 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Any = None) -
     lead = input1._a.shape[:-1]
     x1, x2 = _g2(input1), _g2(input2)
     out = einsum("bi,kij,bj->bk", x1, weight, x2).reshape((*lead, weight._a.shape[0]))
-    return out if bias is None else out + bias  # type: ignore[no-any-return]
+    return out if bias is None else out + bias
 
 
 # --- einsum and friends ---------------------------------------------------------------------------
@@ -400,6 +400,10 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     n, m = a._a.ndim, b._a.ndim
     left, right = [d % n for d in left], [d % m for d in right]
     for d, e in zip(left, right, strict=True):
+        if a._a.shape[d] == 1 or b._a.shape[e] == 1:
+            # Sizes of 1 are summed over the other side, as in PyTorch.
+            a = a.sum(d, keepdim=True) if b._a.shape[e] == 1 else a
+            b = b.sum(e, keepdim=True) if a._a.shape[d] == 1 else b
         if a._a.shape[d] != b._a.shape[e]:
             raise RuntimeError(f"contracted dimensions need to match, but first has size "
                                f"{a._a.shape[d]} in dim {d} and second has size {b._a.shape[e]} in "
@@ -412,7 +416,7 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     rows = a.permute(keep_a + left).reshape((-1 if count else _prod(a, keep_a), count))
     columns = b.permute(right + keep_b).reshape((count, -1 if count else _prod(b, keep_b)))
     shape = [a._a.shape[d] for d in keep_a] + [b._a.shape[d] for d in keep_b]
-    return mm(rows, columns).reshape(shape)  # type: ignore[no-any-return]
+    return mm(rows, columns).reshape(shape)
 
 
 def _prod(t: Tensor, dims: Any) -> int:
@@ -533,7 +537,7 @@ def _contract(terms: list[tuple[Tensor, list[str]]], output: list[str], width: i
         u, others = terms.pop(0)
         u, others = _sum_out(u, others, output, [(t, labels), *terms])
         t, labels = _pair(t, labels, u, others, output, terms)
-    return t.permute([labels.index(x) for x in output]) if labels != output else t  # type: ignore[no-any-return]
+    return t.permute([labels.index(x) for x in output]) if labels != output else t
 
 
 def _sum_out(t: Tensor, labels: list[str], output: list[str], rest: Any) -> tuple[Any, list[str]]:
@@ -584,13 +588,13 @@ def multi_dot(tensors: Any) -> Tensor:
     product = listed[0]
     for t in listed[1:]:
         product = matmul(product, t)
-    return product  # type: ignore[no-any-return]
+    return product
 
 
 @op("torch")
 def chain_matmul(*matrices: Any) -> Tensor:
     """The product of several matrices."""
-    return matrices[0] if len(matrices) == 1 else multi_dot(matrices)  # type: ignore[no-any-return]
+    return matrices[0] if len(matrices) == 1 else multi_dot(matrices)
 
 
 @op()
@@ -601,7 +605,7 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
     b = (1,) * (n - other._a.ndim) + other._a.shape
     left = input.reshape([x for m in a for x in (m, 1)])
     right = other.reshape([x for m in b for x in (1, m)])
-    return (left * right).reshape([x * y for x, y in zip(a, b, strict=True)])  # type: ignore[no-any-return]
+    return (left * right).reshape([x * y for x, y in zip(a, b, strict=True)])
 
 
 
@@ -618,6 +622,6 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0,
     from .reduce import _vector_norm
 
     difference = x1.unsqueeze(-2) - x2.unsqueeze(-3)
-    return _vector_norm(difference, float(p), (difference._a.ndim - 1,), False)  # type: ignore[no-any-return]
+    return _vector_norm(difference, float(p), (difference._a.ndim - 1,), False)
 
 

@@ -28,8 +28,8 @@ from ..tensor.dtype import (
     uint8,
 )
 from ..tensor.formats import contiguous_format, memory_format
-from ..tensor.strides import is_contiguous as dense
 from ..tensor.storage import Storage
+from ..tensor.strides import is_contiguous as dense
 from ..tensor.tensor import Tensor, storage_of, wrap
 from .errors import argument_type
 from .families import Array
@@ -53,7 +53,7 @@ def _to_copy(input: Array, dtype: dtype) -> Array:
 
 def cast_to(t: Tensor, d: dtype) -> Tensor:
     """`t` in dtype `d`: itself, or a recorded conversion."""
-    return t if t._dtype is d else _to_copy(t, d)  # type: ignore[no-any-return]
+    return t if t._dtype is d else _to_copy(t, d)
 
 
 @leaf({"input": lambda g: g}, name="clone", exact=True, shape=lambda a, _: (a.shape, a.dtype))
@@ -81,7 +81,7 @@ def _layout(form: Any) -> Any:
 @op()
 def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
     """A copy with its own memory; gradients flow through."""
-    return _clone(input, _layout(memory_format))  # type: ignore[no-any-return]
+    return _clone(input, _layout(memory_format))
 
 
 def _is_in_format(a: Any, form: memory_format) -> bool:
@@ -104,7 +104,7 @@ def contiguous(self: Tensor, memory_format: Any = contiguous_format) -> Tensor:
     """The tensor itself if it is dense in the given format, else a copy that is."""
     if _is_in_format(self._a, memory_format):
         return self
-    return _clone(self, memory_format)  # type: ignore[no-any-return]
+    return _clone(self, memory_format)
 
 
 _DTYPE, _DEVICE, _TENSOR = dtype, devices.device, Tensor
@@ -157,7 +157,7 @@ def to(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     elif found.get("copy") and target is self:
         target = _clone(self, None)
     form = _layout(found.get("memory_format"))
-    return target if form is None else contiguous(target, form)  # type: ignore[no-any-return]
+    return target if form is None else contiguous(target, form)
 
 
 @leaf({"input": lambda g, input_shape: g}, name="to_device", exact=True, node="ToCopyBackward0",
@@ -184,7 +184,7 @@ def _short_form(name: str, d: dtype) -> None:
     def call(self: Tensor, memory_format: Any = None) -> Tensor:
         out = cast_to(self, d)
         form = _layout(memory_format)
-        return out if form is None else contiguous(out, form)  # type: ignore[no-any-return]
+        return out if form is None else contiguous(out, form)
     call.__name__, call.__doc__ = name, f"The tensor as {d}."
     op("Tensor")(call)
 
@@ -357,7 +357,7 @@ def _size_of(size: tuple[Any, ...]) -> tuple[int, ...]:
 @op("Tensor")
 def resize_as_(self: Tensor, other: Tensor, memory_format: Any = None) -> Tensor:
     """Resizes the tensor to the shape of `other`."""
-    return resize_(self, other._a.shape)  # type: ignore[no-any-return]
+    return resize_(self, other._a.shape)
 
 
 def _scalar(value: Any, d: dtype) -> Tensor:

@@ -32,7 +32,7 @@ from .promotion import number_dtype
 from .record import op, publish
 from .view import as_size
 
-__all__ = ["finish", "make", "check_dtype"]
+__all__ = ["check_dtype", "finish", "make"]
 
 
 def check_dtype(d: Any, name: str = "dtype") -> dtype | None:
@@ -354,7 +354,7 @@ def _filled(name: str, fill: Any, doc: str) -> Any:
         if out is not None and dtype is None:
             dtype = out._dtype
         t = make(size, fill, dtype, device, requires_grad, name)
-        return t if out is None else deliver(out, t, name)  # type: ignore[no-any-return]
+        return t if out is None else deliver(out, t, name)
     call.__name__ = call.__qualname__ = name
     call.__doc__ = doc
     return op("torch")(call)
@@ -375,7 +375,7 @@ def full(size: Any, fill_value: Any, *, out: Any = None, dtype: Any = None, layo
             fill_value, Tensor) else number_dtype(fill_value)
     t = make((size,) if isinstance(size, int) else tuple(size), fill_value, d, device,
              requires_grad, "full")
-    return t if out is None else deliver(out, t, "full")  # type: ignore[no-any-return]
+    return t if out is None else deliver(out, t, "full")
 
 
 def _like(name: str, fill: Any, doc: str) -> Any:
@@ -397,8 +397,8 @@ def _fill_like(input: Tensor, fill: Any, d: Any, device: Any, requires_grad: boo
         return make(a.shape, fill, d, where, requires_grad, "empty_like")
     if form is not None and form.name not in ("preserve_format", "contiguous_format"):
         t = make(a.shape, fill, d, where, False, "empty_like").contiguous(form)
-        return t.requires_grad_() if requires_grad else t  # type: ignore[no-any-return]
-    order = "C" if a.flags.c_contiguous or (form is not None and form.name[0] == "c") else "K"
+        return t.requires_grad_() if requires_grad else t
+    order: Any = "C" if a.flags.c_contiguous or (form is not None and form.name[0] == "c") else "K"
     if order == "C" or 0 in a.strides:
         new = allocate(a.shape, fill, d)
     else:
@@ -461,14 +461,14 @@ def empty_strided(size: Any, stride: Any, *, dtype: Any = None, layout: Any = No
     """Undefined elements with the given sizes and strides."""
     reach = 0 if 0 in size else 1 + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
     t = make((reach,), None, dtype, device, False, "empty_strided")
-    return t.as_strided(size, stride).detach().requires_grad_(requires_grad)  # type: ignore[no-any-return]
+    return t.as_strided(size, stride).detach().requires_grad_(requires_grad)
 
 
 @op("Tensor")
 def new_empty_strided(self: Tensor, size: Any, stride: Any, *, dtype: Any = None,
                       device: Any = None, requires_grad: bool = False) -> Tensor:
     """`empty_strided` with this tensor's dtype and device."""
-    return empty_strided(size, stride, dtype=dtype or self._dtype,  # type: ignore[no-any-return]
+    return empty_strided(size, stride, dtype=dtype or self._dtype,
                          device=device or self.device, requires_grad=requires_grad)
 
 
@@ -501,7 +501,7 @@ def arange(*args: Any, out: Any = None, dtype: Any = None, layout: Any = None, d
         raise RuntimeError("upper bound and lower bound inconsistent with step sign: received "
                            f"start={start}, end={end}, step={step}")
     t = finish(_arange(start, end, step, d), device, requires_grad, d)
-    return t if out is None else deliver(out, t, "arange")  # type: ignore[no-any-return]
+    return t if out is None else deliver(out, t, "arange")
 
 
 def _range_arguments(args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any, Any]:
@@ -528,8 +528,8 @@ def _arange(start: Any, end: Any, step: Any, d: dtype) -> np.ndarray[Any, Any]:
     return np.arange(start, end, step, dtype=np.int64).astype(d.np)
 
 
-@op("torch")
-def range(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, dtype: Any = None,
+@op("torch", name="range")
+def closed_range(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, dtype: Any = None,
           device: Any = None, requires_grad: bool = False) -> Tensor:
     """Like `arange` with the end included; deprecated in PyTorch too."""
     start, end = (0, start) if end is None else (start, end)
@@ -552,7 +552,7 @@ def linspace(start: Any, end: Any, steps: int, *, out: Any = None, dtype: Any = 
         if isinstance(first, complex) or isinstance(last, complex):
             d = d.to_complex()
     t = finish(_linspace(first, last, int(steps), d), device, requires_grad, d)
-    return t if out is None else deliver(out, t, "linspace")  # type: ignore[no-any-return]
+    return t if out is None else deliver(out, t, "linspace")
 
 
 def _linspace(first: Any, last: Any, steps: int, d: dtype) -> np.ndarray[Any, Any]:
@@ -579,7 +579,7 @@ def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, out: Any =
     exponents = linspace(start, end, steps, dtype=d if d.kind >= FLOAT else float64)._a
     powers = np.power(np.asarray(base, exponents.dtype), exponents)
     t = finish(convert_array(powers, d.np), device, requires_grad, d)
-    return t if out is None else deliver(out, t, "logspace")  # type: ignore[no-any-return]
+    return t if out is None else deliver(out, t, "logspace")
 
 
 @op("torch")
@@ -590,14 +590,14 @@ def eye(n: int, m: int | None = None, *, out: Any = None, dtype: Any = None, lay
         raise RuntimeError(f"n must be greater or equal to 0, got {n if n < 0 else m}")
     d = check_dtype(dtype, "eye") or get_default_dtype()
     t = finish(np.eye(n, m).astype(d.np), device, requires_grad, d)
-    return t if out is None else deliver(out, t, "eye")  # type: ignore[no-any-return]
+    return t if out is None else deliver(out, t, "eye")
 
 
 @op("torch")
 def scalar_tensor(s: Any, *, dtype: Any = None, device: Any = None, layout: Any = None,
                   requires_grad: bool = False, pin_memory: bool = False) -> Tensor:
     """A 0-d tensor of one number."""
-    return full((), s, dtype=dtype or get_default_dtype(), device=device,  # type: ignore[no-any-return]
+    return full((), s, dtype=dtype or get_default_dtype(), device=device,
                 requires_grad=requires_grad)
 
 
@@ -659,8 +659,8 @@ for _d in DTYPES.values():
     publish("torch", _cls.__name__, _cls)
 
 
-@op("Tensor")
-def type(self: Tensor, dtype: Any = None, non_blocking: bool = False, **kwargs: Any) -> Any:
+@op("Tensor", name="type")
+def type_method(self: Tensor, dtype: Any = None, non_blocking: bool = False, **kwargs: Any) -> Any:
     """Without an argument the type name (`torch.FloatTensor`); with one, a conversion."""
     from ..tensor.names import type_name
 
@@ -688,7 +688,7 @@ def as_subclass(self: Tensor, cls: Any) -> Tensor:
     """The same memory and history as an instance of a Tensor subclass."""
     out = self.view_as(self) if self._rg else self.detach()
     out.__class__ = cls
-    return out  # type: ignore[no-any-return]
+    return out
 
 
 @op("torch")

@@ -50,19 +50,19 @@ def add(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     >>> torch.add(torch.tensor([1, 2]), 0.5)
     tensor([1.5000, 2.5000])
     """
-    return _add(input, other if alpha == 1 else _scaled("add", other, alpha, input))  # type: ignore[no-any-return]
+    return _add(input, other if alpha == 1 else _scaled("add", other, alpha, input))
 
 
 @op(inplace=True, out=True, aliases="subtract")
 def sub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     """`input - alpha * other`, broadcast, with type promotion."""
-    return _sub(input, other if alpha == 1 else _scaled("sub", other, alpha, input))  # type: ignore[no-any-return]
+    return _sub(input, other if alpha == 1 else _scaled("sub", other, alpha, input))
 
 
 @op("torch")
 def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     """`other - alpha * input`."""
-    return _sub(other, input if alpha == 1 else _scaled("rsub", input, alpha, other))  # type: ignore[no-any-return]
+    return _sub(other, input if alpha == 1 else _scaled("rsub", input, alpha, other))
 
 
 mul = binary("mul", np.multiply, {"input": lambda g, other: g * conj(other),
@@ -111,23 +111,23 @@ _ROUNDED = {None: _true_div, "floor": _div_floor, "trunc": _div_trunc}
 def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     """`input / other`; `rounding_mode` "trunc" or "floor" rounds the quotient."""
     if rounding_mode is None:
-        return _true_div(input, other)  # type: ignore[no-any-return]
+        return _true_div(input, other)
     if rounding_mode not in _ROUNDED:
         raise RuntimeError("div expected rounding_mode to be one of None, 'trunc', or 'floor' but "
                            f"found '{rounding_mode}'")
-    return _ROUNDED[rounding_mode](input, other)  # type: ignore[no-any-return]
+    return _ROUNDED[rounding_mode](input, other)
 
 
 @op(inplace=True, out=True)
 def true_divide(input: Any, other: Any) -> Tensor:
     """`input / other`; integers divide in the default dtype."""
-    return _true_div(input, other)  # type: ignore[no-any-return]
+    return _true_div(input, other)
 
 
 @op(inplace=True, out=True)
 def floor_divide(input: Any, other: Any) -> Tensor:
     """The quotient rounded towards minus infinity."""
-    return _div_floor(input, other)  # type: ignore[no-any-return]
+    return _div_floor(input, other)
 
 
 def _remainder(a: Array, b: Array) -> Array:
@@ -200,7 +200,7 @@ def pow(input: Any, exponent: Any) -> Tensor:
             and input._dtype.kind < FLOAT):
         raise RuntimeError("Integers to negative integer powers are not allowed: pow() received "
                            f"a base of {input._dtype} and exponent {exponent}; use .float()")
-    return _pow(input, exponent)  # type: ignore[no-any-return]
+    return _pow(input, exponent)
 
 
 @op(inplace=True, out=True)
@@ -211,7 +211,7 @@ def float_power(input: Any, exponent: Any) -> Tensor:
     kinds = [x._dtype.kind if isinstance(x, Tensor) else COMPLEX * isinstance(x, complex)
              for x in (input, exponent)]
     wide = complex128 if COMPLEX in kinds else float64
-    return pow(*(cast(x, wide) if isinstance(x, Tensor) else as_scalar(x, wide, "float_power")  # type: ignore[no-any-return]
+    return pow(*(cast(x, wide) if isinstance(x, Tensor) else as_scalar(x, wide, "float_power")
                  for x in (input, exponent)))
 
 
@@ -266,7 +266,7 @@ lcm = binary("lcm", np.lcm, not_differentiable("integers only"), kind="real")
 @op(inplace=True, out=True)
 def ldexp(input: Tensor, other: Tensor) -> Tensor:
     """`input * 2**other`."""
-    return mul(input, pow(2.0, other))  # type: ignore[no-any-return]
+    return mul(input, pow(2.0, other))
 
 
 # --- elementary functions -------------------------------------------------------------------------
@@ -334,7 +334,7 @@ def _abs(input: Array) -> Array:
 @op(inplace=True, out=True, aliases="absolute")
 def abs(input: Tensor) -> Tensor:
     """Absolute value; of complex numbers the modulus."""
-    return input.clone() if input._dtype.kind == BOOL else _abs(input)  # type: ignore[no-any-return]
+    return input.clone() if input._dtype.kind == BOOL else _abs(input)
 
 
 def _sgn_grad(g: Any, input: Any, out: Any) -> Any:
@@ -384,7 +384,7 @@ def round(input: Tensor, *, decimals: int = 0) -> Tensor:
         return input.clone()
     if input._dtype.kind == COMPLEX:
         raise not_implemented_for("round", input._dtype)
-    return _round(input, decimals)  # type: ignore[no-any-return]
+    return _round(input, decimals)
 
 
 @op(inplace=True, out=True)
@@ -393,7 +393,7 @@ def logit(input: Tensor, eps: float | None = None) -> Tensor:
     x = cast(input, float_dtype(input._dtype))
     if eps is not None:
         x = x.clamp(eps, 1 - eps)
-    return log(x / (1 - x))  # type: ignore[no-any-return]
+    return log(x / (1 - x))
 
 
 op("special", out=True)(logit)
@@ -425,8 +425,8 @@ isneginf = unary("isneginf", lambda a: a == -math.inf, _NO_GRAD, kinds="float", 
 @op()
 def isreal(input: Tensor) -> Tensor:
     """Whether the imaginary part is zero."""
-    from .creation import ones_like
     from ..tensor.dtype import bool_
+    from .creation import ones_like
 
     if input._dtype.kind != COMPLEX:
         return ones_like(input, dtype=bool_)
@@ -481,19 +481,19 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     broadcast_shape("clamp", *(x._a.shape for x in given if isinstance(x, Tensor)))
     low, high = (x if x is None else cast(x, d) if isinstance(x, Tensor)
                  else as_scalar(x, d, "clamp") for x in (min, max))
-    return _clamp(cast(input, d), low, high)  # type: ignore[no-any-return]
+    return _clamp(cast(input, d), low, high)
 
 
 @op(inplace=True, out=True)
 def clamp_min(input: Tensor, min: Any) -> Tensor:
     """Elements raised to at least `min`."""
-    return clamp(input, min=min)  # type: ignore[no-any-return]
+    return clamp(input, min=min)
 
 
 @op(inplace=True, out=True)
 def clamp_max(input: Tensor, max: Any) -> Tensor:
     """Elements lowered to at most `max`."""
-    return clamp(input, max=max)  # type: ignore[no-any-return]
+    return clamp(input, max=max)
 
 
 @leaf({"input": lambda g, condition: g.masked_fill(~condition, 0),
@@ -534,7 +534,7 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
 
 def _where_method(self: Tensor, condition: Tensor, other: Any) -> Tensor:
     """The tensor where `condition` holds, else `other`."""
-    return where(condition, self, other)  # type: ignore[no-any-return]
+    return where(condition, self, other)
 
 
 op("Tensor", name="where")(_where_method)
@@ -561,7 +561,7 @@ def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
     if input._dtype.kind < FLOAT:
         raise not_implemented_for("lerp", input._dtype)
     broadcast_shape("lerp", *(x._a.shape for x in (input, end, weight) if isinstance(x, Tensor)))
-    return _lerp(input, end, weight)  # type: ignore[no-any-return]
+    return _lerp(input, end, weight)
 
 
 def _fused_shape(a: Any, b: Any, c: Any, *_: Any) -> Any:
@@ -594,7 +594,7 @@ def _three(name: str, input: Tensor, tensor1: Tensor, tensor2: Tensor, value: An
 @op(inplace=True, out=True)
 def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
     """`input + value * tensor1 * tensor2`."""
-    return _addcmul(*_three("addcmul", input, tensor1, tensor2, value))  # type: ignore[no-any-return]
+    return _addcmul(*_three("addcmul", input, tensor1, tensor2, value))
 
 
 @op(inplace=True, out=True)
@@ -603,7 +603,7 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
     if tensor1._dtype.kind < FLOAT and tensor2._dtype.kind < FLOAT:
         raise RuntimeError("Integer division with addcdiv is no longer supported: convert the "
                            "operands with .float() first")
-    return _addcdiv(*_three("addcdiv", input, tensor1, tensor2, value))  # type: ignore[no-any-return]
+    return _addcdiv(*_three("addcdiv", input, tensor1, tensor2, value))
 
 
 @op(inplace=True, out=True)
@@ -616,7 +616,7 @@ def nan_to_num(input: Tensor, nan: float = 0.0, posinf: float | None = None,
         from .complex_numbers import complex as make_complex
 
         parts = [nan_to_num(p, nan, posinf, neginf) for p in (input.real, input.imag)]
-        return make_complex(*parts)  # type: ignore[no-any-return]
+        return make_complex(*parts)
     from ..tensor.dtype import finfo
 
     info = finfo(input._dtype)
@@ -624,7 +624,7 @@ def nan_to_num(input: Tensor, nan: float = 0.0, posinf: float | None = None,
     low = info.min if neginf is None else neginf
     x = where(input == math.inf, high, input)
     x = where(input == -math.inf, low, x)
-    return where(input.isnan(), 0.0 if nan is None else nan, x)  # type: ignore[no-any-return]
+    return where(input.isnan(), 0.0 if nan is None else nan, x)
 
 
 @op(inplace=True, out=True)
@@ -634,7 +634,7 @@ def xlogy(input: Any, other: Any) -> Tensor:
     product = a * (b.log() if isinstance(b, Tensor) else math.log(b) if b > 0 else -math.inf)
     zero = (a == 0) & ~b.isnan() if isinstance(b, Tensor) else (a == 0)
     if not isinstance(zero, Tensor):
-        return where(~b.isnan(), 0.0, product) if zero else product  # type: ignore[no-any-return]
+        return where(~b.isnan(), 0.0, product) if zero else product
     return product.masked_fill(zero, 0)
 
 

@@ -7,8 +7,14 @@ from typing import Any
 
 from ..tensor.names import scalar_type
 
-__all__ = ["broadcast_mismatch", "device_mismatch", "dim_out_of_range", "wrap_dim", "wrap_dims",
-           "argument_type"]
+__all__ = [
+    "argument_type",
+    "broadcast_mismatch",
+    "device_mismatch",
+    "dim_out_of_range",
+    "wrap_dim",
+    "wrap_dims",
+]
 
 
 def broadcast_mismatch(name: str, shapes: Sequence[tuple[int, ...]]) -> RuntimeError:

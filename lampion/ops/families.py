@@ -32,8 +32,17 @@ from .promotion import NUMBERS, as_scalar, cast, float_dtype, result_dtype
 from .quiet import IGNORE, enter, leave
 from .record import Leaf, op
 
-__all__ = ["unary", "binary", "comparison", "broadcast_shape", "conj", "Array", "Arrays",
-           "OptArray", "operands"]
+__all__ = [
+    "Array",
+    "Arrays",
+    "OptArray",
+    "binary",
+    "broadcast_shape",
+    "comparison",
+    "conj",
+    "operands",
+    "unary",
+]
 
 Array = Any  # an ndarray or an abstract array
 OptArray = Any  # the same or None
@@ -76,14 +85,14 @@ def _plain_call(leaf: Leaf, kernel: Callable[..., Any], kinds: frozenset[dtype],
         try:
             d = input._dtype
             if d not in kinds:
-                return general(input)  # type: ignore[no-any-return]
+                return general(input)
             token = enter(IGNORE)
             try:
                 r = kernel(input._a)
             finally:
                 leave(token)
         except (AttributeError, AbstractOperand):
-            return general(input)  # type: ignore[no-any-return]
+            return general(input)
         if r.__class__ is not _ndarray:
             r = np.asarray(r)
         t = _new(Tensor)
@@ -122,7 +131,7 @@ def unary(name: str, kernel: Callable[..., Any], grad: Any, *, places: str = "to
             raise not_implemented_for(name, input._dtype)
         if rule == "float":
             input = cast(input, float_dtype(input._dtype))
-        return leaf(input)  # type: ignore[no-any-return]
+        return leaf(input)
 
     call = general if predicate else _plain_call(leaf, kernel, _NATIVE, general)
     call.__name__ = call.__qualname__ = name
@@ -179,19 +188,19 @@ def _binary_call(leaf: Leaf, kernel: Callable[..., Any], result: dtype | None, f
             d = input._dtype
             if isinstance(other, Tensor):
                 if other._dtype is not d or d not in fast:
-                    return general(input, other)  # type: ignore[no-any-return]
+                    return general(input, other)
                 y = other._a
             elif scalars and d in _NATIVE and (other.__class__ is float or other.__class__ is int):
                 y = other
             else:
-                return general(input, other)  # type: ignore[no-any-return]
+                return general(input, other)
             token = enter(IGNORE)
             try:
                 r = kernel(input._a, y)
             finally:
                 leave(token)
         except (AttributeError, ValueError, AbstractOperand, OverflowError):
-            return general(input, other)  # type: ignore[no-any-return]
+            return general(input, other)
         if r.__class__ is not _ndarray:
             r = np.asarray(r)
         t = _new(Tensor)
@@ -237,8 +246,8 @@ def binary(name: str, kernel: Callable[..., Any], grad: Any, *, kind: str = "sam
         if d.kind == BOOL and bools is not None:
             if bools == "error":
                 raise not_implemented_for(name, d)
-            return bools(a, b)  # type: ignore[operator, no-any-return]
-        return leaf(a, b)  # type: ignore[no-any-return]
+            return bools(a, b)  # type: ignore[operator]
+        return leaf(a, b)
 
     call = _binary_call(leaf, kernel, None, _FAST[kind], kind != "int", general)
     call.__name__ = call.__qualname__ = name
@@ -257,7 +266,7 @@ def comparison(name: str, kernel: Callable[..., Any], *, aliases: str = "", kind
 
     def general(input: Any, other: Any) -> Tensor:
         a, b = _comparable(name, input, other, kind)
-        return leaf(a, b)  # type: ignore[no-any-return]
+        return leaf(a, b)
 
     call = _binary_call(leaf, kernel, bool_, _FAST[kind], True, general)
     call.__name__ = call.__qualname__ = name

@@ -15,8 +15,15 @@ from ..tensor.dtype import dtype
 from ..tensor.names import scalar_type
 from ..tensor.tensor import Tensor, storage_of
 
-__all__ = ["in_place_form", "out_form", "bump", "check_writable", "write", "can_cast",
-           "convert_array"]
+__all__ = [
+    "bump",
+    "can_cast",
+    "check_writable",
+    "convert_array",
+    "in_place_form",
+    "out_form",
+    "write",
+]
 
 
 def bump(t: Tensor, name: str) -> None:
@@ -147,7 +154,7 @@ def _take_history(target: Tensor, result: Tensor) -> None:
 class CopySlices(Node):
     """History of a write through a view: the base with one window replaced."""
 
-    __slots__ = ("view", "base")
+    __slots__ = ("base", "view")
 
     view: tuple[Any, ...]
     base: tuple[Any, ...]

@@ -13,7 +13,7 @@ from .errors import argument_type, wrap_dim
 from .families import Array, OptArray, broadcast_shape
 from .forms import bump, check_writable, write
 from .promotion import cast
-from .record import leaf, not_differentiable, op, same_shape
+from .record import leaf, not_differentiable, op, publish, same_shape
 from .view import _select, _unsqueeze, alias, slice_dim
 
 __all__ = ["getitem", "setitem"]
@@ -126,7 +126,7 @@ def _at(t: Tensor, dim: int, i: int, position: int) -> Tensor:
     if not -n <= i < n:
         raise IndexError(f"index {i} is out of bounds for dimension {dim} with size {n}: position "
                          f"{position} of the index, on a tensor of shape {list(shape)}")
-    return _select(t, dim, i)  # type: ignore[no-any-return]
+    return _select(t, dim, i)
 
 
 def _index_tensor(t: Tensor, dim: int, part: Tensor) -> tuple[Tensor, list[Any]]:
@@ -210,7 +210,7 @@ def _index(input: Array, indices: Any) -> Array:
 
 
 def _index_op(t: Tensor, advanced: list[Any]) -> Tensor:
-    return _index(t, _pack(t, advanced))  # type: ignore[no-any-return]
+    return _index(t, _pack(t, advanced))
 
 
 def _index_put_values_grad(g: Any, indices: Any, values_shape: Any) -> Any:
@@ -257,7 +257,7 @@ def index_put(input: Tensor, indices: Any, values: Tensor, accumulate: bool = Fa
         raise RuntimeError(f"Index put requires the source and destination dtypes match, got "
                            f"{input._dtype.name} for the destination and {values._dtype.name} for "
                            "the source.")
-    return _index_put(input, values, _put_indices(indices, input), accumulate)  # type: ignore[no-any-return]
+    return _index_put(input, values, _put_indices(indices, input), accumulate)
 
 
 def setitem(self: Tensor, index: Any, value: Any) -> None:
@@ -322,8 +322,8 @@ def _fit(viewed: Tensor, indices: Any, value: Tensor) -> Tensor:
     return value
 
 
-Tensor.__getitem__ = getitem  # type: ignore[method-assign]
-Tensor.__setitem__ = setitem  # type: ignore[method-assign]
+publish("Tensor", "__getitem__", getitem)
+publish("Tensor", "__setitem__", setitem)
 
 # --- places ---------------------------------------------------------------------------------------
 
@@ -347,7 +347,7 @@ def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
 @op()
 def argwhere(input: Tensor) -> Tensor:
     """The places of nonzero elements, one row each."""
-    return _nonzero(input)  # type: ignore[no-any-return]
+    return _nonzero(input)
 
 
 # --- along one dimension --------------------------------------------------------------------------
@@ -393,8 +393,8 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
         raise IndexError("index_select(): Index is supposed to be a vector, received shape "
                          f"{list(index._a.shape)}")
     if input._a.ndim == 0:
-        return _index_select(input.reshape(1), 0, index.reshape(-1)).reshape(())  # type: ignore[no-any-return]
-    return _index_select(input, d, index.reshape(-1))  # type: ignore[no-any-return]
+        return _index_select(input.reshape(1), 0, index.reshape(-1)).reshape(())
+    return _index_select(input, d, index.reshape(-1))
 
 
 def _gather_grad(g: Any, input_shape: Any, dim: int, index: Any) -> Any:
@@ -405,6 +405,8 @@ def _gather_grad(g: Any, input_shape: Any, dim: int, index: Any) -> Any:
       shape=lambda a, d, index: (index._a.shape, a.dtype))
 def _gather(input: Array, dim: int, index: Any) -> Array:
     i = index._a
+    if i.size == 0:
+        return np.empty(i.shape, input.dtype)
     if input.ndim == 0:
         _bounded_positive(i, 1, 0, "gather")
         return input.reshape(1)[i.reshape(-1)].reshape(i.shape)
@@ -442,21 +444,21 @@ def _check_places(name: str, input: Tensor, dim: int, index: Tensor) -> int:
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
     """`out[i][j] = input[index[i][j]][j]` for dim 0, and so on."""
     d = _check_places("gather", input, dim, index)
-    return _gather(input, d, cast(index, int64))  # type: ignore[no-any-return]
+    return _gather(input, d, cast(index, int64))
 
 
 @op(out=True)
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
     """`gather` with broadcasting; without `dim` on the flat tensor."""
     if dim is None:
-        return gather(input.reshape(-1), 0, indices.reshape(-1))  # type: ignore[no-any-return]
+        return gather(input.reshape(-1), 0, indices.reshape(-1))
     d = wrap_dim(dim, input._a.ndim, "take_along_dim")
     shape = list(broadcast_shape("take_along_dim", *(
         tuple(1 if k == d else n for k, n in enumerate(t._a.shape)) for t in (input, indices))))
     wide = [n if k != d else input._a.shape[d] for k, n in enumerate(shape)]
     long = [n if k != d else indices._a.shape[d] for k, n in enumerate(shape)]
     i = indices.expand(long)
-    return gather(input.expand(wide), d, i.where(i >= 0, i + input._a.shape[d]))  # type: ignore[no-any-return]
+    return gather(input.expand(wide), d, i.where(i >= 0, i + input._a.shape[d]))
 
 
 def _places_key(index: Any, dim: int) -> tuple[Any, ...]:
@@ -511,7 +513,7 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: A
             raise RuntimeError(f"reduce argument must be either add or multiply, got {reduce}")
         if not isinstance(src, Tensor):
             src = index.new_full(index._a.shape, src, dtype=input._dtype)
-        return scatter_reduce(input, d, index, src, {"add": "sum", "multiply": "prod"}[reduce])  # type: ignore[no-any-return]
+        return scatter_reduce(input, d, index, src, {"add": "sum", "multiply": "prod"}[reduce])
     if not isinstance(src, Tensor):
         src = Tensor._scalar(src, input._dtype)
     elif src._dtype is not input._dtype:
@@ -519,7 +521,7 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: A
                            f"{input._dtype} and {src._dtype}")
     elif index._a.size:
         _check_src("scatter", index, src, d)
-    return _scatter(input, src, d, cast(index, int64))  # type: ignore[no-any-return]
+    return _scatter(input, src, d, cast(index, int64))
 
 
 def _check_src(name: str, index: Tensor, src: Tensor, dim: int) -> None:
@@ -544,7 +546,7 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
                            f"{input._dtype} and {src._dtype}")
     if index._a.size:
         _check_src("scatter_add", index, src, d)
-    return _scatter_add(input, src, d, cast(index, int64))  # type: ignore[no-any-return]
+    return _scatter_add(input, src, d, cast(index, int64))
 
 
 def _index_add_shape(a: Any, *_: Any) -> Any:
@@ -584,7 +586,7 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
     """A copy with the slices of `source` added at the listed indices of `dim`."""
     d = wrap_dim(dim, input._a.ndim, "index_add")
     _check_source("index_add", input, d, index, source)
-    return _index_add(input, source if alpha == 1 else source * alpha, d, index.reshape(-1))  # type: ignore[no-any-return]
+    return _index_add(input, source if alpha == 1 else source * alpha, d, index.reshape(-1))
 
 
 @leaf({"input": lambda g, dim, index, source_shape: g.index_fill(dim, index, 0),
@@ -603,7 +605,7 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
     """A copy with the slices of `source` written at the listed indices of `dim`."""
     d = wrap_dim(dim, input._a.ndim, "index_copy")
     _check_source("index_copy", input, d, index, source)
-    return _index_copy(input, source, d, index.reshape(-1))  # type: ignore[no-any-return]
+    return _index_copy(input, source, d, index.reshape(-1))
 
 
 @leaf({"input": lambda g, dim, index, value_shape: g.index_fill(dim, index, 0),
@@ -627,7 +629,7 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     elif value._a.ndim:
         raise RuntimeError("index_fill_ only supports a 0-dimensional value tensor, but got tensor "
                            f"with {value._a.ndim} dimension(s).")
-    return _index_fill(input, cast(value, input._dtype), d, index.reshape(-1))  # type: ignore[no-any-return]
+    return _index_fill(input, cast(value, input._dtype), d, index.reshape(-1))
 
 
 _REDUCE = {"sum": np.add, "prod": np.multiply, "amax": np.maximum, "amin": np.minimum}
@@ -661,7 +663,7 @@ def _scatter_reduce(input: Array, src: Array, dim: int, index: Any, reduce: str,
                     include_self: bool) -> Array:
     out = input.copy("K")
     if not include_self and index._a.size:
-        start = {"sum": 0, "mean": 0, "prod": 1}.get(reduce)
+        start: Any = {"sum": 0, "mean": 0, "prod": 1}.get(reduce)
         if start is None:
             info = np.finfo(out.dtype) if out.dtype.kind == "f" else np.iinfo(out.dtype)
             low, high = (-np.inf, np.inf) if out.dtype.kind == "f" else (info.min, info.max)
@@ -691,7 +693,7 @@ def scatter_reduce(input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: 
                            f"{input._dtype} and {src._dtype}")
     if index._a.size:
         _check_src("scatter_reduce", index, src, d)
-    return _scatter_reduce(input, src, d, cast(index, int64), reduce, include_self)  # type: ignore[no-any-return]
+    return _scatter_reduce(input, src, d, cast(index, int64), reduce, include_self)
 
 
 @op(inplace=True, out=True)
@@ -699,10 +701,11 @@ def index_reduce(input: Tensor, dim: int, index: Tensor, source: Tensor, reduce:
                  include_self: bool = True) -> Tensor:
     """Slices of `source` combined into the listed indices of `dim`."""
     d = wrap_dim(dim, input._a.ndim, "index_reduce")
-    shape = [1] * max(source._a.ndim, 1)
-    shape[d] = -1
+    shape = [1] * source._a.ndim
+    if shape:
+        shape[d] = index._a.size
     places = index.reshape(shape).expand(source._a.shape)
-    return scatter_reduce(input, d, places, source, reduce,  # type: ignore[no-any-return]
+    return scatter_reduce(input, d, places, source, reduce,
                           include_self=include_self)
 
 
@@ -745,7 +748,7 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
                 raise RuntimeError(f"value cannot be converted to type {input._dtype.name} without "
                                    f"overflow: masked_fill() received {value}")
         value = as_scalar(value, input._dtype, "masked_fill")
-    return _masked_fill(input, mask, value)  # type: ignore[no-any-return]
+    return _masked_fill(input, mask, value)
 
 
 @op(out=True)
@@ -770,7 +773,7 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     if source._a.size < n:
         raise RuntimeError("Number of elements of source < number of ones in mask: received "
                            f"{source._a.size} for {n}")
-    return index_put(input.expand(shape), places, source.reshape(-1)[:n])  # type: ignore[no-any-return]
+    return index_put(input.expand(shape), places, source.reshape(-1)[:n])
 
 
 # --- on the flat tensor ---------------------------------------------------------------------------
@@ -781,14 +784,14 @@ def take(input: Tensor, index: Tensor) -> Tensor:
     """Elements of the flattened tensor."""
     if index._dtype is not int64:
         raise RuntimeError(f"take(): Expected a long tensor for index, but got {index._dtype.name}")
-    return _index(input.reshape(-1), (index,))  # type: ignore[no-any-return]
+    return _index(input.reshape(-1), (index,))
 
 
 @op(inplace=True)
 def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
     """A copy with elements of the flattened tensor replaced."""
     flat = index_put(input.reshape(-1), (index.reshape(-1),), source.reshape(-1), accumulate)
-    return flat.reshape(input._a.shape)  # type: ignore[no-any-return]
+    return flat.reshape(input._a.shape)
 
 
 @op("Tensor", name="fill_")
@@ -799,9 +802,9 @@ def fill_(self: Tensor, value: Any) -> Tensor:
         if value._a.ndim:
             raise RuntimeError("fill_ only supports 0-dimension value tensor but got tensor with "
                                f"{value._a.ndim} dimensions.")
-        return self.copy_(value)  # type: ignore[no-any-return]
+        return self.copy_(value)
     if self._rg or type(self._a) is not _ndarray:
-        return self.copy_(Tensor._scalar(value, self._dtype))  # type: ignore[no-any-return]
+        return self.copy_(Tensor._scalar(value, self._dtype))
     from .creation import _fill_value
 
     self._a[...] = _fill_value(value, self._dtype)
@@ -812,7 +815,7 @@ def fill_(self: Tensor, value: Any) -> Tensor:
 @op("Tensor", name="zero_")
 def zero_(self: Tensor) -> Tensor:
     """Every element set to zero."""
-    return fill_(self, 0)  # type: ignore[no-any-return]
+    return fill_(self, 0)
 
 
 @op("Tensor")

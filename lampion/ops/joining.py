@@ -82,7 +82,7 @@ def cat(tensors: Any, dim: int = 0, *, axis: int | None = None) -> Tensor:
                     f"Sizes of tensors must match except in dimension {d}. Expected size "
                     f"{first[k]} but got size {shape[k]} for tensor number {i} in the list: "
                     f"shapes {list(first)} and {list(shape)}")
-    return _cat(kept, d)  # type: ignore[no-any-return]
+    return _cat(kept, d)
 
 
 def _stack_grad(g: Any, needs: Any, dim: int) -> Any:
@@ -108,7 +108,7 @@ def stack(tensors: Any, dim: int = 0, *, axis: int | None = None) -> Tensor:
         if t._a.shape != shape:
             raise RuntimeError(f"stack expects each tensor to be equal size, but got {list(shape)} "
                                f"at entry 0 and {list(t._a.shape)} at entry {i}")
-    return _stack(parts, wrap_dim(dim if axis is None else axis, len(shape) + 1, "stack"))  # type: ignore[no-any-return]
+    return _stack(parts, wrap_dim(dim if axis is None else axis, len(shape) + 1, "stack"))
 
 
 Tensor._cat = staticmethod(_cat)  # type: ignore[attr-defined]
@@ -121,7 +121,7 @@ def _at_least(t: Tensor, n: int) -> Tensor:
         return t
     forms = {(0, 1): (1,), (0, 2): (1, 1), (1, 2): (1, *shape), (0, 3): (1, 1, 1),
              (1, 3): (1, *shape, 1), (2, 3): (*shape, 1)}
-    return t.reshape(forms[len(shape), n])  # type: ignore[no-any-return]
+    return t.reshape(forms[len(shape), n])
 
 
 def _at_least_form(n: int) -> None:
@@ -141,26 +141,26 @@ for _n in (1, 2, 3):
 @op("torch", out=True, aliases="row_stack")
 def vstack(tensors: Any) -> Tensor:
     """Stacked row by row."""
-    return cat([_at_least(t, 2) for t in tensors], 0)  # type: ignore[no-any-return]
+    return cat([_at_least(t, 2) for t in tensors], 0)
 
 
 @op("torch", out=True)
 def hstack(tensors: Any) -> Tensor:
     """Stacked column by column (1-D tensors: end to end)."""
     parts = [_at_least(t, 1) for t in tensors]
-    return cat(parts, 0 if parts[0]._a.ndim == 1 else 1)  # type: ignore[no-any-return]
+    return cat(parts, 0 if parts[0]._a.ndim == 1 else 1)
 
 
 @op("torch", out=True)
 def dstack(tensors: Any) -> Tensor:
     """Stacked along the third dimension."""
-    return cat([_at_least(t, 3) for t in tensors], 2)  # type: ignore[no-any-return]
+    return cat([_at_least(t, 3) for t in tensors], 2)
 
 
 @op("torch", out=True)
 def column_stack(tensors: Any) -> Tensor:
     """1-D tensors as the columns of a matrix."""
-    return cat([t.reshape(-1, 1) if t._a.ndim < 2 else t for t in tensors], 1)  # type: ignore[no-any-return]
+    return cat([t.reshape(-1, 1) if t._a.ndim < 2 else t for t in tensors], 1)
 
 
 @op("torch")
@@ -173,7 +173,7 @@ def block_diag(*tensors: Any) -> Tensor:
         n, m = t._a.shape
         rows.append(cat([t.new_zeros((n, left)), t, t.new_zeros((n, width - left - m))], 1))
         left += m
-    return cat(rows, 0)  # type: ignore[no-any-return]
+    return cat(rows, 0)
 
 
 @op("torch")
@@ -204,12 +204,12 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
     swap = indexing == "xy" and len(parts) > 1
     if swap:
         parts[0], parts[1] = parts[1], parts[0]
-    shape = tuple(p._a.shape[0] for p in parts)
-    grids = [p.reshape((1,) * i + (-1,) + (1,) * (len(shape) - i - 1)).expand(shape)
-             for i, p in enumerate(parts)]
+    shape = tuple(p._a.size for p in parts)
+    grids = [p.reshape((1,) * i + (n,) + (1,) * (len(shape) - i - 1)).expand(shape)
+             for i, (p, n) in enumerate(zip(parts, shape, strict=True))]
     if swap:
-        grids = [g.transpose(0, 1) for g in grids]
         grids[0], grids[1] = grids[1], grids[0]
+        grids = [g.transpose(0, 1) for g in grids]
     return tuple(grids)
 
 
@@ -217,8 +217,8 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
 def cartesian_prod(*tensors: Any) -> Tensor:
     """Every combination of elements of 1-D tensors, one per row."""
     if len(tensors) == 1:
-        return tensors[0]  # type: ignore[no-any-return]
-    return stack([g.reshape(-1) for g in meshgrid(*tensors)], 1)  # type: ignore[no-any-return]
+        return tensors[0]
+    return stack([g.reshape(-1) for g in meshgrid(*tensors)], 1)
 
 
 @op()
@@ -229,7 +229,7 @@ def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> T
     pick = itertools.combinations_with_replacement if with_replacement else itertools.combinations
     rows = list(pick(range(input._a.shape[0]), r))
     index = wrap(np.array(rows, np.int64).reshape(len(rows), r))
-    return input[index] if r else input.new_empty(0)  # type: ignore[no-any-return]
+    return input[index] if r else input.new_empty(0)
 
 
 # --- repeated -------------------------------------------------------------------------------------
@@ -259,14 +259,14 @@ def repeat(self: Tensor, *repeats: Any) -> Tensor:
     if any(n < 0 for n in counts):
         raise RuntimeError(f"Trying to create tensor with negative dimension: repeats "
                            f"{list(counts)}")
-    return _repeat(self, counts)  # type: ignore[no-any-return]
+    return _repeat(self, counts)
 
 
 @op("torch")
 def tile(input: Tensor, dims: Any) -> Tensor:
     """Copies of the tensor, missing leading counts taken as 1."""
     counts = as_size((tuple(dims),) if not isinstance(dims, int) else (dims,))
-    return repeat(input, (1,) * (input._a.ndim - len(counts)) + counts)  # type: ignore[no-any-return]
+    return repeat(input, (1,) * (input._a.ndim - len(counts)) + counts)
 
 
 op("Tensor", name="tile")(lambda self, *dims: tile(self, as_size(dims)))
@@ -291,7 +291,7 @@ def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None
                            f"repeats.size(0) = {counts_array.size} and input.size({d}) = {n}")
     index = np.repeat(np.arange(n), counts_array if counts_array.size != 1 else int(
         counts_array.reshape(())))
-    return input.index_select(d, wrap(index))  # type: ignore[no-any-return]
+    return input.index_select(d, wrap(index))
 
 
 @leaf({"input": lambda g, dims: _flip(g, dims)}, name="flip", shape=same_shape, exact=True)
@@ -302,7 +302,7 @@ def _flip(input: Array, dims: Any) -> Array:
 @op("torch")
 def flip(input: Tensor, dims: Any) -> Tensor:
     """A copy with the order along `dims` reversed."""
-    return _flip(input, wrap_dims(dims, input._a.ndim, "flip"))  # type: ignore[no-any-return]
+    return _flip(input, wrap_dims(dims, input._a.ndim, "flip"))
 
 
 op("Tensor", name="flip")(lambda self, *dims: flip(self, as_size(dims)))
@@ -313,7 +313,7 @@ def fliplr(input: Tensor) -> Tensor:
     """Columns in reverse order."""
     if input._a.ndim < 2:
         raise RuntimeError("Input must be >= 2-d.")
-    return flip(input, (1,))  # type: ignore[no-any-return]
+    return flip(input, (1,))
 
 
 @op()
@@ -321,7 +321,7 @@ def flipud(input: Tensor) -> Tensor:
     """Rows in reverse order."""
     if input._a.ndim < 1:
         raise RuntimeError("Input must be >= 1-d.")
-    return flip(input, (0,))  # type: ignore[no-any-return]
+    return flip(input, (0,))
 
 
 @op()
@@ -332,8 +332,8 @@ def rot90(input: Tensor, k: int = 1, dims: Any = (0, 1)) -> Tensor:
     if turns == 0:
         return input.clone()
     if turns == 2:
-        return flip(input, (a, b))  # type: ignore[no-any-return]
-    return flip(input, b).transpose(a, b) if turns == 1 else flip(  # type: ignore[no-any-return]
+        return flip(input, (a, b))
+    return flip(input, b).transpose(a, b) if turns == 1 else flip(
         input.transpose(a, b), b)
 
 
@@ -348,12 +348,12 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     """Elements shifted along `dims`, those pushed out coming back in at the other end."""
     moves = (shifts,) if isinstance(shifts, int) else tuple(shifts)
     if dims is None or dims == ():
-        return roll(input.reshape(-1), moves, 0).reshape(input._a.shape)  # type: ignore[no-any-return]
+        return roll(input.reshape(-1), moves, 0).reshape(input._a.shape)
     places = (dims,) if isinstance(dims, int) else tuple(dims)
     if len(moves) != len(places):
         raise RuntimeError(f"shifts and dimensions must align. shifts: {len(moves)}, dims:"
                            f"{len(places)}")
-    return _roll(input, moves, tuple(wrap_dim(d, input._a.ndim, "roll") for d in places))  # type: ignore[no-any-return]
+    return _roll(input, moves, tuple(wrap_dim(d, input._a.ndim, "roll") for d in places))
 
 
 # --- triangles and diagonals ----------------------------------------------------------------------
@@ -361,7 +361,7 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
 
 def _triangle(name: str, keep: Any) -> Any:
     def kernel(input: Array, diagonal: int) -> Array:
-        mask = np.tri(*input.shape[-2:], k=diagonal if keep else diagonal - 1, dtype=bool)
+        mask = np.tri(input.shape[-2], input.shape[-1], k=diagonal if keep else diagonal - 1, dtype=bool)
         return np.where(mask if keep else ~mask, input, np.zeros((), input.dtype))
     kernel.__name__ = name
     tri_leaf = leaf({"input": lambda g, diagonal: triangle(g, diagonal)}, shape=same_shape,
@@ -371,7 +371,7 @@ def _triangle(name: str, keep: Any) -> Any:
         if input._a.ndim < 2:
             raise RuntimeError(f"{name}: input tensor must have at least 2 dimensions, received "
                                f"shape {list(input._a.shape)}")
-        return tri_leaf(input, int(diagonal))  # type: ignore[no-any-return]
+        return tri_leaf(input, int(diagonal))
     triangle.__name__ = triangle.__qualname__ = name
     side = "lower" if keep else "upper"
     triangle.__doc__ = f"The {side} triangle of the last two dimensions, zeros elsewhere."
@@ -386,7 +386,7 @@ def _indices(name: str, find: Any) -> None:
     def call(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None,
              layout: Any = None) -> Tensor:
         t = wrap(np.stack(find(row, offset, col)).astype(np.int64))
-        return t if dtype is None else t.to(dtype)  # type: ignore[no-any-return]
+        return t if dtype is None else t.to(dtype)
     call.__name__, call.__doc__ = name, "Row and column numbers of a triangle, as two rows."
     op("torch")(call)
 
@@ -414,14 +414,14 @@ def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -
         raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
     if d1 > d2:
         d1, d2, offset = d2, d1, -offset
-    return _diag_embed(input, offset, d1, d2)  # type: ignore[no-any-return]
+    return _diag_embed(input, offset, d1, d2)
 
 
 @op(out=True)
 def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     """The diagonal of a matrix as a copy, or the matrix with a vector on its diagonal."""
     if input._a.ndim == 1:
-        return diag_embed(input, diagonal)  # type: ignore[no-any-return]
+        return diag_embed(input, diagonal)
     if input._a.ndim != 2:
         raise RuntimeError("diag(): Supports 1D or 2D tensors. Got "
                            f"{input._a.ndim}D")
@@ -429,13 +429,13 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
 
 
 def _diagonal_copy(input: Tensor, offset: int) -> Tensor:
-    return diagonal(input, offset).clone()  # type: ignore[no-any-return]
+    return diagonal(input, offset).clone()
 
 
 @op()
 def diagflat(input: Tensor, offset: int = 0) -> Tensor:
     """All elements on the diagonal of a square matrix."""
-    return diag_embed(input.reshape(-1), offset)  # type: ignore[no-any-return]
+    return diag_embed(input.reshape(-1), offset)
 
 
 def _window_scatter(input: Tensor, src: Tensor, window: Any) -> Tensor:

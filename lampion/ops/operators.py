@@ -12,10 +12,10 @@ from ..autograd.node import NodeHooks
 from ..tensor.abstract import AbstractArray
 from ..tensor.tensor import Tensor, storage_of
 from . import compare, elementwise
-from .errors import wrap_dim
 from .contraction import matmul
+from .errors import wrap_dim
 from .promotion import NUMBERS
-from .record import op
+from .record import op, publish
 
 _OPERANDS = (Tensor, *NUMBERS, np.ndarray, np.generic)
 
@@ -80,11 +80,11 @@ def _comparison(fn: Any, absent: Any) -> Any:
 for _name in ("lt", "le", "gt", "ge"):
     setattr(Tensor, f"__{_name}__", _comparison(getattr(compare, _name).__wrapped__,
                                                 NotImplemented))
-Tensor.__eq__ = _comparison(compare.eq.__wrapped__, False)  # type: ignore[method-assign]
-Tensor.__ne__ = _comparison(compare.ne.__wrapped__, True)  # type: ignore[method-assign]
-Tensor.__neg__ = elementwise.neg.__wrapped__  # type: ignore[operator]
-Tensor.__pos__ = lambda self: self  # type: ignore[operator]
-Tensor.__abs__ = lambda self: elementwise.abs(self)  # type: ignore[operator]
+publish("Tensor", "__eq__", _comparison(compare.eq.__wrapped__, False))
+publish("Tensor", "__ne__", _comparison(compare.ne.__wrapped__, True))
+publish("Tensor", "__neg__", elementwise.neg.__wrapped__)
+publish("Tensor", "__pos__", lambda self: self)
+publish("Tensor", "__abs__", lambda self: elementwise.abs(self))
 
 
 def _iterate(self: Tensor) -> Any:
@@ -93,8 +93,8 @@ def _iterate(self: Tensor) -> Any:
     return iter(self.unbind(0))
 
 
-Tensor.__iter__ = _iterate  # type: ignore[operator]
-Tensor.__reversed__ = lambda self: self if self._a.ndim == 0 else self.flip(0)  # type: ignore[operator]
+publish("Tensor", "__iter__", _iterate)
+publish("Tensor", "__reversed__", lambda self: self if self._a.ndim == 0 else self.flip(0))
 
 
 # --- questions ------------------------------------------------------------------------------------
@@ -230,10 +230,10 @@ def _tensor_hooks(t: Tensor) -> dict[int, Any]:
     if t._fn is None:
         if t._hooks is None:
             t._hooks = {}
-        return t._hooks  # type: ignore[no-any-return]
+        return t._hooks
     if t._fn.hooks is None:
         t._fn.hooks = NodeHooks()
-    return t._fn.hooks.tensor.setdefault(t._nr, {})  # type: ignore[no-any-return]
+    return t._fn.hooks.tensor.setdefault(t._nr, {})
 
 
 @op("Tensor")
@@ -276,7 +276,7 @@ def _deepcopy(self: Tensor, memo: dict[int, Any]) -> Tensor:
     import copy
 
     if id(self) in memo:
-        return memo[id(self)]  # type: ignore[no-any-return]
+        return memo[id(self)]
     if self.grad_fn is not None:
         raise RuntimeError(
             "Only Tensors created explicitly by the user (graph leaves) support the deepcopy "
@@ -313,7 +313,7 @@ def _copy_memory(t: Tensor, memo: dict[int, Any]) -> Tensor:
     return out
 
 
-Tensor.__deepcopy__ = _deepcopy  # type: ignore[attr-defined]
+publish("Tensor", "__deepcopy__", _deepcopy)
 
 
 

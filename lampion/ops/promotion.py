@@ -21,8 +21,15 @@ from ..tensor.dtype import (
 from ..tensor.tensor import Tensor
 from .errors import argument_type
 
-__all__ = ["result_type", "result_dtype", "number_dtype", "as_scalar", "NUMBERS", "cast",
-           "float_dtype"]
+__all__ = [
+    "NUMBERS",
+    "as_scalar",
+    "cast",
+    "float_dtype",
+    "number_dtype",
+    "result_dtype",
+    "result_type",
+]
 
 NUMBERS = (bool, int, float, complex)
 

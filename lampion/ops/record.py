@@ -28,7 +28,7 @@ from ..tensor.dtype import dtype, from_numpy_dtype
 from ..tensor.tensor import Tensor, share, wrap
 from .quiet import IGNORE, enter, leave
 
-__all__ = ["Leaf", "leaf", "op", "LEAVES", "PUBLIC", "not_differentiable", "same_shape"]
+__all__ = ["LEAVES", "PUBLIC", "Leaf", "leaf", "not_differentiable", "op", "same_shape"]
 
 LEAVES: dict[str, Leaf] = {}
 PUBLIC: dict[str, dict[str, Any]] = {}  # namespace -> name -> function
@@ -48,8 +48,22 @@ class not_differentiable:
 class Leaf:
     """A graph-level operator; see the module's first lines."""
 
-    __slots__ = ("name", "kernel", "params", "n_tensors", "takes_list", "grads", "joint", "shape",
-                 "view", "broadcasts", "exact", "plans", "_node_class", "node_name")
+    __slots__ = (
+        "_node_class",
+        "broadcasts",
+        "exact",
+        "grads",
+        "joint",
+        "kernel",
+        "n_tensors",
+        "name",
+        "node_name",
+        "params",
+        "plans",
+        "shape",
+        "takes_list",
+        "view",
+    )
 
     def __init__(self, name: str, kernel: Kernel, params: tuple[str, ...], n_tensors: int,
                  takes_list: bool, grad: Any, shape: ShapeRule | None, node: str | None,

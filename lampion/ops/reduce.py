@@ -18,7 +18,7 @@ from .quiet import IGNORE, enter, leave
 from .record import leaf, not_differentiable, op, same_shape
 from .results import result_tuple
 
-__all__ = ["all_dims", "unreduce", "reduced_shape"]
+__all__ = ["all_dims", "reduced_shape", "unreduce"]
 
 
 def all_dims(input: Tensor, dim: Any, name: str) -> tuple[int, ...]:
@@ -52,7 +52,7 @@ def _reduced_bool(a: Any, dims: Any, keepdim: bool) -> Any:
 
 def unreduce(g: Tensor, shape: tuple[int, ...], dims: Any, keepdim: bool) -> Tensor:
     """`g` with the reduced dimensions back, at size 1."""
-    return g if keepdim or not shape else g.reshape(reduced_shape(shape, dims, True))  # type: ignore[no-any-return]
+    return g if keepdim or not shape else g.reshape(reduced_shape(shape, dims, True))
 
 
 def _expand_back(g: Any, input_shape: Any, dims: Any, keepdim: Any) -> Any:
@@ -95,14 +95,14 @@ def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = N
     if not isinstance(input, Tensor):
         raise argument_type("sum", "input", "Tensor", input)
     dims = all_dims(input, dim if axis is None else axis, "sum")
-    return _sum(_sum_dtype(input, check_dtype(dtype)), dims,  # type: ignore[no-any-return]
+    return _sum(_sum_dtype(input, check_dtype(dtype)), dims,
                 keepdim if keepdims is None else keepdims)
 
 
 @op(out=True)
 def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The sum with NaN counted as zero."""
-    return sum(input.masked_fill(input.isnan(), 0), dim, keepdim, dtype=dtype)  # type: ignore[no-any-return]
+    return sum(input.masked_fill(input.isnan(), 0), dim, keepdim, dtype=dtype)
 
 
 def _count(shape: Any, dims: Any) -> int:
@@ -126,14 +126,14 @@ def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
                            f"floating point or complex dtype. Got: {x._dtype.name.capitalize()}; "
                            "convert it with .float()")
     dims = all_dims(x, dim if axis is None else axis, "mean")
-    return _mean(x, dims, keepdim if keepdims is None else keepdims)  # type: ignore[no-any-return]
+    return _mean(x, dims, keepdim if keepdims is None else keepdims)
 
 
 @op(out=True)
 def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *,
             dtype: Any = None) -> Tensor:
     """The mean of the elements that are not NaN."""
-    return nansum(input, dim, keepdim, dtype=dtype) / (~input.isnan()).sum(dim, keepdim)  # type: ignore[no-any-return]
+    return nansum(input, dim, keepdim, dtype=dtype) / (~input.isnan()).sum(dim, keepdim)
 
 
 # --- products -------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *,
          dtype: Any = None) -> Tensor:
     """The product of all elements, or along `dim`."""
     x = _sum_dtype(input, check_dtype(dtype))
-    return _prod(x, all_dims(x, dim, "prod"), keepdim)  # type: ignore[no-any-return]
+    return _prod(x, all_dims(x, dim, "prod"), keepdim)
 
 
 # --- truth ----------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ def _truth(name: str, kernel: Callable[..., Any]) -> Any:
         found = dim if axis is None else axis
         dims = () if found == () and found is not None else all_dims(input, found, name)
         out = truth_leaf(input, dims, keepdim)
-        return cast(out, uint8) if input._dtype is uint8 else out  # type: ignore[no-any-return]
+        return cast(out, uint8) if input._dtype is uint8 else out
     call.__name__ = call.__qualname__ = name
     call.__doc__ = f"Whether {name} elements are nonzero, altogether or along `dim`."
     return op(out=True)(call)
@@ -242,7 +242,7 @@ def _extreme_op(name: str, value: Any) -> Any:
         dims = all_dims(input, dim, name)
         if 0 in input._a.shape:
             _check_not_empty(input, dims if dim != () else (), name)
-        return value(input, dims, keepdim)  # type: ignore[no-any-return]
+        return value(input, dims, keepdim)
     call.__name__ = call.__qualname__ = name
     call.__doc__ = f"The {'largest' if name == 'amax' else 'smallest'} elements over `dim`; " \
                    "gradients are shared among equal ones."
@@ -343,10 +343,10 @@ def _arg_op(name: str, find: Callable[..., Any]) -> Any:
         if dim is None:
             _check_not_empty(input, (), name)
             index = index_leaf(input.reshape(-1), 0, False)
-            return index.reshape((1,) * input._a.ndim) if keepdim else index  # type: ignore[no-any-return]
+            return index.reshape((1,) * input._a.ndim) if keepdim else index
         d = wrap_dim(dim, input._a.ndim, name)
         _check_not_empty(input, (d,), name)
-        return index_leaf(input, d, keepdim)  # type: ignore[no-any-return]
+        return index_leaf(input, d, keepdim)
     call.__name__ = call.__qualname__ = name
     call.__doc__ = f"The index of the {'largest' if name == 'argmax' else 'smallest'} element."
     return op(out=True)(call)
@@ -440,7 +440,7 @@ def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
     from .promotion import float_dtype
 
     x = cast(input, float_dtype(input._dtype))
-    return _logsumexp(x, all_dims(x, dim, "logsumexp"), keepdim)  # type: ignore[no-any-return]
+    return _logsumexp(x, all_dims(x, dim, "logsumexp"), keepdim)
 
 
 @leaf({"input": lambda g, out, dim: (g - (g * out).sum(dim, keepdim=True)) * out},
@@ -470,7 +470,7 @@ def _softmax_op(name: str, softmax_leaf: Any, doc: str) -> Any:
         if x._dtype.kind != FLOAT:
             raise not_implemented_for(f"{name}_lastdim_kernel_impl", x._dtype,
                                       "it takes floating point tensors")
-        return softmax_leaf(x, wrap_dim(dim, x._a.ndim, name))  # type: ignore[no-any-return]
+        return softmax_leaf(x, wrap_dim(dim, x._a.ndim, name))
 
     def call(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
         return compute(input, dim, dtype)
@@ -548,7 +548,7 @@ def vector_norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False,
     if (ord < 0 or math.isinf(ord)) and _count(x._a.shape, dims) == 0:
         raise RuntimeError(f"linalg.vector_norm cannot compute the {ord} norm on an empty tensor "
                            "because the operation does not have an identity")
-    return _vector_norm(x, float(ord), dims, keepdim)  # type: ignore[no-any-return]
+    return _vector_norm(x, float(ord), dims, keepdim)
 
 
 @op(out=True)
@@ -558,8 +558,8 @@ def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False,
     if p == "nuc":
         from .linalg import matrix_norm
 
-        return matrix_norm(input, "nuc", (-2, -1) if dim is None else dim, keepdim)  # type: ignore[no-any-return]
-    return vector_norm(input, 2 if p in ("fro", None) else p, dim, keepdim, dtype=dtype)  # type: ignore[no-any-return]
+        return matrix_norm(input, "nuc", (-2, -1) if dim is None else dim, keepdim)
+    return vector_norm(input, 2 if p in ("fro", None) else p, dim, keepdim, dtype=dtype)
 
 
 # --- scans ----------------------------------------------------------------------------------------
@@ -579,7 +579,7 @@ def cumsum(input: Tensor, dim: int | None = None, *, dtype: Any = None,
            axis: int | None = None) -> Tensor:
     """Sums of the elements up to and including each, along `dim`."""
     d = wrap_dim(dim if axis is None else axis, input._a.ndim, "cumsum")
-    return _cumsum(_sum_dtype(input, check_dtype(dtype)), d)  # type: ignore[no-any-return]
+    return _cumsum(_sum_dtype(input, check_dtype(dtype)), d)
 
 
 def _cumprod_grad(g: Any, input: Any, out: Any, dim: int) -> Any:
@@ -606,7 +606,7 @@ def _cumprod(input: Array, dim: int) -> Array:
 @op(inplace=True, out=True)
 def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     """Products of the elements up to and including each, along `dim`."""
-    return _cumprod(_sum_dtype(input, check_dtype(dtype)),  # type: ignore[no-any-return]
+    return _cumprod(_sum_dtype(input, check_dtype(dtype)),
                     wrap_dim(dim, input._a.ndim, "cumprod"))
 
 
@@ -626,7 +626,7 @@ def _logcumsumexp(input: Array, dim: int) -> Array:
 @op(out=True)
 def logcumsumexp(input: Tensor, dim: int) -> Tensor:
     """Logarithms of the cumulative sums of exponentials along `dim`."""
-    return _logcumsumexp(input, wrap_dim(dim, input._a.ndim, "logcumsumexp"))  # type: ignore[no-any-return]
+    return _logcumsumexp(input, wrap_dim(dim, input._a.ndim, "logcumsumexp"))
 
 
 def _cum_extreme(name: str, ufunc: Any, better: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import namedtuple
 from typing import Any
 
-__all__ = ["result_tuple", "RETURN_TYPES"]
+__all__ = ["RETURN_TYPES", "result_tuple"]
 
 RETURN_TYPES: dict[str, Any] = {}
 

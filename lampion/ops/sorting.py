@@ -64,13 +64,13 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = 
 def argsort(input: Tensor, dim: int = -1, descending: bool = False,
             stable: bool = False) -> Tensor:
     """The indices that would sort `input` along `dim`."""
-    return sort(input, dim, descending)[1]  # type: ignore[no-any-return]
+    return sort(input, dim, descending)[1]
 
 
 @op(out=True)
 def msort(input: Tensor) -> Tensor:
     """The elements in order along the first dimension."""
-    return sort(input, 0)[0]  # type: ignore[no-any-return]
+    return sort(input, 0)[0]
 
 
 def _topk_shape(a: Any, k: int, dim: int, *_: Any) -> Any:
@@ -205,9 +205,14 @@ def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
 # --- sets -----------------------------------------------------------------------------------------
 
 
+def _as_rows(a: Any) -> Any:
+    """Each slice of the first dimension as one row."""
+    return a.reshape(a.shape[0], int(np.prod(a.shape[1:])))
+
+
 def _unique_along(a: Any, dim: int) -> tuple[Any, Any, Any]:
     rows = np.moveaxis(a, dim, 0)
-    flat = rows.reshape(rows.shape[0], -1)
+    flat = _as_rows(rows)
     if flat.shape[1] == 0:
         return np.moveaxis(rows[:1], 0, dim), np.zeros(len(flat), np.int64), np.array([len(flat)])
     found, inverse, counts = np.unique(flat, axis=0, return_inverse=True, return_counts=True)
@@ -245,7 +250,7 @@ def unique_consecutive(input: Tensor, return_inverse: bool = False, return_count
     a = input._a.reshape(-1) if dim is None else input._a
     d = 0 if dim is None else wrap_dim(dim, a.ndim, "unique_consecutive")
     rows = np.moveaxis(a, d, 0)
-    flat = rows.reshape(rows.shape[0], -1)
+    flat = _as_rows(rows)
     new = np.ones(len(flat), bool)
     if len(flat):
         new[1:] = (flat[1:] != flat[:-1]).any(1)
@@ -266,7 +271,7 @@ def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False,
 # --- bins -----------------------------------------------------------------------------------------
 
 
-def _search(sequence: Any, values: Any, side: str, sorter: Any) -> Any:
+def _search(sequence: Any, values: Any, side: Any, sorter: Any) -> Any:
     if sequence.ndim == 1:
         return np.searchsorted(sequence, values, side, sorter)
     out = np.empty(values.shape, np.int64)
@@ -305,7 +310,7 @@ def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False,
     if boundaries._a.ndim != 1:
         raise RuntimeError("bucketize(): boundaries tensor must be 1 dimension, but got dim("
                            f"{boundaries._a.ndim})")
-    return searchsorted(boundaries, input, out_int32=out_int32, right=right)  # type: ignore[no-any-return]
+    return searchsorted(boundaries, input, out_int32=out_int32, right=right)
 
 
 @leaf(not_differentiable("the result is a count"), name="bincount", exact=True)
@@ -326,7 +331,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     if weights is not None and weights._a.shape != input._a.shape:
         raise RuntimeError("weights should be 1-d and have the same length as input, received "
                            f"{list(weights._a.shape)} for {list(input._a.shape)}")
-    return _bincount(cast(input, int64), weights, minlength)  # type: ignore[no-any-return]
+    return _bincount(cast(input, int64), weights, minlength)
 
 
 def _range(a: Any, low: float, high: float, name: str) -> tuple[float, float]:
@@ -360,8 +365,8 @@ def histogram(input: Tensor, bins: Any, *, range: Any = None, weight: Any = None
     """Counts of the elements in bins, with the edges of the bins."""
     a = input._a.reshape(-1)
     edges = bins._a if isinstance(bins, Tensor) else bins
-    limits = None if isinstance(bins, Tensor) else _range(
-        a, *(range or (0, 0)), name="histogram")
+    low, high = range or ((float(a.min()), float(a.max())) if a.size else (0.0, 0.0))
+    limits = None if isinstance(bins, Tensor) else (low, high if high > low else low + 1)
     counts, found = np.histogram(a, edges, limits, density=density,
                                  weights=None if weight is None else weight._a.reshape(-1))
     return _HIST(wrap(counts.astype(a.dtype)), wrap(found.astype(a.dtype)))
@@ -374,14 +379,14 @@ def _interpolated(x: Tensor, position: Any, how: str, dim: int) -> Tensor:
     """Sorted `x` read at fractional positions along `dim` (the last)."""
     low = position.floor()
     if how == "lower":
-        return x.gather(dim, low.long())  # type: ignore[no-any-return]
+        return x.gather(dim, low.long())
     high = position.ceil()
     if how == "higher":
-        return x.gather(dim, high.long())  # type: ignore[no-any-return]
+        return x.gather(dim, high.long())
     if how == "nearest":
-        return x.gather(dim, position.round().long())  # type: ignore[no-any-return]
+        return x.gather(dim, position.round().long())
     a, b = x.gather(dim, low.long()), x.gather(dim, high.long())
-    return (a + b) / 2 if how == "midpoint" else a.lerp(b, position - low)  # type: ignore[no-any-return]
+    return (a + b) / 2 if how == "midpoint" else a.lerp(b, position - low)
 
 
 def _quantile(name: str, input: Tensor, q: Any, dim: Any, keepdim: bool, how: str,
@@ -416,7 +421,7 @@ def _quantile(name: str, input: Tensor, q: Any, dim: Any, keepdim: bool, how: st
     if keepdim:
         out = out.reshape((out._a.shape[0], *((1,) * n))) if dim is None else out.unsqueeze(
             wrap_dim(dim, n, name) + 1)
-    return out.squeeze(0) if qs._a.ndim == 0 else out  # type: ignore[no-any-return]
+    return out.squeeze(0) if qs._a.ndim == 0 else out
 
 
 @op(out=True)

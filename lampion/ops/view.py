@@ -13,7 +13,7 @@ from ..tensor.strides import reshape_strides
 from ..tensor.tensor import Tensor, share, storage_of, wrap
 from .errors import argument_type, wrap_dim, wrap_dims
 from .families import Array
-from .record import leaf, op
+from .record import leaf, op, publish
 
 __all__ = ["as_size"]
 
@@ -107,7 +107,7 @@ def view_method(self: Tensor, *size: Any, dtype: Any = None) -> Tensor:
             return share(self, a.reshape(shape, copy=False))
         except ValueError:
             pass  # an error to explain, or strides that NumPy does not see through
-    return _view(self, shape)  # type: ignore[no-any-return]
+    return _view(self, shape)
 
 
 _DTYPE = dtype
@@ -139,7 +139,7 @@ def view_as_dtype(t: Tensor, d: dtype) -> Tensor:
     if t._a.ndim and (t._a.shape[-1] * t._dtype.itemsize) % d.itemsize:
         raise RuntimeError(f"self.size(-1) must be divisible by {d.itemsize // t._dtype.itemsize} "
                            f"to view {t._dtype.name} as {d.name}, but got {t._a.shape[-1]}")
-    return _view_dtype(t, d)  # type: ignore[no-any-return]
+    return _view_dtype(t, d)
 
 
 @op("torch")
@@ -155,28 +155,28 @@ def reshape(input: Tensor, shape: Any) -> Tensor:
     full = _full_shape(input._a, size)
     a = input._a
     if reshape_strides(a.shape, a.strides, a.itemsize, full) is not None:
-        return _view(input, full)  # type: ignore[no-any-return]
-    return _view(input.contiguous(), full)  # type: ignore[no-any-return]
+        return _view(input, full)
+    return _view(input.contiguous(), full)
 
 
 @op("Tensor", name="reshape")
 def reshape_method(self: Tensor, *shape: Any) -> Tensor:
     """Another shape: a view where strides allow, else a copy."""
     if len(shape) == 1:
-        return reshape(self, shape[0])  # type: ignore[no-any-return]
-    return reshape(self, shape)  # type: ignore[no-any-return]
+        return reshape(self, shape[0])
+    return reshape(self, shape)
 
 
 @op("Tensor")
 def view_as(self: Tensor, other: Tensor) -> Tensor:
     """A view in the shape of `other`."""
-    return view_method(self, other._a.shape)  # type: ignore[no-any-return]
+    return view_method(self, other._a.shape)
 
 
 @op("Tensor")
 def reshape_as(self: Tensor, other: Tensor) -> Tensor:
     """The tensor in the shape of `other`."""
-    return reshape(self, other._a.shape)  # type: ignore[no-any-return]
+    return reshape(self, other._a.shape)
 
 
 # --- order of dimensions --------------------------------------------------------------------------
@@ -209,13 +209,13 @@ def permute(input: Tensor, dims: Any) -> Tensor:
             "permute(sparse_coo): number of dimensions in the tensor input does not match the "
             f"length of the desired ordering of dimensions i.e. input.dim() = {input._a.ndim} is "
             f"not equal to len(dims) = {len(order)}")
-    return _permute(input, order)  # type: ignore[no-any-return]
+    return _permute(input, order)
 
 
 @op("Tensor", name="permute")
 def permute_method(self: Tensor, *dims: Any) -> Tensor:
     """The dimensions in another order."""
-    return permute(self, as_size(dims, "permute"))  # type: ignore[no-any-return]
+    return permute(self, as_size(dims, "permute"))
 
 
 def _swapped(ndim: int, d0: int, d1: int) -> tuple[int, ...]:
@@ -238,7 +238,7 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     d0, d1 = wrap_dim(dim0, n, "transpose"), wrap_dim(dim1, n, "transpose")
     if n == 0:
         return alias(input)
-    return _transpose(input, d0, d1)  # type: ignore[no-any-return]
+    return _transpose(input, d0, d1)
 
 
 @leaf({"input": lambda g: g.t()}, name="t", view=True, node="TBackward0")
@@ -253,7 +253,7 @@ def t(input: Tensor) -> Tensor:
     if n > 2:
         raise RuntimeError(f"t() expects a tensor with <= 2 dimensions, but self is {n}D; use "
                            ".mT or transpose()")
-    return _t(input) if n == 2 else alias(input)  # type: ignore[no-any-return]
+    return _t(input) if n == 2 else alias(input)
 
 
 @leaf({"input": lambda g: g}, name="alias", view=True)
@@ -263,37 +263,37 @@ def _alias(input: Array) -> Array:
 
 def alias(t: Tensor) -> Tensor:
     """A new tensor on the same memory."""
-    return _alias(t)  # type: ignore[no-any-return]
+    return _alias(t)
 
 
 def _reversed(t: Tensor) -> Tensor:
-    return _permute(t, tuple(reversed(range(t._a.ndim))))  # type: ignore[no-any-return]
+    return _permute(t, tuple(reversed(range(t._a.ndim))))
 
 
 def _matrix_transpose(self: Tensor) -> Tensor:
     if self._a.ndim < 2:
         raise RuntimeError(f"tensor.mT is only supported on matrices or batches of matrices. Got "
                            f"{self._a.ndim}-D tensor.")
-    return transpose(self, -2, -1)  # type: ignore[no-any-return]
+    return transpose(self, -2, -1)
 
 
 def _adjoint_matrix(self: Tensor) -> Tensor:
     if self._a.ndim not in (0, 2):
         raise RuntimeError(f"tensor.H is only supported on matrices (2-D tensors). Got "
                            f"{self._a.ndim}-D tensor.")
-    return self.conj() if self._a.ndim == 0 else _matrix_transpose(self).conj()  # type: ignore[no-any-return]
+    return self.conj() if self._a.ndim == 0 else _matrix_transpose(self).conj()
 
 
-Tensor.T = property(_reversed, doc="The dimensions in reverse order.")  # type: ignore[misc]
-Tensor.mT = property(_matrix_transpose, doc="The last two dimensions exchanged.")  # type: ignore[misc]
-Tensor.H = property(_adjoint_matrix, doc="The conjugate transpose.")  # type: ignore[misc]
-Tensor.mH = property(lambda self: _matrix_transpose(self).conj())  # type: ignore[misc]
+publish("Tensor", "T", property(_reversed, doc="The dimensions in reverse order."))
+publish("Tensor", "mT", property(_matrix_transpose, doc="The last two dimensions exchanged."))
+publish("Tensor", "H", property(_adjoint_matrix, doc="The conjugate transpose."))
+publish("Tensor", "mH", property(lambda self: _matrix_transpose(self).conj()))
 
 
 @op()
 def adjoint(input: Tensor) -> Tensor:
     """The conjugate of the last two dimensions exchanged."""
-    return _matrix_transpose(input).conj()  # type: ignore[no-any-return]
+    return _matrix_transpose(input).conj()
 
 
 @op(aliases="moveaxis")
@@ -307,7 +307,7 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
                            f"destination ({list(dst)} dims)")
     rest = iter(d for d in range(n) if d not in src)
     places = dict(zip(dst, src, strict=True))
-    return _permute(input, tuple(places[d] if d in places else next(rest) for d in range(n)))  # type: ignore[no-any-return]
+    return _permute(input, tuple(places[d] if d in places else next(rest) for d in range(n)))
 
 
 # --- dimensions of size 1 -------------------------------------------------------------------------
@@ -325,7 +325,7 @@ def _unsqueeze(input: Array, dim: int) -> Array:
 @op()
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """A new dimension of size 1 at `dim`."""
-    return _unsqueeze(input, wrap_dim(dim, input._a.ndim + 1, "unsqueeze"))  # type: ignore[no-any-return]
+    return _unsqueeze(input, wrap_dim(dim, input._a.ndim + 1, "unsqueeze"))
 
 
 @leaf({"input": lambda g, input_shape: g.reshape(input_shape)}, name="squeeze", view=True)
@@ -341,7 +341,7 @@ def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     """Without the dimensions of size 1 (all, or those in `dim`)."""
     shape = input._a.shape
     dims = range(len(shape)) if dim is None else wrap_dims(dim, len(shape), "squeeze")
-    return _squeeze(input, tuple(d for d in dims if shape and shape[d] == 1))  # type: ignore[no-any-return]
+    return _squeeze(input, tuple(d for d in dims if shape and shape[d] == 1))
 
 
 @op()
@@ -353,19 +353,19 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         raise RuntimeError("flatten() has invalid args: start_dim cannot come after end_dim, "
                            f"received {start_dim} and {end_dim}")
     if not shape:
-        return reshape(input, (1,))  # type: ignore[no-any-return]
+        return reshape(input, (1,))
     if first == last:
         return input
     count = 1
     for n in shape[first:last + 1]:
         count *= n
-    return reshape(input, (*shape[:first], count, *shape[last + 1:]))  # type: ignore[no-any-return]
+    return reshape(input, (*shape[:first], count, *shape[last + 1:]))
 
 
 @op()
 def ravel(input: Tensor) -> Tensor:
     """All elements in one dimension."""
-    return reshape(input, (-1,)) if input._a.size else reshape(input, (0,))  # type: ignore[no-any-return]
+    return reshape(input, (-1,)) if input._a.size else reshape(input, (0,))
 
 
 @op()
@@ -383,7 +383,7 @@ def unflatten(input: Tensor, dim: int, sizes: Any) -> Tensor:
         raise RuntimeError(f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size "
                            f"of dim {d} ({shape[d]}) in the input tensor")
     filled = tuple(shape[d] // rest if n == -1 and rest else n for n in sizes)
-    return _view(input, (*shape[:d], *filled, *shape[d + 1:]))  # type: ignore[no-any-return]
+    return _view(input, (*shape[:d], *filled, *shape[d + 1:]))
 
 
 # --- repeated dimensions --------------------------------------------------------------------------
@@ -429,19 +429,19 @@ def _expanded_size(shape: tuple[int, ...], size: tuple[int, ...]) -> tuple[int, 
 @op("Tensor")
 def expand(self: Tensor, *size: Any, implicit: bool = False) -> Tensor:
     """Dimensions of size 1 repeated without copying; -1 keeps a size."""
-    return _expand(self, _expanded_size(self._a.shape, as_size(size, "expand")))  # type: ignore[no-any-return]
+    return _expand(self, _expanded_size(self._a.shape, as_size(size, "expand")))
 
 
 @op("Tensor")
 def expand_as(self: Tensor, other: Tensor) -> Tensor:
     """The tensor expanded to the shape of `other`."""
-    return _expand(self, _expanded_size(self._a.shape, other._a.shape))  # type: ignore[no-any-return]
+    return _expand(self, _expanded_size(self._a.shape, other._a.shape))
 
 
 @op("torch Tensor")
 def broadcast_to(input: Tensor, size: Any) -> Tensor:
     """The tensor expanded to `size`."""
-    return _expand(input, _expanded_size(input._a.shape, tuple(size)))  # type: ignore[no-any-return]
+    return _expand(input, _expanded_size(input._a.shape, tuple(size)))
 
 
 @op("Tensor")
@@ -456,7 +456,7 @@ def sum_to_size(self: Tensor, *size: Any) -> Tensor:
     if lead < 0 or any(t not in (1, s) for t, s in zip(target, shape[max(lead, 0):], strict=True)):
         raise RuntimeError(f"size {{{list(target)}}} is not expandable to size {{{list(shape)}}}.")
     total = self.sum(dims, keepdim=True) if dims else self
-    return reshape(total, target) if lead else total  # type: ignore[no-any-return]
+    return reshape(total, target) if lead else total
 
 
 # --- windows --------------------------------------------------------------------------------------
@@ -493,7 +493,7 @@ def select(input: Tensor, dim: int, index: Any) -> Tensor:
     if not -shape[d] <= i < shape[d]:
         raise IndexError(f"select(): index {i} out of range for tensor of size {list(shape)} at "
                          f"dimension {d}")
-    return _select(input, d, i)  # type: ignore[no-any-return]
+    return _select(input, d, i)
 
 
 @leaf({"input": lambda g, input_shape, dim, start, stop, step: _embed(
@@ -513,7 +513,7 @@ def slice_dim(t: Tensor, dim: int, start: Any, stop: Any, step: Any) -> Tensor:
     if step is not None and step < 1:
         raise ValueError(f"step must be greater than zero: received {step}; use flip() to reverse")
     first, last, by = slice(start, stop, step).indices(t._a.shape[dim])
-    return _slice(t, dim, first, max(first, last), by)  # type: ignore[no-any-return]
+    return _slice(t, dim, first, max(first, last), by)
 
 
 @op()
@@ -532,7 +532,7 @@ def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
     first += n if first < 0 else 0
     if first + length > n:
         raise RuntimeError(f"start ({first}) + length ({length}) exceeds dimension size ({n}).")
-    return _slice(input, d, first, first + length, 1)  # type: ignore[no-any-return]
+    return _slice(input, d, first, first + length, 1)
 
 
 def _split_grad(g: Any, needs: Any, dim: Any) -> Any:
@@ -561,12 +561,12 @@ def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Te
         raise RuntimeError("split expects at least a 1-dimensional tensor")
     n = tensor._a.shape[d]
     if not isinstance(split_size_or_sections, int):
-        return split_with_sizes(tensor, split_size_or_sections, d)  # type: ignore[no-any-return]
+        return split_with_sizes(tensor, split_size_or_sections, d)
     size = split_size_or_sections
     if size < 0 or (size == 0 and n):
         raise RuntimeError(f"split expects split_size be non-negative, but got split_size={size}")
     pieces = max(1, -(-n // size)) if size else 1
-    return _split(tensor, _bounds([min(i * size, n) for i in range(pieces)] + [n]), d)  # type: ignore[no-any-return]
+    return _split(tensor, _bounds([min(i * size, n) for i in range(pieces)] + [n]), d)
 
 
 @op()
@@ -580,13 +580,13 @@ def split_with_sizes(input: Tensor, split_sizes: Any, dim: int = 0) -> tuple[Ten
     edges = [0]
     for s in sizes:
         edges.append(edges[-1] + s)
-    return _split_with_sizes(input, _bounds(edges), d)  # type: ignore[no-any-return]
+    return _split_with_sizes(input, _bounds(edges), d)
 
 
 @op("Tensor", name="split")
 def split_method(self: Tensor, split_size: Any, dim: int = 0) -> tuple[Tensor, ...]:
     """Views of consecutive pieces along `dim`."""
-    return split(self, split_size, dim)  # type: ignore[no-any-return]
+    return split(self, split_size, dim)
 
 
 @op()
@@ -599,8 +599,8 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     d = wrap_dim(dim, input._a.ndim, "chunk")
     n = input._a.shape[d]
     if n == 0:
-        return _split(input, ((0, 0),) * chunks, d)  # type: ignore[no-any-return]
-    return split(input, -(-n // chunks), d)  # type: ignore[no-any-return]
+        return _split(input, ((0, 0),) * chunks, d)
+    return split(input, -(-n // chunks), d)
 
 
 @op()
@@ -633,7 +633,7 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """Views of every index along `dim`, without that dimension."""
     if input._a.ndim == 0:
         raise IndexError("Dimension specified as 0 but tensor has no dimensions")
-    return _unbind(input, wrap_dim(dim, input._a.ndim, "unbind"))  # type: ignore[no-any-return]
+    return _unbind(input, wrap_dim(dim, input._a.ndim, "unbind"))
 
 
 def _diagonal_window(a: Any, offset: int, d1: int, d2: int) -> tuple[Any, Any, int]:
@@ -667,7 +667,7 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
     d1, d2 = wrap_dim(dim1, n, "diagonal"), wrap_dim(dim2, n, "diagonal")
     if d1 == d2:
         raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
-    return _diagonal(input, offset, d1, d2)  # type: ignore[no-any-return]
+    return _diagonal(input, offset, d1, d2)
 
 
 def _unfold_grad(g: Any, input_shape: Any, dim: Any, size: Any, step: Any) -> Any:
@@ -700,7 +700,7 @@ def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
         raise RuntimeError(f"maximum size for tensor at dimension {d} is {n} but size is {size}")
     if step <= 0:
         raise RuntimeError(f"step is {step} but must be > 0")
-    return _unfold(self, d, size, step)  # type: ignore[no-any-return]
+    return _unfold(self, d, size, step)
 
 
 # --- any strides ----------------------------------------------------------------------------------
@@ -812,18 +812,18 @@ def _imag(input: Array) -> Array:
 
 
 def _real_part(self: Tensor) -> Tensor:
-    return _real(self) if self._dtype.kind == COMPLEX else self  # type: ignore[no-any-return]
+    return _real(self) if self._dtype.kind == COMPLEX else self
 
 
 def _imag_part(self: Tensor) -> Tensor:
     if self._dtype.kind != COMPLEX:
         raise RuntimeError("imag is not implemented for tensors with non-complex dtypes: received "
                            f"{self._dtype}")
-    return _imag(self)  # type: ignore[no-any-return]
+    return _imag(self)
 
 
-Tensor.real = property(_real_part, lambda self, v: _real_part(self).copy_(v) and None)  # type: ignore[misc]
-Tensor.imag = property(_imag_part, lambda self, v: _imag_part(self).copy_(v) and None)  # type: ignore[misc]
+publish("Tensor", "real", property(_real_part, lambda self, v: _real_part(self).copy_(v) and None))
+publish("Tensor", "imag", property(_imag_part, lambda self, v: _imag_part(self).copy_(v) and None))
 op("torch", name="real")(lambda input: _real_part(input))
 op("torch", name="imag")(lambda input: _imag_part(input))
 
@@ -842,7 +842,7 @@ def view_as_real(input: Tensor) -> Tensor:
     if input._dtype.kind != COMPLEX:
         raise RuntimeError("view_as_real is only supported for complex tensors, received "
                            f"{input._dtype}")
-    return _view_as_real(input)  # type: ignore[no-any-return]
+    return _view_as_real(input)
 
 
 @leaf({"input": lambda g: view_as_real(g)}, name="view_as_complex", view=True)
@@ -869,6 +869,6 @@ def view_as_complex(input: Tensor) -> Tensor:
     if any(s % 2 for s in strides[:-1]) or input.storage_offset() % 2:
         raise RuntimeError("Tensor must have a stride divisible by 2 for all but last dimension "
                            "and an even storage_offset; call .contiguous() first")
-    return _view_as_complex(input)  # type: ignore[no-any-return]
+    return _view_as_complex(input)
 
 

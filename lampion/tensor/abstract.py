@@ -30,7 +30,7 @@ def contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]
 class AbstractArray:
     """An ndarray without memory: shape, strides and offset in bytes, dtype; views work on it."""
 
-    __slots__ = ("shape", "dtype", "strides", "offset", "storage_nbytes", "recorder", "value")
+    __slots__ = ("dtype", "offset", "recorder", "shape", "storage_nbytes", "strides", "value")
 
     shape: tuple[int, ...]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-__all__ = ["device", "Device", "get_default_device", "set_default_device"]
+__all__ = ["Device", "device", "get_default_device", "set_default_device"]
 
 TYPES = ("cpu", "cuda", "ipu", "xpu", "mkldnn", "opengl", "opencl", "ideep", "hip", "ve", "fpga",
          "maia", "xla", "lazy", "vulkan", "mps", "meta", "hpu", "mtia", "privateuseone")
@@ -19,7 +19,7 @@ class device:
     Used as a context manager it is the default device of factory functions.
     """
 
-    __slots__ = ("type", "index", "_previous")
+    __slots__ = ("_previous", "index", "type")
 
     type: str
     index: int | None

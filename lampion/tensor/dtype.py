@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["dtype", "finfo", "iinfo", "promote_types", "from_numpy_dtype", "DTYPES"]
+__all__ = ["DTYPES", "dtype", "finfo", "from_numpy_dtype", "iinfo", "promote_types"]
 
 # Kinds in promotion order: a higher kind always wins over a lower one.
 BOOL, INT, FLOAT, COMPLEX = range(4)
@@ -18,8 +18,16 @@ _BY_NUM: dict[int, dtype] = {}
 class dtype:
     """Element type of a tensor, for example `torch.float32`."""
 
-    __slots__ = ("name", "itemsize", "kind", "is_floating_point", "is_complex", "is_signed",
-                 "is_reduced", "_np")
+    __slots__ = (
+        "_np",
+        "is_complex",
+        "is_floating_point",
+        "is_reduced",
+        "is_signed",
+        "itemsize",
+        "kind",
+        "name",
+    )
 
     name: str
     itemsize: int
@@ -43,7 +51,7 @@ class dtype:
         if self._np is None:
             self._np = _load_numpy_dtype(self.name)
             _BY_NUM[self._np.num] = self
-        return self._np  # type: ignore[no-any-return]
+        return self._np
 
     def to_real(self) -> dtype:
         """The dtype of the real part."""
@@ -197,7 +205,7 @@ def _six_digits(value: float) -> str:
 def _ml_finfo(d: dtype) -> Any:
     import ml_dtypes
 
-    return ml_dtypes.finfo(d.np)
+    return ml_dtypes.finfo(d.np)  # type: ignore[no-untyped-call]
 
 
 class iinfo:

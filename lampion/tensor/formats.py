@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["memory_format", "layout", "contiguous_format", "preserve_format", "channels_last",
-           "channels_last_3d", "strided"]
+__all__ = [
+    "channels_last",
+    "channels_last_3d",
+    "contiguous_format",
+    "layout",
+    "memory_format",
+    "preserve_format",
+    "strided",
+]
 
 
 class _Constant:

@@ -110,7 +110,7 @@ def concrete(tensor: Any, what: str) -> np.ndarray[Any, Any]:
     if type(a) is np.ndarray:
         return a
     if a.recorder is not None:
-        return a.recorder.materialize(tensor, what)  # type: ignore[no-any-return]
+        return a.recorder.materialize(tensor, what)
     raise RuntimeError(f"Tensor.{what} cannot be called on meta tensors: received shape "
                        f"{tuple(a.shape)} without data; move it with .to_empty() or make it on "
                        "device='cpu'")

@@ -21,7 +21,7 @@ __all__ = ["Storage"]
 class Storage:
     """Memory shared by a tensor and its views."""
 
-    __slots__ = ("array", "version", "history", "writer", "_flat")
+    __slots__ = ("_flat", "array", "history", "version", "writer")
 
     def __init__(self, array: Any) -> None:
         self.array = array
@@ -35,7 +35,7 @@ class Storage:
         """The whole memory as bytes, lowest address first."""
         if self._flat is None:
             self._flat = _as_bytes(self.array)
-        return self._flat  # type: ignore[no-any-return]
+        return self._flat
 
     @property
     def nbytes(self) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .abstract import contiguous_strides
 
-__all__ = ["reshape_strides", "is_contiguous", "memory_order"]
+__all__ = ["is_contiguous", "memory_order", "reshape_strides"]
 
 
 def reshape_strides(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int,

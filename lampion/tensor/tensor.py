@@ -6,7 +6,7 @@ Operators attach their methods to this class (`ops.record`), so that each is wri
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,13 +17,14 @@ from .dtype import dtype, from_numpy_dtype
 from .interop import Interop
 from .size import Size
 from .storage import Storage, address, root_of
+from .typed import Typed
 
-__all__ = ["Tensor", "wrap", "storage_of", "share"]
+__all__ = ["Tensor", "share", "storage_of", "wrap"]
 
 _new = object.__new__
 
 
-class Tensor(Interop):
+class Tensor(Interop, Typed):
     """A multi-dimensional array of one element type, with automatic differentiation.
 
     >>> import lampion as torch
@@ -34,8 +35,19 @@ class Tensor(Interop):
     # _a: array (NumPy or abstract). _rg: requires_grad. _fn, _nr: the node that made it and which
     # of its outputs it is. _st: Storage, once shared. _base, _epoch: for views, the tensor they
     # look at and the storage history their _fn stands for.
-    __slots__ = ("_a", "_dtype", "_rg", "_fn", "_nr", "_st", "_grad", "_base", "_epoch",
-                 "__dict__", "__weakref__")
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_a",
+        "_base",
+        "_dtype",
+        "_epoch",
+        "_fn",
+        "_grad",
+        "_nr",
+        "_rg",
+        "_st",
+    )
 
     _a: Any
     _dtype: dtype
@@ -52,6 +64,13 @@ class Tensor(Interop):
     _refresh_history: ClassVar[Callable[[Tensor], None]]
     _require_grad: ClassVar[Callable[[Tensor, bool], None]]
     _set_data: ClassVar[Callable[[Tensor, Any], None]]
+    _cast: ClassVar[Callable[..., Tensor]]
+    _scalar: ClassVar[Callable[..., Tensor]]
+    _cat: ClassVar[Callable[..., Tensor]]
+    _stack: ClassVar[Callable[..., Tensor]]
+    _ones_like: ClassVar[Callable[..., Tensor]]
+    _view_of_base: ClassVar[Callable[..., Tensor]]
+    _split_window: ClassVar[Callable[..., tuple[Tensor, Tensor]]]
 
     # Rarely set; kept in __dict__ when they are.
     _hooks: Any = None
@@ -61,9 +80,6 @@ class Tensor(Interop):
     _lazy_conj: bool = False
     name: str | None = None
     __array_priority__ = 1000
-
-    if TYPE_CHECKING:
-        def __getattr__(self, name: str) -> Any: ...
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Tensor:
         return Tensor._construct(cls, *args, **kwargs)
