@@ -75,7 +75,7 @@ def __getattr__(name: str) -> Any:
     elif name in _ROOMS:
         try:
             value = _import_module(f"{__name__}.{name}")
-        except ModuleNotFoundError as error:
+        except ImportError as error:
             if error.name != f"{__name__}.{name}":
                 raise
             raise AttributeError(f"lampion has no torch.{name} yet") from None

@@ -47,12 +47,21 @@ class _AliasFinder(MetaPathFinder):
         return ModuleSpec(fullname, _AliasLoader(name), is_package=True)
 
 
+class _MissingFinder(MetaPathFinder):
+    """Asked last: what no finder has found below lampion does not exist yet."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> None:
+        root, _, rest = fullname.partition(".")
+        if root == _HERE:
+            raise ImportError(f"lampion has no torch.{rest} yet", name=fullname)
+
+
 def _exists(name: str) -> bool:
     if name in sys.modules:
         return True
     try:
         return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
+    except ImportError:
         return False
 
 
@@ -62,3 +71,4 @@ def install() -> None:
         raise RuntimeError("torch is imported already; install lampion's alias before it")
     if not any(isinstance(finder, _AliasFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AliasFinder())
+        sys.meta_path.append(_MissingFinder())
