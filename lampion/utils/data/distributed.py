@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sized
 from typing import Any
 
 from ... import ops
-from ...tensor import Generator
 from .sampler import Sampler
 
 __all__ = ["DistributedSampler"]
@@ -65,7 +64,7 @@ class DistributedSampler(Sampler[int]):
         n = len(self.dataset)
         if not self.shuffle:
             return list(range(n))
-        generator = Generator()
+        generator = ops.Generator()
         generator.manual_seed(self.seed + self.epoch)
         order: list[int] = ops.randperm(n, generator=generator).tolist()
         return order

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any, Generic, TypeVar
 
 from ... import ops
-from ...tensor import Generator, float64, int64
+from ...tensor import float64, int64
 
 __all__ = [
     "BatchSampler",
@@ -109,7 +109,7 @@ class RandomSampler(Sampler[int]):
 
 def _own_generator() -> Any:
     """A generator seeded by one draw from the default one."""
-    generator = Generator()
+    generator = ops.Generator()
     generator.manual_seed(draw_seed(None))
     return generator
 

@@ -1,0 +1,162 @@
+"""The step of optimizers whose update treats every element by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .. import ops
+from ..autograd import enable_grad, set_grad_enabled
+from ..ops.optimize import Update, constants, note_writes, update_arrays
+from ..tensor import Tensor, float32
+from .optimizer import Optimizer
+
+__all__ = ["ElementwiseOptimizer", "check_lr", "check_range", "check_switches"]
+
+
+class ElementwiseOptimizer(Optimizer):
+    """Runs one `Update` record per parameter.
+
+    Subclasses say which (`_update_for`), how its state begins (`_begin`) and what its
+    scalars are in this step (`_scalars`).
+    """
+
+    _counts_steps = True
+    _scalars_differ = False  # whether parameters with equal step counts share their scalars
+
+    def _update_for(self, group: dict[str, Any]) -> Update:
+        raise NotImplementedError
+
+    def _begin(self, p: Tensor, group: dict[str, Any], update: Update) -> dict[str, Any]:
+        """The state of `p` before its first step: by default zeros."""
+        state: dict[str, Any] = {"step": new_count()} if self._counts_steps else {}
+        for name in update.state:
+            state[name] = zeros_of(p)
+        return state
+
+    def _scalars(self, group: dict[str, Any], lr: Any, count: float, state: Any) -> tuple[Any, ...]:
+        raise NotImplementedError
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update the parameters once; `closure` recomputes the loss, which is returned."""
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            self._step_group(group)
+        return loss
+
+    def _step_group(self, group: dict[str, Any]) -> None:
+        update, lr = self._update_for(group), scalar_lr(group)
+        maximize = group["maximize"]
+        written: list[Tensor] = []
+        last: Any = None
+        scalars: Any = None
+        for p in group["params"]:
+            grad = p._grad
+            if grad is None:
+                continue
+            count, state = self._advance(p, grad, group, update)
+            if not (type(p._a) is type(grad._a) is np.ndarray) or group["differentiable"]:
+                self._step_tensors(update, p, grad, group, lr, count, state)
+                continue
+            if last != (count, p._dtype) or self._scalars_differ:
+                last = (count, p._dtype)
+                scalars = constants(self._scalars(group, lr, count, state), p._a.dtype)
+            arrays = [p._a, grad._a, *[state[name]._a for name in update.state]]
+            update_arrays(update, arrays, scalars, negate=maximize)
+            written.append(p)
+        note_writes(written, f"{type(self).__name__}.step")
+
+    def _advance(
+        self, p: Tensor, grad: Tensor, group: dict[str, Any], update: Update
+    ) -> tuple[float, dict[str, Any]]:
+        """The step number of `p`, counted up, and its state, made if there is none."""
+        if grad.is_sparse:
+            raise RuntimeError(
+                f"{type(self).__name__} does not support sparse gradients, please consider "
+                "SparseAdam instead"
+            )
+        state: dict[str, Any] = self.state[p]
+        if not state:
+            state.update(self._begin(p, group, update))
+        if not self._counts_steps:
+            return 0.0, state
+        steps = state["step"]._a
+        steps += 1
+        return steps.item(), state
+
+    def _step_tensors(
+        self, update: Update, p: Tensor, grad: Tensor, group: dict[str, Any], lr: Any,
+        count: float, state: dict[str, Any],
+    ) -> None:
+        """The same update by recorded operations: differentiable, or being captured."""
+        scalars = self._scalars(group, lr, count, state)
+        with set_grad_enabled(bool(group["differentiable"])):
+            if group["differentiable"]:
+                for name in update.state:
+                    state[name] = state[name].clone()  # the history keeps the old value
+            grad = -grad if group["maximize"] else grad
+            tensors = [p, grad, *(state[name] for name in update.state)]
+            if not p.is_complex():
+                update.body(ops, *tensors, *scalars)
+                return
+            reals = [ops.view_as_real(t).clone() for t in tensors]
+            update.body(ops, *reals, *scalars)
+            for tensor, real in zip(tensors, reals):
+                if tensor is not grad:
+                    tensor.copy_(ops.view_as_complex(real))
+
+
+def scalar_lr(group: dict[str, Any]) -> Any:
+    """The learning rate as a number, or as a tensor where it may get a gradient."""
+    lr = group["lr"]
+    return float(lr) if isinstance(lr, Tensor) and not group["differentiable"] else lr
+
+
+def zeros_of(p: Tensor) -> Tensor:
+    """Zeros like `p`, in its memory format and outside any history."""
+    return ops.zeros_like(p.detach())
+
+
+def new_count() -> Tensor:
+    """A step count of zero."""
+    return ops.zeros((), dtype=float32)
+
+
+def check_lr(lr: Any, *, foreach: bool | None = None, capturable: bool = False) -> None:
+    """ValueError for a negative learning rate or one that is no scalar."""
+    if isinstance(lr, Tensor):
+        if foreach and not capturable:
+            raise ValueError(
+                "lr as a Tensor is not supported for capturable=False and foreach=True"
+            )
+        if lr.numel() != 1:
+            raise ValueError(f"Tensor lr must be 1-element, but has shape {tuple(lr.shape)}")
+    if not 0.0 <= lr:
+        raise ValueError(f"Invalid learning rate: {lr}")
+
+
+def check_range(what: str, value: Any, low: float = 0.0, below: float = float("inf")) -> None:
+    """ValueError unless ``low <= value < below``."""
+    if not low <= value < below:
+        raise ValueError(f"Invalid {what}: {value}")
+
+
+def check_betas(betas: Any) -> None:
+    """ValueError unless both betas are in [0, 1)."""
+    for i, beta in enumerate(betas):
+        check_range(f"beta parameter at index {i}", beta, below=1.0)
+
+
+def check_switches(
+    foreach: bool | None, fused: bool | None, differentiable: bool
+) -> None:
+    """RuntimeError for switches that exclude each other. The update is always fused here."""
+    if fused and differentiable:
+        raise RuntimeError("`fused` does not support `differentiable`")
+    if fused and foreach:
+        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
