@@ -346,7 +346,7 @@ def _sgn_grad(g: Any, input: Any, out: Any) -> Any:
 
 
 def _sign(a: Array) -> Array:
-    return np.sign(a) if a.dtype.kind != "f" else np.nan_to_num(np.sign(a), copy=False)
+    return np.sign(a) if a.dtype.kind != "f" else np.nan_to_num(np.sign(a))
 
 
 sign = unary("sign", _sign, lambda g: g * 0, kinds="float", integers="same", bools="same")
