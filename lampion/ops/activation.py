@@ -98,13 +98,13 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     >>> torch.nn.functional.relu(torch.tensor([-1., 2.])).tolist()
     [0.0, 2.0]
     """
-    return input.relu_() if inplace else _relu(input)  # type: ignore[no-any-return]
+    return input.relu_() if inplace else _relu(input)
 
 
 @op("F")
 def relu_(input: Tensor) -> Tensor:
     """In-place `relu`."""
-    return input.relu_()  # type: ignore[no-any-return]
+    return input.relu_()
 
 
 @leaf({"input": lambda g, input, min_val, max_val: gate(g, input, min_val, max_val)},
@@ -116,7 +116,7 @@ def _hardtanh(input: Array, min_val: float, max_val: float) -> Any:
 
 @_activation
 def _hardtanh_of(input: Tensor, min_val: float, max_val: float) -> Tensor:
-    return _hardtanh(input, min_val, max_val)  # type: ignore[no-any-return]
+    return _hardtanh(input, min_val, max_val)
 
 
 @op("F")
@@ -126,7 +126,7 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0,
     _check("hardtanh", input, integers=True)
     if min_val > max_val:
         raise ValueError("min_val cannot be greater than max_val")
-    return _maybe_inplace(_hardtanh_of, inplace, input, min_val, max_val)  # type: ignore[no-any-return]
+    return _maybe_inplace(_hardtanh_of, inplace, input, min_val, max_val)
 
 
 @op("F")
@@ -150,20 +150,20 @@ def _threshold(input: Array, threshold: float, value: float) -> Any:
 
 @_activation
 def _threshold_of(input: Tensor, threshold: float, value: float) -> Tensor:
-    return _threshold(input, threshold, value)  # type: ignore[no-any-return]
+    return _threshold(input, threshold, value)
 
 
 @op("torch F")
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """x where x > threshold, else value."""
     _check("threshold", input, integers=True)
-    return _maybe_inplace(_threshold_of, inplace, input, threshold, value)  # type: ignore[no-any-return]
+    return _maybe_inplace(_threshold_of, inplace, input, threshold, value)
 
 
 @op("torch F")
 def threshold_(input: Tensor, threshold: float, value: float) -> Tensor:
     """In-place `threshold`."""
-    return _threshold_of.in_place(input, threshold, value)  # type: ignore[no-any-return]
+    return _threshold_of.in_place(input, threshold, value)
 
 
 # -- piecewise linear
@@ -184,14 +184,14 @@ def _leaky_relu(input: Array, slope: float) -> Any:
 
 @_activation
 def _leaky_relu_of(input: Tensor, slope: float) -> Tensor:
-    return _leaky_relu(input, slope)  # type: ignore[no-any-return]
+    return _leaky_relu(input, slope)
 
 
 @op("F")
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x where x > 0, else x * negative_slope."""
     _check("leaky_relu", input)
-    return _maybe_inplace(_leaky_relu_of, inplace, input, negative_slope)  # type: ignore[no-any-return]
+    return _maybe_inplace(_leaky_relu_of, inplace, input, negative_slope)
 
 
 @op("F")
@@ -216,14 +216,14 @@ def _hardsigmoid(input: Array) -> Any:
 
 @_activation
 def _hardsigmoid_of(input: Tensor) -> Tensor:
-    return _hardsigmoid(input)  # type: ignore[no-any-return]
+    return _hardsigmoid(input)
 
 
 @op("F")
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """x/6 + 1/2 limited to [0, 1]."""
     _check("hardsigmoid", input)
-    return _maybe_inplace(_hardsigmoid_of, inplace, input)  # type: ignore[no-any-return]
+    return _maybe_inplace(_hardsigmoid_of, inplace, input)
 
 
 def _hardswish_grad(g: Tensor, input: Tensor) -> Tensor:
@@ -239,14 +239,14 @@ def _hardswish(input: Array) -> Any:
 
 @_activation
 def _hardswish_of(input: Tensor) -> Tensor:
-    return _hardswish(input)  # type: ignore[no-any-return]
+    return _hardswish(input)
 
 
 @op("F")
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * hardsigmoid(x)."""
     _check("hardswish", input)
-    return _maybe_inplace(_hardswish_of, inplace, input)  # type: ignore[no-any-return]
+    return _maybe_inplace(_hardswish_of, inplace, input)
 
 
 @leaf({"grad": lambda g, x, lambd: outside(g, x, lambd)}, shape=_pair_shape)
@@ -269,7 +269,7 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     _check("softshrink", input)
     if lambd < 0:
         raise RuntimeError(f"lambda must be greater or equal to 0, but found to be {lambd}.")
-    return _softshrink(input, lambd)  # type: ignore[no-any-return]
+    return _softshrink(input, lambd)
 
 
 @leaf({"input": lambda g, input, lambd: outside(g, input, lambd)}, name="hardshrink",
@@ -283,7 +283,7 @@ def _hardshrink(input: Array, lambd: float) -> Any:
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x outside [-lambd, lambd], else zero."""
     _check("hardshrink", input)
-    return _hardshrink(input, lambd)  # type: ignore[no-any-return]
+    return _hardshrink(input, lambd)
 
 
 # -- smooth
@@ -311,19 +311,19 @@ def _celu(input: Array, alpha: float) -> Any:
 
 @_activation
 def _elu_of(input: Tensor, alpha: float, scale: float, rate: float) -> Tensor:
-    return _elu(input, alpha, scale, rate)  # type: ignore[no-any-return]
+    return _elu(input, alpha, scale, rate)
 
 
 @_activation
 def _celu_of(input: Tensor, alpha: float) -> Tensor:
-    return _celu(input, alpha)  # type: ignore[no-any-return]
+    return _celu(input, alpha)
 
 
 @op("F")
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where x > 0, else alpha * (exp(x) - 1)."""
     _check("elu", input)
-    return _maybe_inplace(_elu_of, inplace, input, alpha, 1.0, 1.0)  # type: ignore[no-any-return]
+    return _maybe_inplace(_elu_of, inplace, input, alpha, 1.0, 1.0)
 
 
 @op("F")
@@ -336,7 +336,7 @@ def elu_(input: Tensor, alpha: float = 1.0) -> Tensor:
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
     """Scaled `elu` with the constants of self-normalising networks."""
     _check("selu", input)
-    return _maybe_inplace(_elu_of, inplace, input, _SELU_ALPHA, _SELU_SCALE, 1.0)  # type: ignore[no-any-return]
+    return _maybe_inplace(_elu_of, inplace, input, _SELU_ALPHA, _SELU_SCALE, 1.0)
 
 
 @op("torch F")
@@ -351,7 +351,7 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     _check("celu", input)
     if alpha == 0:
         raise RuntimeError("ZeroDivisionError: alpha cannot be 0 for CELU")
-    return _maybe_inplace(_celu_of, inplace, input, alpha)  # type: ignore[no-any-return]
+    return _maybe_inplace(_celu_of, inplace, input, alpha)
 
 
 @op("torch F")
@@ -395,7 +395,7 @@ def gelu(input: Tensor, *, approximate: str = "none") -> Tensor:
         raise RuntimeError(
             f"approximate argument must be either none or tanh, received '{approximate}'"
         )
-    return _gelu(input, approximate == "tanh")  # type: ignore[no-any-return]
+    return _gelu(input, approximate == "tanh")
 
 
 def _sigmoid(x: Any) -> Any:
@@ -415,7 +415,7 @@ def _silu(input: Array) -> Any:
 
 @_activation
 def _silu_of(input: Tensor) -> Tensor:
-    return _silu(input)  # type: ignore[no-any-return]
+    return _silu(input)
 
 
 @op("F")
@@ -424,7 +424,7 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
     if isinstance(input, Tensor) and input.is_complex():
         return input * input.sigmoid()
     _check("silu", input)
-    return _maybe_inplace(_silu_of, inplace, input)  # type: ignore[no-any-return]
+    return _maybe_inplace(_silu_of, inplace, input)
 
 
 def _mish_grad(g: Tensor, input: Tensor) -> Tensor:
@@ -440,14 +440,14 @@ def _mish(input: Array) -> Any:
 
 @_activation
 def _mish_of(input: Tensor) -> Tensor:
-    return _mish(input)  # type: ignore[no-any-return]
+    return _mish(input)
 
 
 @op("F")
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * tanh(softplus(x))."""
     _check("mish", input)
-    return _maybe_inplace(_mish_of, inplace, input)  # type: ignore[no-any-return]
+    return _maybe_inplace(_mish_of, inplace, input)
 
 
 def _softplus_grad(g: Tensor, input: Tensor, beta: float, threshold: float) -> Tensor:
@@ -466,7 +466,7 @@ def _softplus(input: Array, beta: float, threshold: float) -> Any:
 def softplus(input: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
     """log(1 + exp(beta * x)) / beta; x itself where beta * x > threshold."""
     _check("softplus", input)
-    return _softplus(input, beta, threshold)  # type: ignore[no-any-return]
+    return _softplus(input, beta, threshold)
 
 
 @leaf({"input": lambda g, input: g * (-input).sigmoid()}, name="log_sigmoid", shape=same_shape)
@@ -479,7 +479,7 @@ def _log_sigmoid(input: Array) -> Any:
 def logsigmoid(input: Tensor) -> Tensor:
     """log(sigmoid(x))."""
     _check("log_sigmoid", input)
-    return _log_sigmoid(input)  # type: ignore[no-any-return]
+    return _log_sigmoid(input)
 
 
 @op("F")
@@ -500,7 +500,7 @@ def tanhshrink(input: Tensor) -> Tensor:
 def _glu_grad(g: Tensor, input: Tensor, dim: int) -> Tensor:
     a, b = input.chunk(2, dim)
     s = b.sigmoid()
-    return Tensor._cat((g * s, g * a * s * (1 - s)), dim)  # type: ignore[no-any-return]
+    return Tensor._cat((g * s, g * a * s * (1 - s)), dim)
 
 
 @leaf({"input": _glu_grad}, name="glu")
@@ -523,7 +523,7 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
         raise RuntimeError(
             f"Halving dimension must be even, but dimension {axis} is size {input.shape[axis]}"
         )
-    return _glu(input, axis)  # type: ignore[no-any-return]
+    return _glu(input, axis)
 
 
 @leaf(
@@ -555,7 +555,7 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
             f"prelu: Expected `weight` to be a scalar or 1D tensor, but got: ndim = {weight.ndim}"
         )
     if weight.numel() == 1:
-        return _prelu(input, weight.reshape((1,) * input.ndim))  # type: ignore[no-any-return]
+        return _prelu(input, weight.reshape((1,) * input.ndim))
     if input.ndim == 0:
         raise RuntimeError("Not allow zero-dim input tensor.")
     channels = input.shape[1] if input.ndim > 1 else 1
@@ -565,7 +565,7 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
             f"{weight.numel()} and channel size = {channels}."
         )
     shaped = weight.reshape((1, -1) + (1,) * (input.ndim - 2))
-    return _prelu(input, shaped)  # type: ignore[no-any-return]
+    return _prelu(input, shaped)
 
 
 @leaf({"input": lambda g, noise: g * noise}, name="rrelu_with_noise", shape=same_shape)
@@ -576,7 +576,7 @@ def _rrelu(input: Array, noise: Array) -> Any:
 
 @_activation
 def _rrelu_of(input: Tensor, noise: Tensor) -> Tensor:
-    return _rrelu(input, noise)  # type: ignore[no-any-return]
+    return _rrelu(input, noise)
 
 
 @op("torch F")
@@ -588,7 +588,7 @@ def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, trainin
         return leaky_relu(input, (lower + upper) / 2, inplace)
     drawn = empty_like(input.detach()).uniform_(lower, upper)
     noise = drawn.masked_fill(input.detach() > 0, 1)
-    return _maybe_inplace(_rrelu_of, inplace, input, noise)  # type: ignore[no-any-return]
+    return _maybe_inplace(_rrelu_of, inplace, input, noise)
 
 
 @op("torch F")

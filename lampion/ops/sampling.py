@@ -34,4 +34,4 @@ def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
             ) -> Tensor:
     """Softmax of the negated input."""
     softmax = PUBLIC["F"]["softmax"]  # the form that may choose the dimension itself
-    return softmax(-input, dim, dtype=dtype)  # type: ignore[no-any-return]
+    return softmax(-input, dim, dtype=dtype)

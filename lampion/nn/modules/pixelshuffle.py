@@ -1,0 +1,45 @@
+"""Moving channels into space and back."""
+
+from __future__ import annotations
+
+from ...tensor import Tensor
+from .. import functional as F
+from .module import Module
+
+__all__ = ["PixelShuffle", "PixelUnshuffle"]
+
+
+class PixelShuffle(Module):
+    """(*, C*r*r, H, W) to (*, C, H*r, W*r)."""
+
+    __constants__ = ["upscale_factor"]
+
+    def __init__(self, upscale_factor: int) -> None:
+        super().__init__()
+        self.upscale_factor = upscale_factor
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Rearrange."""
+        return F.pixel_shuffle(input, self.upscale_factor)  # type: ignore[no-any-return]
+
+    def extra_repr(self) -> str:
+        """Settings."""
+        return f"upscale_factor={self.upscale_factor}"
+
+
+class PixelUnshuffle(Module):
+    """(*, C, H*r, W*r) to (*, C*r*r, H, W)."""
+
+    __constants__ = ["downscale_factor"]
+
+    def __init__(self, downscale_factor: int) -> None:
+        super().__init__()
+        self.downscale_factor = downscale_factor
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Rearrange."""
+        return F.pixel_unshuffle(input, self.downscale_factor)  # type: ignore[no-any-return]
+
+    def extra_repr(self) -> str:
+        """Settings."""
+        return f"downscale_factor={self.downscale_factor}"
