@@ -203,7 +203,7 @@ class OpNode(Node):
         array, dtype, st, version = entry
         st = self.out_st if st is None else st
         out = wrap(array, dtype)
-        out._fn, out._nr, out._rg, out._st = self, index, True, st
+        out._fn, out._nr, out._rg, out._st = self, index, dtype.kind > 1, st
         if st is not None and st.version != version:
             raise overwritten(self, out, st, version)
         return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import math
 from typing import Any
 
 import numpy as np
@@ -304,7 +305,8 @@ def _linear_shape(x: Any, w: Any, b: Any) -> Any:
     return (*x.shape[:-1], w.shape[0]), x.dtype
 
 
-@leaf({"input": lambda g, weight: _g2(g).mm(conj(weight)).reshape((*g._a.shape[:-1], -1)),
+@leaf({"input": lambda g, weight: _g2(g).mm(conj(weight)).reshape(
+    (*g._a.shape[:-1], weight._a.shape[1])),
        "weight": lambda g, input: _g2(g).t().mm(conj(_g2(input))),
        "bias": lambda g: _g2(g).sum(0)}, name="linear", shape=_linear_shape,
       node="AddmmBackward0")
@@ -317,7 +319,8 @@ def _linear(input: Array, weight: Array, bias: OptArray) -> Array:
 
 def _g2(t: Tensor) -> Tensor:
     """All leading dimensions made one."""
-    return t if t._a.ndim == 2 else t.reshape((-1, t._a.shape[-1]))
+    shape = t._a.shape
+    return t if len(shape) == 2 else t.reshape((math.prod(shape[:-1]), shape[-1]))
 
 
 @op("F")
