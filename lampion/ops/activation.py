@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from ..tensor.tensor import Tensor
-from .creation import empty_like
 from .errors import argument_type, not_implemented_for, wrap_dim
 from .families import Array, unary
 from .forms import in_place_form
@@ -58,6 +57,10 @@ def _pair_shape(grad: Any, *_: Any) -> Any:
     return grad.shape, grad.dtype
 
 
+def _flat(g: Tensor) -> None:
+    """A gate moves in steps with its condition: no gradient."""
+
+
 def _check(name: str, input: Any, integers: bool = False) -> None:
     if not isinstance(input, Tensor):
         raise argument_type(name, "input", "Tensor", input)
@@ -79,7 +82,7 @@ def _activation(function: Callable[..., Any]) -> Any:
 # -- gates: the gradient where a condition on the input holds, zero elsewhere
 
 
-@leaf({"grad": lambda g, x, low, high: gate(g, x, low, high)}, shape=_pair_shape)
+@leaf({"grad": lambda g, x, low, high: gate(g, x, low, high), "x": _flat}, shape=_pair_shape)
 def gate(grad: Array, x: Array, low: float, high: float) -> Any:
     """`grad` where low < x < high, else 0; a NaN in x keeps the gradient."""
     closed = x <= low if high == math.inf else (x <= low) | (x >= high)
@@ -169,7 +172,8 @@ def threshold_(input: Tensor, threshold: float, value: float) -> Tensor:
 # -- piecewise linear
 
 
-@leaf({"grad": lambda g, x, slope: slope_where_negative(g, x, slope)}, shape=_pair_shape)
+@leaf({"grad": lambda g, x, slope: slope_where_negative(g, x, slope), "x": _flat},
+      shape=_pair_shape)
 def slope_where_negative(grad: Array, x: Array, slope: float) -> Any:
     """`grad` where x > 0, else grad * slope."""
     return np.where(x > 0, grad, grad * grad.dtype.type(slope))
@@ -200,7 +204,7 @@ def leaky_relu_(input: Tensor, negative_slope: float = 0.01) -> Tensor:
     return leaky_relu(input, negative_slope, inplace=True)
 
 
-@leaf({"grad": lambda g, x, slope: linear_gate(g, x, slope)}, shape=_pair_shape)
+@leaf({"grad": lambda g, x, slope: linear_gate(g, x, slope), "x": _flat}, shape=_pair_shape)
 def linear_gate(grad: Array, x: Array, slope: float) -> Any:
     """grad * slope where -3 < x < 3, else 0."""
     inside = (x > -3) & (x < 3)
@@ -249,7 +253,7 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     return _maybe_inplace(_hardswish_of, inplace, input)
 
 
-@leaf({"grad": lambda g, x, lambd: outside(g, x, lambd)}, shape=_pair_shape)
+@leaf({"grad": lambda g, x, lambd: outside(g, x, lambd), "x": _flat}, shape=_pair_shape)
 def outside(grad: Array, x: Array, lambd: float) -> Any:
     """`grad` where x is outside [-lambd, lambd], else 0."""
     return np.where((x >= -lambd) & (x <= lambd), np.zeros((), grad.dtype), grad)
@@ -360,11 +364,20 @@ def celu_(input: Tensor, alpha: float = 1.0) -> Tensor:
     return celu(input, alpha, inplace=True)
 
 
+def _normal_density(x: Tensor) -> Tensor:
+    return (x * x * -0.5).exp() * (1 / math.sqrt(2 * math.pi))
+
+
+@leaf({"input": lambda g, input: g * _normal_density(input)}, shape=same_shape)
+def normal_cdf(input: Array) -> Any:
+    """The distribution function of the standard normal distribution."""
+    kind = input.dtype.type
+    return (erf(input * kind(_SQRT_HALF)) + 1) * kind(0.5)
+
+
 def _gelu_grad(g: Tensor, input: Tensor, tanh: bool) -> Tensor:
     if not tanh:
-        cdf = 0.5 * (1 + (input * _SQRT_HALF).erf())
-        pdf = (input * input * -0.5).exp() * (1 / math.sqrt(2 * math.pi))
-        return g * (cdf + input * pdf)
+        return g * (normal_cdf(input) + input * _normal_density(input))
     beta = math.sqrt(2 / math.pi)
     square = input * input
     t = (beta * input * (1 + 0.044715 * square)).tanh()
@@ -377,7 +390,7 @@ def _gelu(input: Array, tanh: bool) -> Any:
     """x times the normal distribution function of x."""
     kind = input.dtype.type
     if not tanh:
-        return input * ((erf(input * kind(_SQRT_HALF)) + 1) * kind(0.5))
+        return input * normal_cdf.kernel(input)
     inner = kind(math.sqrt(2 / math.pi)) * input * (1 + kind(0.044715) * input * input)
     return kind(0.5) * input * (1 + np.tanh(inner))
 
@@ -584,9 +597,14 @@ def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, trainin
           inplace: bool = False) -> Tensor:
     """`leaky_relu` with a slope drawn from [lower, upper] per element, or their mean in eval."""
     _check("rrelu", input)
+    if lower > upper:
+        raise RuntimeError(
+            "Lower bound should be less than or equal to the upper bound: rrelu() received "
+            f"lower={lower}, upper={upper}"
+        )
     if not training:
         return leaky_relu(input, (lower + upper) / 2, inplace)
-    drawn = empty_like(input.detach()).uniform_(lower, upper)
+    drawn = input.new_empty(input.shape).uniform_(lower, upper)
     noise = drawn.masked_fill(input.detach() > 0, 1)
     return _maybe_inplace(_rrelu_of, inplace, input, noise)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from ..tensor.tensor import Tensor, wrap
 from .errors import argument_type
 from .families import Array, OptArray
 from .contraction import linear
-from .record import leaf, op
+from .record import PUBLIC, leaf, op
 
 __all__ = ["multi_head_attention_forward", "scaled_dot_product_attention"]
 
@@ -164,11 +163,9 @@ def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor,
     if attn_mask is not None and attn_mask.dtype not in (bool_, query.dtype):
         attn_mask = attn_mask.to(query.dtype)
     if dropout_p > 0:
-        from .dropout import dropout
-
         weights = _public_weights(query, key, attn_mask, is_causal, factor)
-        return dropout(weights, dropout_p, True) @ value
-    return _attention(query, key, value, attn_mask, bool(is_causal), factor)  # type: ignore[no-any-return]
+        return _dropout(weights, dropout_p) @ value
+    return _attention(query, key, value, attn_mask, bool(is_causal), factor)
 
 
 # -- multi-head attention
@@ -346,22 +343,14 @@ def _merge_masks(mask: Tensor | None, padding: Tensor | None, batch: int, heads:
 
 def _explicit(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None,
               drop: float) -> tuple[Tensor, Tensor]:
-    from .dropout import dropout
-
     scores = (q * math.sqrt(1.0 / q.shape[-1])) @ k.transpose(-1, -2)
     if mask is not None:
         scores = scores + mask
     weights = scores.softmax(-1)
     if drop > 0:
-        weights = dropout(weights, drop)
+        weights = _dropout(weights, drop)
     return weights @ v, weights
 
 
-def warn_mismatched_masks() -> None:
-    """PyTorch warns when the two masks differ in dtype."""
-    warnings.warn(
-        "Support for mismatched key_padding_mask and attn_mask is deprecated. Use same type for "
-        "both instead.",
-        UserWarning,
-        stacklevel=3,
-    )
+def _dropout(x: Tensor, p: float) -> Tensor:
+    return PUBLIC["F"]["dropout"](x, p, True)  # type: ignore[no-any-return]

@@ -83,7 +83,7 @@ def nll_backward(grad: Array, target: Array, weight: OptArray, shape: tuple[int,
 def _nll_leaf(input: Tensor, target: Tensor, weight: Tensor | None, reduction: str,
               ignore: int) -> Tensor:
     kind = _NLL if target.ndim == 1 else _NLL2D
-    return kind(input, target, weight, reduction, ignore)  # type: ignore[no-any-return]
+    return kind(input, target, weight, reduction, ignore)
 
 
 def _make_nll(name: str, node: str) -> Leaf:
@@ -180,6 +180,8 @@ def cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = None,
         raise RuntimeError("cross_entropy(): input must have a class dimension, received a scalar")
     dim = 0 if input.ndim == 1 else 1
     if target._dtype.is_floating_point and target.shape == input.shape:
+        if ignore_index >= 0:
+            raise RuntimeError("ignore_index is not supported for floating point target")
         return _soft_targets(input, target, weight, how, label_smoothing, dim)
     logp = input.log_softmax(dim)
     if label_smoothing > 0:
@@ -242,7 +244,15 @@ def multilabel_soft_margin_loss(input: Tensor, target: Tensor, weight: Tensor | 
 
 def _rows(input: Tensor, target: Tensor, target_dims: int, name: str) -> tuple[Tensor, Tensor]:
     """Input as (N, C) and target with a batch dimension."""
-    if input.ndim not in (1, 2) or 0 in input.shape[1:]:
+    if input.ndim == 0:
+        input = input.unsqueeze(0)
+    if target._dtype.name != "int64":
+        raise RuntimeError(
+            f"expected scalar type Long but found {target.dtype}: {name}() needs class indices"
+        )
+    if input.ndim not in (1, 2) or target.ndim > max(target_dims + 1, 1) or (
+        0 in input.shape[1:]
+    ):
         raise RuntimeError(
             f"Expected non-empty vector or matrix with optional 0-dim batch size, but got: "
             f"{list(input.shape)}"
@@ -436,7 +446,7 @@ def _ctc_gradient(g: Any, log_probs: Tensor, targets: Tensor, inputs: tuple[int,
                   lengths: tuple[int, ...], blank: int, zero_infinity: bool, out0: Tensor,
                   out1: Tensor) -> Tensor:
     arguments = (g[0], log_probs, targets, out0, out1)
-    return _ctc_backward(*arguments, inputs, lengths, blank, zero_infinity)  # type: ignore[no-any-return]
+    return _ctc_backward(*arguments, inputs, lengths, blank, zero_infinity)
 
 
 @leaf({"log_probs": _ctc_gradient}, name="ctc_loss")
@@ -444,7 +454,9 @@ def _ctc(log_probs: Array, targets: Array, inputs: tuple[int, ...], lengths: tup
          blank: int, zero_infinity: bool) -> Any:
     """Negative log likelihood of each sequence, and the forward variables."""
     states, skip = reference.extend_targets(targets, lengths, blank)
-    return reference.forward(log_probs, states, skip, np.array(inputs), np.array(lengths))
+    wide = log_probs.astype(np.float64)  # sums over many paths lose too much in float32
+    loss, alpha = reference.forward(wide, states, skip, np.array(inputs), np.array(lengths))
+    return loss.astype(log_probs.dtype), alpha
 
 
 @leaf({}, name="ctc_loss_backward")
@@ -455,12 +467,13 @@ def _ctc_backward(grad: Array, log_probs: Array, targets: Array, loss: Array, al
     states, skip = reference.extend_targets(targets, lengths, blank)
     if zero_infinity:
         grad = np.where(np.isinf(loss), 0, grad)
-    result = reference.backward(
-        grad, log_probs, states, skip, np.array(inputs), np.array(lengths), loss, alpha
-    )
+    wide = log_probs.astype(np.float64)
+    last = (np.array(inputs), np.array(lengths))
+    exact = reference.likelihood(alpha, *last)
+    result = reference.backward(grad, wide, states, skip, *last, exact, alpha)
     if zero_infinity:
         result[:, np.isinf(loss)] = 0
-    return result
+    return result.astype(log_probs.dtype)
 
 
 def _lengths(value: Any) -> tuple[int, ...]:

@@ -72,6 +72,14 @@ def _add_bias(out: Any, bias: Any) -> Any:
     return out
 
 
+def _cropped(t: Tensor, shape: Ints) -> Tensor:
+    """Cells that only output padding makes room for are cut off."""
+    for dim, n in enumerate(shape):
+        if t._a.shape[dim] != n:
+            t = t.narrow(dim, 0, n)
+    return t
+
+
 def _input_shape(grad: Any, weight: Any, bias: Any, size: Ints, stride: Ints, padding: Ints,
                  dilation: Ints, groups: int) -> Any:
     return (grad.shape[0], weight.shape[1] * groups, *size), grad.dtype
@@ -79,8 +87,8 @@ def _input_shape(grad: Any, weight: Any, bias: Any, size: Ints, stride: Ints, pa
 
 @leaf(
     {
-        "grad": lambda g, weight, stride, padding, dilation, groups: correlate(
-            g, conj(weight), None, stride, padding, dilation, groups
+        "grad": lambda g, grad_shape, weight, stride, padding, dilation, groups: _cropped(
+            correlate(g, conj(weight), None, stride, padding, dilation, groups), grad_shape
         ),
         "weight": lambda g, grad, weight_shape, stride, padding, dilation, groups: (
             correlate_weight(conj(grad), g, weight_shape[2:], stride, padding, dilation, groups)
@@ -202,18 +210,13 @@ def _check_sizes(input: Tensor, weight: Tensor, bias: Any, groups: int, transpos
         )
 
 
-def _check_steps(weight: Tensor, dims: int, stride: Ints, padding: Ints, dilation: Ints) -> None:
+def _check_steps(stride: Ints, padding: Ints, dilation: Ints) -> None:
     if min(padding) < 0:
         raise RuntimeError(f"negative padding is not supported: received {list(padding)}")
     if min(stride) <= 0:
         raise RuntimeError(f"non-positive stride is not supported: received {list(stride)}")
     if min(dilation) <= 0:
         raise RuntimeError(f"dilation should be greater than zero, but got {list(dilation)}")
-    if weight.ndim != dims + 2:
-        raise RuntimeError(
-            f"Expected {dims + 2}-dimensional weight for a convolution over {dims} dimensions, but "
-            f"got weight of size {list(weight.shape)}"
-        )
 
 
 def _check_kernel(input: Tensor, weight: Tensor, padding: Ints, dilation: Ints) -> None:
@@ -247,13 +250,18 @@ def _same_padding(input: Tensor, weight: Tensor, mode: str, stride: Ints, dilati
 def _conv(name: str, dims: int, input: Any, weight: Any, bias: Any, stride: Any, padding: Any,
           dilation: Any, groups: int) -> Tensor:
     _check_tensors(name, input, weight, bias)
+    if weight.ndim != dims + 2:
+        raise RuntimeError(
+            f"Expected {dims + 2}-dimensional weight for a convolution over {dims} dimensions, but "
+            f"got weight of size {list(weight.shape)}"
+        )
     x, batched = _batched(name, input, dims)
     steps, rate = spatial(stride, dims, name, "stride"), spatial(dilation, dims, name, "dilation")
     if isinstance(padding, str):
         x, pads = _same_padding(x, weight, padding, steps, rate)
     else:
         pads = spatial(padding, dims, name, "padding")
-    _check_steps(weight, dims, steps, pads, rate)
+    _check_steps(steps, pads, rate)
     _check_sizes(x, weight, bias, groups, False)
     _check_kernel(x, weight, pads, rate)
     out: Tensor = correlate(x, weight, bias, steps, pads, rate, groups)
@@ -263,11 +271,16 @@ def _conv(name: str, dims: int, input: Any, weight: Any, bias: Any, stride: Any,
 def _conv_transpose(name: str, dims: int, input: Any, weight: Any, bias: Any, stride: Any,
                     padding: Any, output_padding: Any, groups: int, dilation: Any) -> Tensor:
     _check_tensors(name, input, weight, bias)
+    if weight.ndim != dims + 2:
+        raise RuntimeError(
+            f"Expected {dims + 2}-dimensional weight for a convolution over {dims} dimensions, but "
+            f"got weight of size {list(weight.shape)}"
+        )
     x, batched = _batched(name, input, dims)
     steps, rate = spatial(stride, dims, name, "stride"), spatial(dilation, dims, name, "dilation")
     pads = spatial(padding, dims, name, "padding")
     extra = spatial(output_padding, dims, name, "output_padding")
-    _check_steps(weight, dims, steps, pads, rate)
+    _check_steps(steps, pads, rate)
     _check_sizes(x, weight, bias, groups, True)
     if any(e >= s and e >= d for e, s, d in zip(extra, steps, rate, strict=True)):
         raise RuntimeError(

@@ -148,7 +148,7 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None,
     check_rows("embedding", input, rows)
     if max_norm is not None:
         _renormalise(weight, input, max_norm, norm_type)
-    return _embedding(weight, input, padding, scale_grad_by_freq)  # type: ignore[no-any-return]
+    return _embedding(weight, input, padding, scale_grad_by_freq)
 
 
 @op("torch", name="embedding")
@@ -248,6 +248,9 @@ def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None,
     _check_indices("embedding_bag", input)
     if per_sample_weights is not None:
         _check_sample_weights(per_sample_weights, input, mode)
+    check_rows("embedding_bag", input, weight.shape[0])
+    if max_norm is not None:
+        _renormalise(weight, input, max_norm, norm_type)
     flat, starts = _offsets(input, offsets, include_last_offset)
     ids = _bag_ids(starts, flat.shape[0])
     if padding_idx is not None:
@@ -256,7 +259,7 @@ def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None,
         flat, ids = flat[wrap(kept)], ids[kept]
         if per_sample_weights is not None:
             per_sample_weights = per_sample_weights.reshape(-1)[wrap(kept)]
-    rows = embedding(flat, weight, None, max_norm, norm_type, scale_grad_by_freq, sparse)
+    rows = embedding(flat, weight, None, None, 2.0, scale_grad_by_freq, sparse)
     if per_sample_weights is not None:
         rows = rows * per_sample_weights.reshape(-1, 1)
     return _pooled(rows, ids, len(starts), mode)
@@ -265,7 +268,7 @@ def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None,
 def _pooled(rows: Tensor, ids: Any, count: int, mode: str) -> Tensor:
     bags = wrap(ids.astype(np.int64))
     if mode == "max":
-        return bag_max(rows, bags, count)[0]  # type: ignore[no-any-return]
+        return bag_max(rows, bags, count)[0]
     out: Tensor = bag_sum(rows, bags, count)
     if mode == "mean":
         sizes = np.maximum(np.bincount(ids, minlength=count), 1).astype(out._dtype.np)

@@ -12,7 +12,7 @@ import numpy as np
 from ..debug.frames import user_stack_level
 from ..tensor.tensor import Tensor
 from .errors import argument_type
-from .families import Array, OptArray
+from .families import Array, OptArray, broadcast_shape
 from .record import Leaf, leaf, op
 
 __all__ = [
@@ -97,7 +97,7 @@ def _matched(name: str, input: Any, target: Any, strict: bool = False) -> tuple[
         UserWarning,
         stacklevel=user_stack_level(),
     )
-    shape = np.broadcast_shapes(input._a.shape, target._a.shape)
+    shape = broadcast_shape(name, input._a.shape, target._a.shape)
     return input.expand(shape), target.expand(shape)
 
 
@@ -173,7 +173,7 @@ def mse_loss(input: Tensor, target: Tensor, size_average: bool | None = None,
     a, b = _promoted(*_matched("mse_loss", input, target))
     if weight is not None:
         return _weighted(_mse(a, b, "none", 0.0), weight, how)
-    return _mse(a, b, how, 0.0)  # type: ignore[no-any-return]
+    return _mse(a, b, how, 0.0)
 
 
 @op("F")
@@ -197,7 +197,7 @@ def smooth_l1_loss(input: Tensor, target: Tensor, size_average: bool | None = No
         raise RuntimeError("smooth_l1_loss does not support negative values for beta.")
     if beta == 0:
         return reduced((a - b).abs(), how)
-    return _smooth_l1(a, b, how, float(beta))  # type: ignore[no-any-return]
+    return _smooth_l1(a, b, how, float(beta))
 
 
 @op("F")
@@ -210,7 +210,7 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
         raise RuntimeError("huber_loss does not support non-positive values for delta.")
     if weight is not None:
         return _weighted(_huber_loss(a, b, "none", float(delta)), weight, how)
-    return _huber_loss(a, b, how, float(delta))  # type: ignore[no-any-return]
+    return _huber_loss(a, b, how, float(delta))
 
 
 # -- probabilities
@@ -260,7 +260,7 @@ def binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None = 
             )
     if weight is not None:
         weight = weight.expand(np.broadcast_shapes(weight._a.shape, a._a.shape))
-    return _bce(a, b, weight, how)  # type: ignore[no-any-return]
+    return _bce(a, b, weight, how)
 
 
 def _logits_gradient(g: Tensor, input: Tensor, target: Tensor, weight: Tensor | None,
@@ -325,7 +325,7 @@ def binary_cross_entropy_with_logits(input: Tensor, target: Tensor, weight: Tens
             f"Target size ({target.shape}) must be the same as input size ({input.shape})"
         )
     a, b = _promoted(input, target)
-    return _bce_logits(a, b, weight, pos_weight, how)  # type: ignore[no-any-return]
+    return _bce_logits(a, b, weight, pos_weight, how)
 
 
 @op("F")
@@ -442,9 +442,9 @@ def soft_margin_loss(input: Tensor, target: Tensor, size_average: bool | None = 
                      reduce: bool | None = None, reduction: str = "mean") -> Tensor:
     """log(1 + exp(-target * input)), targets 1 or -1."""
     how = reduction_of(size_average, reduce, reduction)
-    shape = np.broadcast_shapes(input._a.shape, target._a.shape)
+    shape = broadcast_shape("soft_margin_loss", input._a.shape, target._a.shape)
     a, b = _promoted(input.expand(shape), target.expand(shape))
-    return _soft_margin(a, b, how)  # type: ignore[no-any-return]
+    return _soft_margin(a, b, how)
 
 
 @op("torch F")

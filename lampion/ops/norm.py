@@ -132,7 +132,7 @@ def layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | 
     tensor([[-1.0000,  1.0000]])
     """
     dims = len(_normalized_shape("layer_norm", input, normalized_shape, weight, bias))
-    return _layer_norm(input, weight, bias, dims, eps)[0]  # type: ignore[no-any-return]
+    return _layer_norm(input, weight, bias, dims, eps)[0]
 
 
 @op("torch")
@@ -140,7 +140,7 @@ def native_layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Te
                       bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """`layer_norm` with the mean and the inverse deviation."""
     dims = len(_normalized_shape("native_layer_norm", input, normalized_shape, weight, bias))
-    return _layer_norm(input, weight, bias, dims, eps)  # type: ignore[no-any-return]
+    return _layer_norm(input, weight, bias, dims, eps)
 
 
 # -- RMS norm
@@ -175,8 +175,8 @@ def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | No
     if eps is None:
         eps = float(finfo(input.dtype).eps)
     if weight is not None and weight.dtype != input.dtype:
-        return _rms_norm(input, None, dims, eps) * weight  # type: ignore[no-any-return]
-    return _rms_norm(input, weight, dims, eps)  # type: ignore[no-any-return]
+        return _rms_norm(input, None, dims, eps) * weight
+    return _rms_norm(input, weight, dims, eps)
 
 
 # -- batch norm
@@ -222,7 +222,7 @@ def _batch_norm(input: Array, weight: OptArray, bias: OptArray, running_mean: Op
                 running_var: OptArray, training: bool, eps: float) -> Any:
     """Normalise each channel; also the mean and the (biased) variance that were used."""
     n, c = input.shape[:2]
-    x = input.reshape(n, c, -1)
+    x = input.reshape(n, c, prod(input.shape[2:]))
     if training:
         mean = x.mean(2).mean(0)
         centred = x - mean[:, None]
@@ -249,7 +249,7 @@ def _check_channels(input: Tensor, **parameters: Tensor | None) -> None:
 
 
 def _verify_spread(size: Sequence[int]) -> None:
-    count = size[0] * prod(size[2:])
+    count = prod(size[:1]) * prod(size[2:])
     if count == 1:
         raise ValueError(
             f"Expected more than 1 value per channel when training, got input size {size}"
@@ -276,6 +276,12 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
 
 def _batch_norm_of(input: Tensor, running_mean: Any, running_var: Any, weight: Any, bias: Any,
                    training: bool, momentum: float, eps: float) -> Tensor:
+    if input.ndim < 2:
+        if input.numel() == 0:
+            return input.clone()
+        raise RuntimeError(
+            f"batch_norm(): expected an input with at least 2 dimensions, got {list(input.shape)}"
+        )
     _check_channels(input, running_mean=running_mean, running_var=running_var, weight=weight,
                     bias=bias)
     stats = (None, None) if training else (running_mean, running_var)
@@ -285,7 +291,7 @@ def _batch_norm_of(input: Tensor, running_mean: Any, running_var: Any, weight: A
         with no_grad():
             _move(running_mean, mean, momentum)
             _move(running_var, var * (count / max(count - 1, 1)), momentum)
-    return out  # type: ignore[no-any-return]
+    return out
 
 
 def _move(running: Tensor, found: Tensor, momentum: float) -> None:
@@ -319,7 +325,7 @@ def native_batch_norm(input: Tensor, weight: Tensor | None, bias: Tensor | None,
 
 
 def _grouped(t: Tensor, groups: int) -> Tensor:
-    return t.reshape(t.shape[0], groups, -1)
+    return t.reshape(t.shape[0], groups, prod(t.shape[1:]) // groups)
 
 
 def _group_norm_grad(g: Any, needs: Any, input: Tensor, weight: Tensor | None, groups: int,
@@ -347,7 +353,7 @@ def _group_norm_shape(input: Any, weight: Any, bias: Any, groups: int, eps: floa
 @leaf(_group_norm_grad, name="native_group_norm", shape=_group_norm_shape)
 def _group_norm(input: Array, weight: OptArray, bias: OptArray, groups: int, eps: float) -> Any:
     """Normalise each group of channels of each sample; the mean and the inverse deviation."""
-    x = input.reshape(input.shape[0], groups, -1)
+    x = input.reshape(input.shape[0], groups, prod(input.shape[1:]) // groups)
     mean, var = _moments(x, (2,))
     rstd = np.reciprocal(np.sqrt(var + x.dtype.type(eps)))
     out = ((x - mean) * rstd).reshape(input.shape)
@@ -388,7 +394,7 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None,
     if isinstance(input, Tensor):
         _verify_spread([input.shape[0] * input.shape[1] // num_groups, num_groups,
                         *input.shape[2:]])
-    return _group_norm(input, weight, bias, num_groups, eps)[0]  # type: ignore[no-any-return]
+    return _group_norm(input, weight, bias, num_groups, eps)[0]
 
 
 @op("torch", name="group_norm")
@@ -397,7 +403,7 @@ def _torch_group_norm(input: Tensor, num_groups: int, weight: Tensor | None = No
                       cudnn_enabled: bool = True) -> Tensor:
     """`torch.group_norm`."""
     _check_group_norm(input, num_groups, weight, bias)
-    return _group_norm(input, weight, bias, num_groups, eps)[0]  # type: ignore[no-any-return]
+    return _group_norm(input, weight, bias, num_groups, eps)[0]
 
 
 @op("torch")
@@ -405,7 +411,7 @@ def native_group_norm(input: Tensor, weight: Tensor | None, bias: Tensor | None,
                       HxW: int, group: int, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     """`group_norm` with the mean and the inverse deviation of each group."""
     _check_group_norm(input, group, weight, bias)
-    return _group_norm(input, weight, bias, group, eps)  # type: ignore[no-any-return]
+    return _group_norm(input, weight, bias, group, eps)
 
 
 @op("F")

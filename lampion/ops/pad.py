@@ -156,12 +156,14 @@ def _check_own(input: Tensor, amounts: Ints, mode: str) -> None:
             "  - 3D or 4D input: padding size = 4 (pads last 2 dimensions)\n"
             "  - 4D or 5D input: padding size = 6 (pads last 3 dimensions)"
         )
-    if 0 in input.shape[-dims - 1 :]:
+    checked = -dims if mode == "circular" else min(-dims, 1 - input.ndim)
+    if 0 in input.shape[checked:]:
         raise RuntimeError(
             f"Expected {dims + 1}D or {dims + 2}D (batch mode) tensor with possibly 0 batch size "
             f"and other non-zero dimensions for input, but got: {list(input.shape)}"
         )
-    for dim, (before, after) in enumerate(_pairs(amounts, input.ndim)):
+    padded = list(enumerate(_pairs(amounts, input.ndim)))[-dims:]
+    for dim, (before, after) in padded:
         size = input.shape[dim]
         if mode == "reflect" and max(before, after) >= size:
             raise RuntimeError(

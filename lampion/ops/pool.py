@@ -447,16 +447,18 @@ def _output_size(name: str, input: Tensor, dims: int, output_size: Any) -> Ints:
     listed = tuple(output_size) if isinstance(output_size, (list, tuple)) else (output_size,) * dims
     if len(listed) != dims:
         raise RuntimeError(f"{name}: output_size must be {dims}, received {tuple(listed)}")
+    if input.ndim not in (dims + 1, dims + 2):
+        if input.ndim <= dims and isinstance(output_size, (list, tuple)):
+            raise ValueError(f"Input dimension should be at least {dims + 1}")
+        raise RuntimeError(
+            f"{name}(): Expected {dims + 1}D or {dims + 2}D tensor, but got {list(input.shape)}"
+        )
     spatial = input.shape[-dims:]
     found = tuple(s if n is None else int(n) for s, n in zip(spatial, listed, strict=True))
     if min(found) < 0:
         raise RuntimeError(
             f"{name}: elements of output_size must be greater than or equal to 0 but received "
             f"{{{', '.join(str(n) for n in found)}}}"
-        )
-    if input.ndim not in (dims + 1, dims + 2):
-        raise RuntimeError(
-            f"{name}(): Expected {dims + 1}D or {dims + 2}D tensor, but got {list(input.shape)}"
         )
     for dim in range(input.ndim - dims, input.ndim):
         if input.shape[dim] == 0:

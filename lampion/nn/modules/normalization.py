@@ -91,11 +91,10 @@ class LayerNorm(Module):
 
     def extra_repr(self) -> str:
         """Settings."""
-        text = (
+        return (
             f"{self.normalized_shape}, eps={self.eps}, "
-            f"elementwise_affine={self.elementwise_affine}"
+            f"elementwise_affine={self.elementwise_affine}, bias={self.bias is not None}"
         )
-        return f"{text}, bias=False" if self.elementwise_affine and self.bias is None else text
 
 
 class GroupNorm(Module):
@@ -133,8 +132,10 @@ class GroupNorm(Module):
 
     def extra_repr(self) -> str:
         """Settings."""
-        text = f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
-        return f"{text}, bias=False" if self.affine and self.bias is None else text
+        return (
+            f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
+            f"bias={self.bias is not None}"
+        )
 
 
 class RMSNorm(Module):

@@ -74,6 +74,15 @@ class _CircularPadNd(_PadNd):
 
     _mode = "circular"
 
+    def forward(self, input: Tensor) -> Tensor:
+        """Pad."""
+        dims = len(self.padding) // 2
+        if input.dim() not in (dims + 1, dims + 2):
+            raise ValueError(
+                f"expected {dims + 1}D or {dims + 2}D input (got {input.dim()}D input)"
+            )
+        return super().forward(input)
+
 
 class _ReflectionPadNd(_PadNd):
     """Padding with the mirror image, without the border itself."""

@@ -74,7 +74,19 @@ class RNNBase(Module):
                 self._add_layer(layer, direction, device, dtype)
         self.reset_parameters()
 
+    def _check_types(self) -> None:
+        for name, kind in (("input_size", int), ("hidden_size", int), ("bias", bool),
+                           ("batch_first", bool)):
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise TypeError(
+                    f"{name} should be of type {kind.__name__}, got: {type(value).__name__}"
+                )
+        if self.input_size <= 0:
+            raise ValueError("input_size must be greater than zero")
+
     def _check_arguments(self, dropout: Any) -> None:
+        self._check_types()
         number = isinstance(dropout, numbers.Number) and not isinstance(dropout, bool)
         if not number or not 0 <= dropout <= 1:
             raise ValueError(
@@ -87,10 +99,6 @@ class RNNBase(Module):
                 "dropout expects num_layers greater than 1, but got "
                 f"dropout={dropout} and num_layers={self.num_layers}",
                 stacklevel=4,
-            )
-        if not isinstance(self.hidden_size, int):
-            raise TypeError(
-                f"hidden_size should be of type int, got: {type(self.hidden_size).__name__}"
             )
         if self.hidden_size <= 0:
             raise ValueError("hidden_size must be greater than zero")

@@ -44,17 +44,23 @@ def forward(
     """Negative log likelihood (N,) and log alpha (N, T, states)."""
     steps, n = logp.shape[:2]
     alpha = np.full((n, steps, states.shape[1]), -np.inf, logp.dtype)
-    rows = np.arange(n)
     if steps:
         first = np.take_along_axis(logp[0], states[:, :2], 1)
         alpha[:, 0, :2] = np.where(np.arange(first.shape[1]) < 2 * lengths[:, None] + 1, first, -np.inf)
     for t in range(1, steps):
         alpha[:, t] = _three(alpha[:, t - 1], skip) + np.take_along_axis(logp[t], states, 1)
-    last = np.maximum(inputs - 1, 0)
+    return likelihood(alpha, inputs, lengths), alpha
+
+
+def likelihood(alpha: Array, inputs: Array, lengths: Array) -> Array:
+    """Negative log likelihood from log alpha: paths end in the last label or the blank after."""
+    rows, last = np.arange(len(inputs)), np.maximum(inputs - 1, 0)
+    if alpha.shape[1] == 0:
+        return np.where(lengths > 0, np.inf, 0).astype(alpha.dtype)
     end = alpha[rows, last, 2 * lengths]
     before = np.where(lengths > 0, alpha[rows, last, np.maximum(2 * lengths - 1, 0)], -np.inf)
     loss = -np.logaddexp(end, before)
-    return np.where(inputs > 0, loss, np.where(lengths > 0, np.inf, 0)).astype(logp.dtype), alpha
+    return np.asarray(np.where(inputs > 0, loss, np.where(lengths > 0, np.inf, 0)), alpha.dtype)
 
 
 def backward(

@@ -69,7 +69,7 @@ def lstm_backward(grads: Saved, data: Array, w_ih: Array, w_hh: Array, w_hr: Arr
     n = gc.shape[1]
     slopes = np.empty_like(gates)
     inner = np.tanh(cells)
-    full = np.empty_like(cells) if w_hr is not None else None
+    full = np.empty((len(data), gh.shape[1]), gh.dtype) if w_hr is not None else None
     for start, rows in reversed(_steps(sizes, reverse)):
         at = slice(start, start + rows)
         g, tc = gates[at], inner[at]
