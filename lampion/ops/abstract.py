@@ -18,7 +18,7 @@ __all__ = ["run"]
 
 def run(leaf: Any, tensors: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
     """Applies `leaf` to shapes; a recorder among the inputs notes the operation."""
-    recorder = _recorder(tensors)
+    recorder = _recorder((*tensors, *attrs))
     if recorder is None:
         _check_devices(leaf.name, tensors)
     arrays = [t._a if isinstance(t, Tensor) else t for t in tensors]
@@ -35,8 +35,13 @@ def run(leaf: Any, tensors: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
 
 def _recorder(tensors: tuple[Any, ...]) -> Any:
     for t in tensors:
-        if isinstance(t, Tensor) and type(t._a) is AbstractArray and t._a.recorder is not None:
-            return t._a.recorder
+        if isinstance(t, Tensor):
+            if type(t._a) is AbstractArray and t._a.recorder is not None:
+                return t._a.recorder
+        elif isinstance(t, (tuple, list)):
+            found = _recorder(tuple(t))
+            if found is not None:
+                return found
     return None
 
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from ..autograd.modes import state
 from ..autograd.node import ATTR, DTYPE, INPUT, OUTPUT, SHAPE, OpNode, Plan, record
-from ..tensor.abstract import AbstractArray
+from ..tensor.abstract import AbstractArray, AbstractOperand
 from ..tensor.dtype import dtype, from_numpy_dtype
 from ..tensor.tensor import Tensor, share, wrap
 from .quiet import IGNORE, enter, leave
@@ -110,6 +110,8 @@ class Leaf:
         token = enter(IGNORE)
         try:
             result = self.kernel(*call) if reduced is None else self._reduced(arrays, attrs)
+        except AbstractOperand:  # an index tensor without elements
+            return self._abstract(tensors, attrs)
         finally:
             leave(token)
         return self._finish(result, tensors, attrs, reduced)

@@ -53,6 +53,10 @@ class AbstractArray:
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         raise AbstractOperand
 
+    def __getattr__(self, name: str) -> Any:
+        """A NumPy method that needs elements."""
+        raise AbstractOperand(name)
+
     @property
     def ndim(self) -> int:
         return len(self.shape)

@@ -1,0 +1,165 @@
+"""Tensors that record instead of computing.
+
+While a function is captured, its tensors hold an `AbstractArray` whose `value` is a graph node.
+Operators see that there is nothing to compute on and hand the call to the recorder. Writes are
+made functional: a write through a view becomes a new value of its base.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..debug.frames import describe, user_code
+from ..graph.node import Interner, Node
+from ..ops.record import LEAVES, leaf, same_shape
+from ..tensor.abstract import AbstractArray
+from ..tensor.tensor import Tensor, storage_of
+
+__all__ = ["Recorder", "CaptureError"]
+
+Array = Any
+
+
+class CaptureError(RuntimeError):
+    """Something that cannot be recorded; the message names the user's line."""
+
+
+@leaf({"input": lambda g: g}, name="write_window", shape=same_shape, exact=True)
+def _write_window(input: Array, src: Array, size: Any, stride: Any, offset: int) -> Array:
+    """A copy of `input` (dense) with `src` in a strided window (in elements)."""
+    import numpy as np
+
+    out = np.ascontiguousarray(input).copy()
+    width = out.itemsize
+    window = np.ndarray(size, out.dtype, out, offset * width, [s * width for s in stride])
+    window[...] = src
+    return out
+
+
+@leaf({"input": lambda g: g}, name="read_window", exact=True,
+      shape=lambda a, size, stride, offset: (size, a.dtype))
+def _read_window(input: Array, size: Any, stride: Any, offset: int) -> Array:
+    """A copy of a strided window (in elements) of `input` (dense)."""
+    import numpy as np
+
+    flat = np.ascontiguousarray(input)
+    width = flat.itemsize
+    return np.ndarray(size, flat.dtype, flat, offset * width, [s * width for s in stride]).copy()
+
+
+class Recorder:
+    """Notes what operators do, and which real tensors they touch."""
+
+    def __init__(self) -> None:
+        self.interner = Interner()
+        self.inputs: list[Node] = []
+        self.tensors: list[Tensor] = []  # the real tensor behind every input
+        self.originals: list[tuple[Any, Any, Any]] = []  # its array, storage and gradient
+        self.places: dict[int, int] = {}
+        self.written: set[int] = set()
+
+    # --- values ---------------------------------------------------------------------------------
+
+    def lift(self, t: Tensor) -> Node:
+        """Makes a real tensor an input, by reference; it records until `restore`."""
+        a = t._a
+        number = len(self.inputs)
+        node = self.interner.make("input", None, (), (number,), tuple(a.shape), a.dtype)
+        self.inputs.append(node)
+        self.tensors.append(t)
+        self.originals.append((a, t._st, t._grad))
+        self.places[id(t)] = number
+        strides = tuple(a.strides)
+        t._a = AbstractArray(tuple(a.shape), a.dtype, strides, recorder=self, value=(node, 0))
+        t._st = None
+        storage_of(t)
+        return node
+
+    def restore(self) -> None:
+        """Gives every lifted tensor its memory back."""
+        for t, (array, storage, grad) in zip(self.tensors, self.originals, strict=True):
+            t._a, t._st, t._grad = array, storage, grad
+
+    def value_of(self, t: Any) -> Any:
+        """The node that stands for a tensor now."""
+        if not isinstance(t, Tensor):
+            return t
+        a = t._a
+        if type(a) is not AbstractArray or a.recorder is None:
+            return self.lift(t)
+        node, version = a.value
+        if t._base is None or t._st is None or t._st.version == version:
+            return node
+        base = t._base
+        fresh = self._call(_read_window, (self.value_of(base),), self._window(t), t._a)
+        a.value = (fresh, t._st.version)
+        return fresh
+
+    def _window(self, t: Tensor) -> tuple[Any, ...]:
+        """Where a view lies in its base, in elements; the base must be dense."""
+        base = t._base
+        width = t._dtype.itemsize
+        assert base is not None
+        if t._dtype is not base._dtype:
+            raise self._error("a write through a view of another dtype")
+        return tuple(t._a.shape), t.stride(), (t._a.offset - base._a.offset) // width
+
+    def _call(self, op: Any, args: tuple[Any, ...], attrs: tuple[Any, ...], out: Any) -> Node:
+        return self.interner.make("call", op, args, attrs, tuple(out.shape), out.dtype)
+
+    # --- called by the operators ----------------------------------------------------------------
+
+    def note(self, op: Any, tensors: tuple[Any, ...], attrs: tuple[Any, ...],
+             outs: list[Tensor]) -> None:
+        """Records `outs = op(*tensors, *attrs)`."""
+        args = tuple(self.value_of(t) for t in tensors)
+        fixed = self._attributes(attrs)
+        if len(outs) == 1:
+            nodes = [self._call(op, args, fixed, outs[0]._a)]
+        else:
+            call = self.interner.make("call", op, args, fixed, None, None)
+            nodes = [self.interner.make("result", None, (call,), (i,), tuple(o._a.shape),
+                                        o._a.dtype) for i, o in enumerate(outs)]
+        for o, node in zip(outs, nodes, strict=True):
+            o._a.recorder = self
+            o._a.value = (node, 0 if o._st is None else o._st.version)
+
+    def _attributes(self, value: Any) -> Any:
+        """Attributes with tensors (indices) replaced by their nodes."""
+        if isinstance(value, Tensor):
+            return self.value_of(value)
+        if isinstance(value, (tuple, list)):
+            return tuple(self._attributes(v) for v in value)
+        return value
+
+    def note_write(self, target: Tensor, source: Tensor) -> None:
+        """Records that `target`'s memory now holds `source`; the caller counts the write."""
+        self.value_of(target)  # lifts a real tensor
+        node = self.value_of(source)
+        a = target._a
+        if source._a.shape != a.shape:
+            node = self._call(LEAVES["expand"], (node,), (tuple(a.shape),), a)
+        if source._a.dtype != a.dtype:
+            node = self._call(LEAVES["to_copy"], (node,), (target._dtype,), a)
+        st = storage_of(target)
+        base = target._base
+        if base is not None:
+            whole = self._call(_write_window, (self.value_of(base), node), self._window(target),
+                               base._a)
+            base._a.value = (whole, st.version + 1)
+            self._mark(base)
+        a.value = (node, st.version + 1)
+        self._mark(target)
+
+    def _mark(self, t: Tensor) -> None:
+        if id(t) in self.places:
+            self.written.add(self.places[id(t)])
+
+    def materialize(self, t: Tensor, what: str) -> Any:
+        """Called when a program wants to look at a value that does not exist yet."""
+        raise self._error(f"reading a value with {what}")
+
+    def _error(self, what: str) -> CaptureError:
+        return CaptureError(f"{what} cannot be captured: the value does not exist until the "
+                            f"program runs. It happened at {describe(*user_code(2))}. Move it "
+                            "out of the captured function, or return the tensor.")

@@ -1,0 +1,117 @@
+"""Nodes and graphs. Nodes are immutable and interned: equal nodes are one object."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Node", "Graph", "Write", "Interner"]
+
+
+class Node:
+    """One value of a graph: an operator applied to values, a result of one, or an input.
+
+    kind: "input" (attrs: its number), "call" (attrs of the operator), "result" (attrs: which of
+    several results of its only argument).
+    """
+
+    __slots__ = ("kind", "op", "args", "attrs", "shape", "dtype", "digest")
+
+    def __init__(self, kind: str, op: Any, args: tuple[Node | None, ...], attrs: tuple[Any, ...],
+                 shape: Any, dtype: np.dtype[Any] | None, digest: str) -> None:
+        self.kind, self.op, self.args, self.attrs = kind, op, args, attrs
+        self.shape, self.dtype, self.digest = shape, dtype, digest
+
+    def operands(self) -> Iterator[Node]:
+        """Every node that this one needs, those inside attributes included."""
+        yield from (a for a in self.args if isinstance(a, Node))
+        yield from nodes_in(self.attrs)
+
+
+def nodes_in(value: Any) -> Iterator[Node]:
+    """The nodes inside nested attributes (index tensors travel there)."""
+    if isinstance(value, Node):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for x in value:
+            yield from nodes_in(x)
+
+
+class Write:
+    """An effect: after the run, `target` (an input's number) holds the value of `node`.
+
+    what: "data" for an in-place write, "grad" for an accumulated gradient.
+    """
+
+    __slots__ = ("what", "target", "node")
+
+    def __init__(self, what: str, target: int, node: Node) -> None:
+        self.what, self.target, self.node = what, target, node
+
+
+class Interner:
+    """Makes nodes; the same content gives the same node, known by its content hash."""
+
+    def __init__(self) -> None:
+        self.table: dict[str, Node] = {}
+
+    def make(self, kind: str, op: Any, args: tuple[Node | None, ...], attrs: tuple[Any, ...],
+             shape: Any, dtype: np.dtype[Any] | None) -> Node:
+        """The node with this content."""
+        digest = _digest(kind, op, args, attrs, shape, dtype)
+        found = self.table.get(digest)
+        if found is None:
+            found = self.table[digest] = Node(kind, op, args, attrs, shape, dtype, digest)
+        return found
+
+
+def _digest(kind: str, op: Any, args: Any, attrs: Any, shape: Any, dtype: Any) -> str:
+    text = "|".join((kind, "" if op is None else op.name, _stable(args), _stable(attrs),
+                     str(shape), str(dtype)))
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def _stable(value: Any) -> str:
+    """A text that is equal for equal content, in every process."""
+    if isinstance(value, Node):
+        return value.digest
+    if isinstance(value, (tuple, list)):
+        return "(" + ",".join(map(_stable, value)) + ")"
+    return f"{type(value).__name__}:{value!r}"
+
+
+class Graph:
+    """A captured program: inputs, outputs, writes; nodes in an order that respects operands."""
+
+    __slots__ = ("name", "inputs", "names", "outputs", "writes")
+
+    def __init__(self, name: str, inputs: list[Node], names: list[str], outputs: list[Node],
+                 writes: list[Write]) -> None:
+        self.name, self.inputs, self.names = name, inputs, names
+        self.outputs, self.writes = outputs, writes
+
+    def nodes(self) -> list[Node]:
+        """All nodes that the outputs and writes need, operands first."""
+        order: list[Node] = []
+        done: set[str] = set()
+        stack = [(n, False) for n in reversed([*self.inputs, *self.outputs,
+                                               *(w.node for w in self.writes)])]
+        while stack:
+            node, ready = stack.pop()
+            if node.digest in done:
+                continue
+            if ready:
+                done.add(node.digest)
+                order.append(node)
+                continue
+            stack.append((node, True))
+            stack.extend((a, False) for a in reversed(list(node.operands())))
+        return order
+
+    def __str__(self) -> str:
+        from .printer import to_text
+
+        return to_text(self)
