@@ -24,6 +24,7 @@ from . import (  # noqa: F401
     norm,
     operators,
     pad,
+    pickling,
     pool,
     reduce,
     resize,
