@@ -22,3 +22,11 @@ __all__ = [
     "NAdam", "Optimizer", "RAdam", "RMSprop", "Rprop", "SGD", "SparseAdam", "lr_scheduler",
     "optimizer",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    if name == "swa_utils":  # it needs modules, which a program may do without
+        from importlib import import_module
+
+        return import_module(f"{__name__}.swa_utils")
+    raise AttributeError(f"lampion has no torch.optim.{name} yet")

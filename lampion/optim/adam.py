@@ -48,7 +48,7 @@ class Adam(ElementwiseOptimizer):
     ) -> None:
         check_lr(lr, foreach=foreach, capturable=capturable)
         check_range("epsilon value", eps)
-        check_betas(betas)
+        check_betas(betas, foreach=foreach, capturable=capturable)
         check_range("weight_decay value", weight_decay)
         defaults = {
             "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,

@@ -13,7 +13,8 @@ from ..ops.optimize import Update, constants, note_writes, update_arrays
 from ..tensor import Tensor, float32
 from .optimizer import Optimizer
 
-__all__ = ["ElementwiseOptimizer", "check_lr", "check_range", "check_switches"]
+__all__ = ["ElementwiseOptimizer", "check_betas", "check_lr", "check_range", "check_switches",
+           "new_count", "scalar_lr", "zeros_of"]  # fmt: skip
 
 
 class ElementwiseOptimizer(Optimizer):
@@ -146,9 +147,17 @@ def check_range(what: str, value: Any, low: float = 0.0, below: float = float("i
         raise ValueError(f"Invalid {what}: {value}")
 
 
-def check_betas(betas: Any) -> None:
+def check_betas(betas: Any, *, foreach: bool | None = None, capturable: bool = False) -> None:
     """ValueError unless both betas are in [0, 1)."""
+    if len({isinstance(beta, Tensor) for beta in betas}) > 1:
+        raise ValueError("betas must be either both floats or both Tensors")
     for i, beta in enumerate(betas):
+        if isinstance(beta, Tensor) and foreach and not capturable:
+            raise ValueError(
+                f"betas[{i}] as a Tensor is not supported for capturable=False and foreach=True"
+            )
+        if isinstance(beta, Tensor) and beta.numel() != 1:
+            raise ValueError(f"Tensor betas[{i}] must be 1-element")
         check_range(f"beta parameter at index {i}", beta, below=1.0)
 
 

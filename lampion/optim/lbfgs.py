@@ -114,7 +114,7 @@ class _Run:
     def __init__(self, optimizer: LBFGS, closure: Closure) -> None:
         self.optimizer, self.closure = optimizer, closure
         self.group = optimizer.param_groups[0]
-        self.lr = float(self.group["lr"])
+        self.lr = self.group["lr"]
         self.state = optimizer.state[optimizer._params[0]]
         self.state.setdefault("func_evals", 0)
         self.state.setdefault("n_iter", 0)
@@ -169,7 +169,7 @@ class _Run:
         else:
             self.previous_grad.copy_(self.grad)
         self.previous_loss = self.loss
-        start = min(1.0, 1.0 / float(self.grad.abs().sum())) * self.lr if first else self.lr
+        start = min(1.0, 1.0 / self.grad.abs().sum()) * self.lr if first else self.lr
         self.size = start
         slope = float(self.grad.dot(self.direction))
         if slope > -self.group["tolerance_change"]:
@@ -211,7 +211,7 @@ class _Run:
             beta = self.old_dirs[i].dot(r) * self.inverses[i]
             r.add_(self.old_steps[i], alpha=float(self.alphas[i] - beta))
 
-    def _move(self, start: float, slope: float, last: bool) -> None:
+    def _move(self, start: Any, slope: float, last: bool) -> None:
         evals = 0
         if self.group["line_search_fn"] == "strong_wolfe":
             evals = self._search(start, slope)
@@ -225,7 +225,7 @@ class _Run:
         self.evals += evals
         self.state["func_evals"] += evals
 
-    def _search(self, start: float, slope: float) -> int:
+    def _search(self, start: Any, slope: float) -> int:
         optimizer = self.optimizer
         origin = optimizer._copy()
 
@@ -237,7 +237,7 @@ class _Run:
             return loss, grad
 
         self.loss, self.grad, self.size, evals = strong_wolfe(
-            evaluate, start, self.direction, self.loss, self.grad, slope
+            evaluate, float(start), self.direction, self.loss, self.grad, slope
         )
         optimizer._add(self.size, self.direction)
         return evals
