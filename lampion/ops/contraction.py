@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..tensor.tensor import Tensor
+from .autocast import switch as autocast
 from .errors import argument_type
 from .families import Array, OptArray, broadcast_shape, conj
 from .promotion import as_scalar
@@ -22,7 +23,7 @@ def _same_dtype(name: str, *tensors: Any) -> None:
     for t in tensors:
         if not isinstance(t, Tensor):
             raise argument_type(name, "input", "Tensor", t)
-        if t._dtype is not first._dtype:
+        if t._dtype is not first._dtype and autocast.dtype is None:
             raise RuntimeError(
                 f"expected m1 and m2 to have the same dtype, but got: {first._dtype.name} != "
                 f"{t._dtype.name}: {name}() takes operands of one dtype; convert one with .to()")
@@ -342,7 +343,7 @@ def _linear_general(input: Any, weight: Any, bias: Any) -> Tensor:
         if not isinstance(t, Tensor):
             raise argument_type("linear", argument, "Tensor", t)
     for other in (weight, bias):
-        if other is not None and other._dtype is not input._dtype:
+        if other is not None and other._dtype is not input._dtype and autocast.dtype is None:
             raise RuntimeError(
                 f"mat1 and mat2 must have the same dtype, but got {input._dtype.name} and "
                 f"{other._dtype.name}: linear() received an input of {input._dtype} and a "

@@ -26,6 +26,7 @@ from ..autograd.node import ATTR, DTYPE, INPUT, OUTPUT, SHAPE, OpNode, Plan, rec
 from ..tensor.abstract import AbstractArray, AbstractOperand
 from ..tensor.dtype import dtype, from_numpy_dtype
 from ..tensor.tensor import Tensor, share, wrap
+from .autocast import ACTIVE, adjust
 from .quiet import IGNORE, enter, leave
 
 __all__ = ["LEAVES", "PUBLIC", "Leaf", "leaf", "not_differentiable", "op", "same_shape"]
@@ -93,6 +94,8 @@ class Leaf:
 
     def __call__(self, *args: Any) -> Any:
         n = self.n_tensors
+        if ACTIVE[0]:
+            args = adjust(self.name, args)
         if self.takes_list:
             tensors, attrs = tuple(args[0]), args[1:]
             arrays = [t._a for t in tensors]
