@@ -26,6 +26,10 @@ _ON_USE = ("attention", "common_types", "grad", "modules", "parallel", "paramete
 
 
 def __getattr__(name: str) -> Any:
+    if name == "DataParallel":
+        from .parallel import DataParallel
+
+        return DataParallel
     if name in _ON_USE:
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"lampion has no torch.nn.{name} yet")

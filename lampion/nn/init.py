@@ -89,12 +89,38 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
             stacklevel=user_stack_level(),
         )
     low, high = (_normal_cdf((limit - mean) / std) for limit in (a, b))
+    if tensor.is_meta:
+        return tensor
     with no_grad():
-        tensor.uniform_(2 * low - 1, 2 * high - 1, generator=generator)
-        tensor.erfinv_()
-        tensor.mul_(std * math.sqrt(2.0))
-        tensor.add_(mean)
-        return tensor.clamp_(min=a, max=b)  # type: ignore[no-any-return]
+        if high - low > 0.3:
+            return _redraw_outside(tensor, mean, std, a, b, generator)
+        return _accept_by_density(tensor, mean, std, a, b, generator)
+
+
+def _redraw_outside(tensor: Tensor, mean: float, std: float, a: float, b: float,
+                    generator: Any) -> Tensor:
+    """Draw normal numbers, and again for those outside [a, b]: good where few are."""
+    low, high = (tensor.new_tensor(limit).item() for limit in (a, b))
+    found = tensor.normal_(mean, std, generator=generator)
+    while (outside := (found < low) | (found > high)).any():
+        again = tensor.new_empty(tensor.shape).normal_(mean, std, generator=generator)
+        found = again.where(outside, found)
+    return tensor if found is tensor else tensor.copy_(found)  # type: ignore[no-any-return]
+
+
+def _accept_by_density(tensor: Tensor, mean: float, std: float, a: float, b: float,
+                       generator: Any) -> Tensor:
+    """Draw from U(a, b) and accept in proportion to the density: good far out in a tail."""
+    peak = -0.5 * ((max(a, min(mean, b)) - mean) / std) ** 2
+    found, pending = tensor, None
+    while pending is None or pending.any():
+        drawn = tensor.new_empty(tensor.shape).uniform_(a, b, generator=generator)
+        found = drawn if pending is None else drawn.where(pending, found)
+        density = ((drawn - mean) / std) ** 2 * -0.5 - peak
+        level = tensor.new_empty(tensor.shape).uniform_(generator=generator).log()
+        rejected = level > density
+        pending = rejected if pending is None else pending & rejected
+    return tensor.copy_(found)  # type: ignore[no-any-return]
 
 
 def _normal_cdf(x: float) -> float:

@@ -307,9 +307,10 @@ def multi_margin_loss(input: Tensor, target: Tensor, p: int = 1, margin: float =
     how = reduction_of(size_average, reduce, reduction)
     if p not in (1, 2):
         raise ValueError("only p == 1 and p == 2 supported")
-    x, t = _rows(input, target, 0, "multi_margin_loss")
-    if weight is not None and tuple(weight.shape) != (x.shape[1],):
+    classes = input.shape[-1] if input.ndim else 1
+    if weight is not None and tuple(weight.shape) != (classes,):
         raise ValueError("weight must be one-dimensional with one element per class")
+    x, t = _rows(input, target, 0, "multi_margin_loss")
     if type(t._a) is np.ndarray:
         _check_classes(t._a, x.shape[1], -1 << 62)
     out = _multi_margin(x, t, weight, p, margin, how)

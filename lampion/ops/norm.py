@@ -268,6 +268,8 @@ def batch_norm(input: Tensor, running_mean: Tensor | None, running_var: Tensor |
         raise argument_type("batch_norm", "input", "Tensor", input)
     if training:
         _verify_spread(input.shape)
+        if eps <= 0:
+            raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
     elif running_mean is None or running_var is None:
         missing = "running_mean" if running_mean is None else "running_var"
         raise RuntimeError(f"Expected {missing} to be defined: batch_norm() in evaluation mode")
@@ -286,7 +288,7 @@ def _batch_norm_of(input: Tensor, running_mean: Any, running_var: Any, weight: A
                     bias=bias)
     stats = (None, None) if training else (running_mean, running_var)
     out, mean, var = _batch_norm(input, weight, bias, *stats, training, eps)
-    if training and running_mean is not None:
+    if training and running_mean is not None and input.numel():
         count = input.numel() // max(input.shape[1], 1)
         with no_grad():
             _move(running_mean, mean, momentum)

@@ -359,13 +359,12 @@ def _as_parameter(value: Any) -> Any:
     return value
 
 
-def _describe_value(value: Any) -> str:
+def _describe_value(value: Any, kind: Any = None) -> str:
     if not isinstance(value, Tensor):
         return f"Object of type: {type(value).__name__}"
-    kind = "Parameter" if isinstance(value, Parameter) else _typename(value)
+    word = "Parameter" if isinstance(value, Parameter) else "Tensor"
     size = "x".join(str(n) for n in value.size())
-    word = "containing" if kind == "Parameter" else "Tensor containing"
-    return f"{kind} {word}: [{value.dtype} of size {size}]".replace("Tensor Tensor", "Tensor")
+    return f"{word} containing: [{kind or value.dtype} of size {size}]"
 
 
 class ParameterList(Module):
@@ -525,7 +524,9 @@ class ParameterDict(Module):
 
     def extra_repr(self) -> str:
         """One line per entry."""
-        return "\n".join(f"  ({key}): {_describe_value(value)}" for key, value in self.items())
+        return "\n".join(
+            f"  ({key}): {_describe_value(value, _typename(value))}" for key, value in self.items()
+        )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         raise RuntimeError("ParameterDict should not be called.")

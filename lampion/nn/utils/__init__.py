@@ -14,6 +14,8 @@ from .clip_grad import (
     get_total_norm,
 )
 from .convert_parameters import parameters_to_vector, vector_to_parameters
+from .spectral_norm import remove_spectral_norm, spectral_norm
+from .weight_norm import remove_weight_norm, weight_norm
 
 __all__ = [
     "clip_grad_norm",
@@ -52,12 +54,8 @@ _ON_USE = {
     "parametrizations": "",
     "parametrize": "",
     "prune": "",
-    "remove_spectral_norm": "spectral_norm",
-    "remove_weight_norm": "weight_norm",
     "skip_init": "skip",
-    "spectral_norm": "spectral_norm",
     "stateless": "",
-    "weight_norm": "weight_norm",
 }
 
 
@@ -67,5 +65,5 @@ def __getattr__(name: str) -> Any:
     file = _ON_USE[name]
     module = importlib.import_module(f".{file or name}", __name__)
     found = getattr(module, name) if file else module
-    globals()[name] = found  # a function wins over the file of the same name
+    globals()[name] = found
     return found

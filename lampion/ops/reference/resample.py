@@ -173,9 +173,11 @@ def block_mean(x: Array, size: Sequence[int]) -> Array | None:
 
 def pad_table(before: int, after: int, size: int, mode: str) -> Array:
     """Input cell of every output cell when one axis is padded by reflect, replicate, circular."""
-    cells = np.arange(-before, size + after)
     if mode == "circular":
-        return cells % size
+        cut = max(-before, 0)  # negative amounts crop first; what is left repeats
+        kept = size - cut - max(-after, 0)
+        return cut + np.arange(-max(before, 0), kept + max(after, 0)) % max(kept, 1)
+    cells = np.arange(-before, size + after)
     if mode == "replicate":
         return np.clip(cells, 0, size - 1)
     cells = np.abs(cells)
