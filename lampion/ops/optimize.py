@@ -19,8 +19,8 @@ from ..tensor.tensor import Tensor, storage_of
 __all__ = ["UPDATES", "Update", "constants", "note_writes", "update_arrays"]
 
 _BLOCK = 1 << 15  # elements: with a few temporaries of float32 this fits the second-level cache
-_REAL = {"complex64": np.dtype(np.float32), "complex128": np.dtype(np.float64)}
-_WIDE = np.dtype(np.float32)
+_WIDE: np.dtype[Any] = np.dtype(np.float32)
+_REAL: dict[str, np.dtype[Any]] = {"complex64": _WIDE, "complex128": np.dtype(np.float64)}
 
 UPDATES: dict[str, Update] = {}
 
@@ -28,7 +28,7 @@ UPDATES: dict[str, Update] = {}
 class Update:
     """One optimizer's update: its name, the state it uses and its body."""
 
-    __slots__ = ("name", "state", "body")
+    __slots__ = ("body", "name", "state")
 
     def __init__(self, name: str, state: tuple[str, ...], body: Callable[..., None]) -> None:
         self.name, self.state, self.body = name, state, body
@@ -236,7 +236,7 @@ def constants(scalars: Sequence[Any], kind: np.dtype[Any]) -> list[Any]:
 
     `kind` is the parameters' dtype; None and booleans, which choose a branch, stay.
     """
-    wide = _REAL.get(kind.name, kind)
+    wide: np.dtype[Any] = _REAL.get(kind.name, kind)
     wide = wide if wide.itemsize >= 4 else _WIDE
     return [s if s is None or isinstance(s, bool) else np.array(s, wide) for s in scalars]
 

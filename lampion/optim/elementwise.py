@@ -137,7 +137,7 @@ def check_lr(lr: Any, *, foreach: bool | None = None, capturable: bool = False) 
             )
         if lr.numel() != 1:
             raise ValueError(f"Tensor lr must be 1-element, but has shape {tuple(lr.shape)}")
-    if not 0.0 <= lr:
+    if not lr >= 0.0:
         raise ValueError(f"Invalid learning rate: {lr}")
 
 

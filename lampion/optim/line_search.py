@@ -88,7 +88,7 @@ class _Search:
             if width * self._longest < _SMALLEST:
                 break
             ends = sorted((low.size, high.size))
-            size = _cubic_minimum(*sorted((low, high), key=lambda p: p.size), *ends)
+            size = _cubic_minimum(low, high, *ends)
             size, stuck = _away_from_ends(size, ends, stuck)
             now = self._at(size)
             self._rounds += 1

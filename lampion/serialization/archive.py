@@ -25,7 +25,7 @@ class Writer:
         import zipfile
 
         self._zipfile = zipfile
-        self._zip = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED)
+        self._zip: Any = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED)
         self._prefix = prefix
 
     def write(self, name: str, data: Any) -> None:
@@ -132,7 +132,7 @@ class Reader:
         self._file.seek(self.offset(name))
         data = np.empty(info.file_size, np.uint8)
         fill(self._file.readinto, data, name)  # type: ignore[attr-defined]
-        if zlib.crc32(data) != info.CRC:
+        if zlib.crc32(data.data) != info.CRC:
             raise RuntimeError(
                 f"PytorchStreamReader failed reading file {name}: its checksum is wrong "
                 "(Bad CRC-32); the file is damaged"
@@ -143,7 +143,7 @@ class Reader:
         """Where in the file the data of member `name` begins."""
         info = self._member(name)
         self._file.seek(max(info.header_offset, 0))
-        header = self._file.read(_LOCAL_HEADER)
+        header = self._file.read(_LOCAL_HEADER) if info.header_offset >= 0 else b""
         if len(header) < _LOCAL_HEADER or header[:4] != b"PK\3\4":
             raise RuntimeError(f"PytorchStreamReader failed: no header for file {name}")
         names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
@@ -170,7 +170,7 @@ class Reader:
 
 def fill(readinto: Callable[[Any], int | None], data: np.ndarray[Any, Any], name: str) -> None:
     """Fill `data` by repeated reads; RuntimeError where the file ends early."""
-    view, done = memoryview(data), 0
+    view, done = data.data, 0
     while done < data.nbytes:
         count = readinto(view[done:])
         if not count:

@@ -40,7 +40,7 @@ def _set_dtype_state(kind: np.dtype[Any], state: Any) -> None:
 def _set_array_state(array: np.ndarray[Any, Any], state: Any) -> None:
     _version, shape, kind, fortran, data = state
     _check_contents(shape, kind, data)
-    array.__setstate__((shape, kind, bool(fortran), bytes(data)))  # type: ignore[attr-defined]
+    array.__setstate__((shape, kind, bool(fortran), bytes(data)))  # type: ignore[arg-type]
 
 
 def _check_contents(shape: Any, kind: Any, data: Any) -> None:

@@ -45,7 +45,9 @@ class Opaque:
 
     def contents(self, kind: type) -> Any:
         """Where the items of an unknown list or dict subclass go."""
-        return {list: self.items, dict: self.mapping}.get(kind, set())
+        if kind is dict:
+            return self.mapping
+        return self.items if kind is list else set()
 
     def __repr__(self) -> str:
         made = "" if self.args is None else f", {len(self.args)} arguments"

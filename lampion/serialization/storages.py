@@ -23,7 +23,7 @@ _NAMES = {
 class StorageType:
     """Stands for `torch.FloatStorage` and its like, which only name an element type."""
 
-    __slots__ = ("module", "name", "dtype")
+    __slots__ = ("dtype", "module", "name")
 
     def __init__(self, module: str, name: str, element: dtype | None) -> None:
         self.module, self.name, self.dtype = module, name, element
@@ -46,7 +46,7 @@ def storage_type_of(element: dtype) -> StorageType:
 class LoadedStorage:
     """Memory from a file, where it goes, and the element type it was saved with."""
 
-    __slots__ = ("storage", "dtype", "location")
+    __slots__ = ("dtype", "location", "storage")
 
     def __init__(self, storage: Storage, element: dtype | None, location: str) -> None:
         self.storage, self.dtype, self.location = storage, element, location

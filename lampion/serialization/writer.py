@@ -81,15 +81,16 @@ class _Pickler(_PICKLER):  # type: ignore[misc]
             return _builder("_rebuild_parameter"), (t.detach(), t.requires_grad, OrderedDict())
         shape = tuple(t.shape)
         if type(t._a) is AbstractArray:
-            args = (t._dtype, shape, t.stride(), t.requires_grad)
-            return _builder("_rebuild_meta_tensor_no_storage"), args
+            facts = (t._dtype, shape, t.stride(), t.requires_grad)
+            return _builder("_rebuild_meta_tensor_no_storage"), facts
         if self._see is not None:
             self._see(t)
             return _builder("_rebuild_tensor_v2"), ()
         assert self._layout is not None
         place = self._layout.find(t)
         reference = _Reference(place.kind, place.key, place.numel)
-        args = (reference, place.offset, shape, place.stride, t.requires_grad, OrderedDict())
+        view = (reference, place.offset, shape, place.stride)
+        args: tuple[Any, ...] = (*view, t.requires_grad, OrderedDict())
         if place.kind.dtype is None:
             return _builder("_rebuild_tensor_v3"), (*args, t._dtype)
         return _builder("_rebuild_tensor_v2"), args

@@ -104,8 +104,9 @@ class DataLoader(Generic[T_co]):
         self._iterable = isinstance(dataset, IterableDataset)
         if self._iterable:
             _check_stream(shuffle, sampler, batch_sampler)
-        _check_sampling(batch_size, bool(shuffle), sampler, batch_sampler, drop_last)
-        self._choose_sampling(batch_size, bool(shuffle), sampler, batch_sampler, drop_last, generator)
+        shuffled = bool(shuffle)
+        _check_sampling(batch_size, shuffled, sampler, batch_sampler, drop_last)
+        self._choose_sampling(batch_size, shuffled, sampler, batch_sampler, drop_last, generator)
         self.generator = generator
         self.collate_fn = collate_fn or (
             default_collate if self._auto_collation else default_convert

@@ -23,9 +23,9 @@ def save_streams(*, shared: bool) -> dict[str, Any]:
         version, words, gauss = sys.modules["random"].getstate()
         state["python"] = (version, np.array(words, np.uint32).tobytes(), gauss)
     if shared and "numpy.random" in sys.modules:
-        name, key, *rest = np.random.get_state()
+        name, key, *rest = np.random.get_state(legacy=True)
         if name == "MT19937":
-            state["numpy"] = (key.tobytes(), *rest)  # type: ignore[union-attr]
+            state["numpy"] = (np.asarray(key).tobytes(), *rest)
     return state
 
 
