@@ -184,8 +184,9 @@ def default_stream() -> Stream:
     if own is not None:
         return own
     if _default is None:
-        _default = Stream()
-        _default.seed()
+        stream = Stream()
+        stream.seed()
+        _default = stream
     return _default
 
 

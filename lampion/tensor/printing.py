@@ -84,7 +84,8 @@ def printoptions(**options: Any) -> Iterator[None]:
     """Set print options within a ``with`` block.
 
     >>> import lampion as torch
-    >>> with torch.printoptions(precision=1):
+    >>> from lampion.tensor import printoptions
+    >>> with printoptions(precision=1):
     ...     print(torch.tensor([0.25]))
     tensor([0.2])
     """

@@ -100,20 +100,20 @@ def test_str_is_repr():
 
 
 def test_options_are_read_back_and_restored():
-    before = torch.get_printoptions()
+    before = printing.get_printoptions()
     assert before == {
         "precision": 4, "threshold": 1000, "edgeitems": 3, "linewidth": 80, "sci_mode": None
     }  # fmt: skip
     with printing.printoptions(precision=1, sci_mode=True):
-        assert torch.get_printoptions()["sci_mode"] is True
+        assert printing.get_printoptions()["sci_mode"] is True
         assert repr(torch.tensor([1.0])) == "tensor([1.0e+00])"
-    assert torch.get_printoptions() == before
+    assert printing.get_printoptions() == before
 
 
 def test_sci_mode_returns_to_automatic():
     torch.set_printoptions(sci_mode=True)
     torch.set_printoptions(precision=3)
-    assert torch.get_printoptions()["sci_mode"] is None
+    assert printing.get_printoptions()["sci_mode"] is None
 
 
 def test_html():
