@@ -10,13 +10,21 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from . import functional as functional, init as init, utils as utils
+from . import functional as functional
+from . import init as init
+from . import utils as utils
 from .modules import *  # noqa: F403
 from .modules import __all__ as _layers
 from .parameter import (
     Buffer as Buffer,
+)
+from .parameter import (
     Parameter as Parameter,
+)
+from .parameter import (
     UninitializedBuffer as UninitializedBuffer,
+)
+from .parameter import (
     UninitializedParameter as UninitializedParameter,
 )
 

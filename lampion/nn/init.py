@@ -70,13 +70,13 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Any = None) -> Tensor:
     """Draw from U(a, b)."""
     with no_grad():
-        return tensor.uniform_(a, b, generator=generator)  # type: ignore[no-any-return]
+        return tensor.uniform_(a, b, generator=generator)
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Any = None) -> Tensor:
     """Draw from N(mean, std^2)."""
     with no_grad():
-        return tensor.normal_(mean, std, generator=generator)  # type: ignore[no-any-return]
+        return tensor.normal_(mean, std, generator=generator)
 
 
 def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0,
@@ -105,7 +105,7 @@ def _redraw_outside(tensor: Tensor, mean: float, std: float, a: float, b: float,
     while (outside := (found < low) | (found > high)).any():
         again = tensor.new_empty(tensor.shape).normal_(mean, std, generator=generator)
         found = again.where(outside, found)
-    return tensor if found is tensor else tensor.copy_(found)  # type: ignore[no-any-return]
+    return tensor if found is tensor else tensor.copy_(found)
 
 
 def _accept_by_density(tensor: Tensor, mean: float, std: float, a: float, b: float,
@@ -120,7 +120,7 @@ def _accept_by_density(tensor: Tensor, mean: float, std: float, a: float, b: flo
         level = tensor.new_empty(tensor.shape).uniform_(generator=generator).log()
         rejected = level > density
         pending = rejected if pending is None else pending & rejected
-    return tensor.copy_(found)  # type: ignore[no-any-return]
+    return tensor.copy_(found)
 
 
 def _normal_cdf(x: float) -> float:
@@ -130,7 +130,7 @@ def _normal_cdf(x: float) -> float:
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """Fill with one value."""
     with no_grad():
-        return tensor.fill_(val)  # type: ignore[no-any-return]
+        return tensor.fill_(val)
 
 
 def ones_(tensor: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ def ones_(tensor: Tensor) -> Tensor:
 def zeros_(tensor: Tensor) -> Tensor:
     """Fill with 0."""
     with no_grad():
-        return tensor.zero_()  # type: ignore[no-any-return]
+        return tensor.zero_()
 
 
 def eye_(tensor: Tensor) -> Tensor:
@@ -250,7 +250,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Any = None) -> Tenso
         if rows < cols:
             q = q.t()
         tensor.copy_(q.reshape(tensor.shape))
-        return tensor.mul_(gain)  # type: ignore[no-any-return]
+        return tensor.mul_(gain)
 
 
 def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any = None) -> Tensor:

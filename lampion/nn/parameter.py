@@ -150,7 +150,8 @@ class UninitializedTensorMixin:
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         if id(self) not in memo:
             own: Any = self
-            memo[id(self)] = type(self)(own._rg, own.__dict__.get("_lazy_device"), own._dtype)
+            place = own.__dict__.get("_lazy_device")
+            memo[id(self)] = own.__class__(own._rg, place, own._dtype)
         return memo[id(self)]
 
     def __reduce_ex__(self, protocol: Any) -> Any:

@@ -89,8 +89,14 @@ def gate(grad: Array, x: Array, low: float, high: float) -> Any:
     return np.where(closed, np.zeros((), grad.dtype), grad)
 
 
-_relu = unary("relu", lambda a: np.maximum(a, 0), lambda g, out: gate(g, out, 0.0, math.inf),
-              kinds="float", integers="same", bools="error")
+_relu = unary(
+    "relu",
+    lambda a: np.maximum(a, 0),
+    lambda g, out: gate(g, out, 0.0, math.inf),
+    kinds="float",
+    integers="same",
+    bools="error",
+)
 
 
 @op("F")
@@ -110,8 +116,11 @@ def relu_(input: Tensor) -> Tensor:
     return input.relu_()
 
 
-@leaf({"input": lambda g, input, min_val, max_val: gate(g, input, min_val, max_val)},
-      name="hardtanh", shape=same_shape)
+@leaf(
+    {"input": lambda g, input, min_val, max_val: gate(g, input, min_val, max_val)},
+    name="hardtanh",
+    shape=same_shape,
+)
 def _hardtanh(input: Array, min_val: float, max_val: float) -> Any:
     """x limited to a range."""
     return np.minimum(np.maximum(input, input.dtype.type(min_val)), input.dtype.type(max_val))
@@ -123,8 +132,9 @@ def _hardtanh_of(input: Tensor, min_val: float, max_val: float) -> Tensor:
 
 
 @op("F")
-def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0,
-             inplace: bool = False) -> Tensor:
+def hardtanh(
+    input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+) -> Tensor:
     """x limited to [min_val, max_val]."""
     _check("hardtanh", input, integers=True)
     if min_val > max_val:
@@ -144,8 +154,11 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     return hardtanh(input, 0.0, 6.0, inplace)
 
 
-@leaf({"input": lambda g, input, threshold, value: gate(g, input, threshold, math.inf)},
-      name="threshold", shape=same_shape)
+@leaf(
+    {"input": lambda g, input, threshold, value: gate(g, input, threshold, math.inf)},
+    name="threshold",
+    shape=same_shape,
+)
 def _threshold(input: Array, threshold: float, value: float) -> Any:
     """x where x > threshold, else value."""
     return np.where(input <= threshold, input.dtype.type(value), input)
@@ -172,15 +185,19 @@ def threshold_(input: Tensor, threshold: float, value: float) -> Tensor:
 # -- piecewise linear
 
 
-@leaf({"grad": lambda g, x, slope: slope_where_negative(g, x, slope), "x": _flat},
-      shape=_pair_shape)
+@leaf(
+    {"grad": lambda g, x, slope: slope_where_negative(g, x, slope), "x": _flat}, shape=_pair_shape
+)
 def slope_where_negative(grad: Array, x: Array, slope: float) -> Any:
     """`grad` where x > 0, else grad * slope."""
     return np.where(x > 0, grad, grad * grad.dtype.type(slope))
 
 
-@leaf({"input": lambda g, input, slope: slope_where_negative(g, input, slope)},
-      name="leaky_relu", shape=same_shape)
+@leaf(
+    {"input": lambda g, input, slope: slope_where_negative(g, input, slope)},
+    name="leaky_relu",
+    shape=same_shape,
+)
 def _leaky_relu(input: Array, slope: float) -> Any:
     """x where x > 0, else x * slope."""
     return np.where(input > 0, input, input * input.dtype.type(slope))
@@ -211,8 +228,9 @@ def linear_gate(grad: Array, x: Array, slope: float) -> Any:
     return np.where(inside, grad * grad.dtype.type(slope), np.zeros((), grad.dtype))
 
 
-@leaf({"input": lambda g, input: linear_gate(g, input, 1 / 6)}, name="hardsigmoid",
-      shape=same_shape)
+@leaf(
+    {"input": lambda g, input: linear_gate(g, input, 1 / 6)}, name="hardsigmoid", shape=same_shape
+)
 def _hardsigmoid(input: Array) -> Any:
     """x/6 + 1/2 limited to [0, 1]."""
     return np.clip(input + 3, 0, 6) / 6
@@ -259,11 +277,14 @@ def outside(grad: Array, x: Array, lambd: float) -> Any:
     return np.where((x >= -lambd) & (x <= lambd), np.zeros((), grad.dtype), grad)
 
 
-@leaf({"input": lambda g, input, lambd: outside(g, input, lambd)}, name="softshrink",
-      shape=same_shape)
+@leaf(
+    {"input": lambda g, input, lambd: outside(g, input, lambd)}, name="softshrink", shape=same_shape
+)
 def _softshrink(input: Array, lambd: float) -> Any:
     """x moved towards zero by lambd."""
-    moved = np.where(input > lambd, input - lambd, np.where(input < -lambd, input + lambd, 0 * input))
+    moved = np.where(
+        input > lambd, input - lambd, np.where(input < -lambd, input + lambd, 0 * input)
+    )
     return moved.astype(input.dtype, copy=False)
 
 
@@ -276,8 +297,9 @@ def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     return _softshrink(input, lambd)
 
 
-@leaf({"input": lambda g, input, lambd: outside(g, input, lambd)}, name="hardshrink",
-      shape=same_shape)
+@leaf(
+    {"input": lambda g, input, lambd: outside(g, input, lambd)}, name="hardshrink", shape=same_shape
+)
 def _hardshrink(input: Array, lambd: float) -> Any:
     """x outside [-lambd, lambd], else zero."""
     return np.where((input >= -lambd) & (input <= lambd), np.zeros((), input.dtype), input)
@@ -306,8 +328,11 @@ def _elu(input: Array, alpha: float, scale: float, rate: float) -> Any:
     return np.where(input > 0, input * kind(scale), low)
 
 
-@leaf({"input": lambda g, input, alpha: _elu_grad(g, input, alpha, 1.0, 1.0 / alpha)},
-      name="celu", shape=same_shape)
+@leaf(
+    {"input": lambda g, input, alpha: _elu_grad(g, input, alpha, 1.0, 1.0 / alpha)},
+    name="celu",
+    shape=same_shape,
+)
 def _celu(input: Array, alpha: float) -> Any:
     """x where x > 0, else alpha * (exp(x / alpha) - 1)."""
     return _elu.kernel(input, alpha, 1.0, 1.0 / alpha)
@@ -527,9 +552,7 @@ def _glu(input: Array, dim: int) -> Any:
 def glu(input: Tensor, dim: int = -1) -> Tensor:
     """First half times the sigmoid of the second half, along `dim`."""
     if isinstance(input, Tensor) and input.ndim == 0:
-        raise RuntimeError(
-            "glu does not support scalars because halving size must be even"
-        )
+        raise RuntimeError("glu does not support scalars because halving size must be even")
     _check("glu", input)
     axis = wrap_dim(dim, input.ndim, "glu")
     if input.shape[axis] % 2:
@@ -593,8 +616,13 @@ def _rrelu_of(input: Tensor, noise: Tensor) -> Tensor:
 
 
 @op("torch F")
-def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False,
-          inplace: bool = False) -> Tensor:
+def rrelu(
+    input: Tensor,
+    lower: float = 1.0 / 8,
+    upper: float = 1.0 / 3,
+    training: bool = False,
+    inplace: bool = False,
+) -> Tensor:
     """`leaky_relu` with a slope drawn from [lower, upper] per element, or their mean in eval."""
     _check("rrelu", input)
     if lower > upper:
@@ -610,7 +638,8 @@ def rrelu(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, trainin
 
 
 @op("torch F")
-def rrelu_(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3,
-           training: bool = False) -> Tensor:
+def rrelu_(
+    input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False
+) -> Tensor:
     """In-place `rrelu`."""
     return rrelu(input, lower, upper, training, inplace=True)

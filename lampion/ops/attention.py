@@ -10,9 +10,9 @@ import numpy as np
 from ..autograd.modes import state
 from ..tensor.dtype import bool_
 from ..tensor.tensor import Tensor, wrap
+from .contraction import linear
 from .errors import argument_type
 from .families import Array, OptArray
-from .contraction import linear
 from .record import PUBLIC, leaf, op
 
 __all__ = ["multi_head_attention_forward", "scaled_dot_product_attention"]
@@ -41,16 +41,31 @@ def _attention_shape(query: Any, key: Any, value: Any, *_: Any) -> Any:
     return (*lead, query.shape[-2], value.shape[-1]), query.dtype
 
 
-def _attention_grad(g: Tensor, needs: Any, query: Tensor, key: Tensor, value: Tensor,
-                    mask: Tensor | None, causal: bool, scale: float) -> Any:
+def _attention_grad(
+    g: Tensor,
+    needs: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float,
+) -> Any:
     if state.grad:
         return _composed_gradients(g, query, key, value, mask, causal, scale)
     found = _attention_backward(g, query, key, value, mask, causal, scale)
     return found if mask is not None and needs[3] else (*found[:3], None)
 
 
-def _composed_gradients(g: Tensor, query: Tensor, key: Tensor, value: Tensor,
-                        mask: Tensor | None, causal: bool, scale: float) -> Any:
+def _composed_gradients(
+    g: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float,
+) -> Any:
     """The gradients in public operators, so that they can be differentiated again."""
     p = _public_weights(query, key, mask, causal, scale)
     gp = g @ value.transpose(-1, -2)
@@ -70,8 +85,9 @@ def _sum_to(x: Any, shape: tuple[int, ...]) -> Any:
 
 
 @leaf({}, name="scaled_dot_product_attention_backward")
-def _attention_backward(grad: Array, query: Array, key: Array, value: Array, mask: OptArray,
-                        causal: bool, scale: float) -> Any:
+def _attention_backward(
+    grad: Array, query: Array, key: Array, value: Array, mask: OptArray, causal: bool, scale: float
+) -> Any:
     """Gradients for query, key, value and an additive mask."""
     p = _weights(query, key, mask, causal, scale)
     gv = np.swapaxes(p, -1, -2) @ grad
@@ -83,16 +99,22 @@ def _attention_backward(grad: Array, query: Array, key: Array, value: Array, mas
     return (_sum_to(gq, query.shape), _sum_to(gk, key.shape), _sum_to(gv, value.shape), gm)
 
 
-@leaf(_attention_grad, name="scaled_dot_product_attention", shape=_attention_shape,
-      node="ScaledDotProductFlashAttentionForCpuBackward0")
-def _attention(query: Array, key: Array, value: Array, mask: OptArray, causal: bool,
-               scale: float) -> Any:
+@leaf(
+    _attention_grad,
+    name="scaled_dot_product_attention",
+    shape=_attention_shape,
+    node="ScaledDotProductFlashAttentionForCpuBackward0",
+)
+def _attention(
+    query: Array, key: Array, value: Array, mask: OptArray, causal: bool, scale: float
+) -> Any:
     """softmax(query @ key.T * scale + mask) @ value."""
     return _weights(query, key, mask, causal, scale) @ value
 
 
-def _public_weights(query: Tensor, key: Tensor, mask: Tensor | None, causal: bool,
-                    scale: float) -> Tensor:
+def _public_weights(
+    query: Tensor, key: Tensor, mask: Tensor | None, causal: bool, scale: float
+) -> Tensor:
     scores = (query * scale) @ key.transpose(-1, -2)
     if causal:
         seen = np.arange(key.shape[-2]) <= np.arange(query.shape[-2])[:, None]
@@ -130,7 +152,8 @@ def _check_attention(query: Any, key: Any, value: Any, mask: Any, is_causal: boo
         if mask.dtype not in (bool_, query.dtype) and mask._dtype.name != "float32":
             raise RuntimeError(
                 "Expected attn_mask dtype to be bool or float or to match query dtype, but got "
-                f"attn_mask.dtype: {mask._dtype.name} and  query.dtype: {query._dtype.name} instead."
+                f"attn_mask.dtype: {mask._dtype.name} and  query.dtype: {query._dtype.name} "
+                "instead."
             )
     if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
         raise RuntimeError(
@@ -141,10 +164,16 @@ def _check_attention(query: Any, key: Any, value: Any, mask: Any, is_causal: boo
 
 
 @op("F")
-def scaled_dot_product_attention(query: Tensor, key: Tensor, value: Tensor,
-                                 attn_mask: Tensor | None = None, dropout_p: float = 0.0,
-                                 is_causal: bool = False, scale: float | None = None,
-                                 enable_gqa: bool = False) -> Tensor:
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
     """softmax(query @ key.T * scale + mask) @ value over (..., L, E), (..., S, E), (..., S, Ev).
 
     attn_mask: bool (True = may attend) or added to the scores. scale defaults to 1 / sqrt(E).
@@ -203,8 +232,14 @@ def _check_mha_shapes(query: Tensor, key: Tensor, value: Tensor, padding: Tensor
     return query.ndim == 3
 
 
-def _project(query: Tensor, key: Tensor, value: Tensor, weight: Tensor | None,
-             separate: tuple[Any, Any, Any], bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def _project(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    weight: Tensor | None,
+    separate: tuple[Any, Any, Any],
+    bias: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """The input projections, in as few products as the identities of the inputs allow."""
     size = query.shape[-1]
     if weight is None:
@@ -237,20 +272,44 @@ def _grow(mask: Tensor | None) -> Tensor | None:
 
 @op("F")
 def multi_head_attention_forward(
-    query: Tensor, key: Tensor, value: Tensor, embed_dim_to_check: int, num_heads: int,
-    in_proj_weight: Tensor | None, in_proj_bias: Tensor | None, bias_k: Tensor | None,
-    bias_v: Tensor | None, add_zero_attn: bool, dropout_p: float, out_proj_weight: Tensor,
-    out_proj_bias: Tensor | None, training: bool = True, key_padding_mask: Tensor | None = None,
-    need_weights: bool = True, attn_mask: Tensor | None = None,
-    use_separate_proj_weight: bool = False, q_proj_weight: Tensor | None = None,
-    k_proj_weight: Tensor | None = None, v_proj_weight: Tensor | None = None,
-    static_k: Tensor | None = None, static_v: Tensor | None = None,
-    average_attn_weights: bool = True, is_causal: bool = False,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    embed_dim_to_check: int,
+    num_heads: int,
+    in_proj_weight: Tensor | None,
+    in_proj_bias: Tensor | None,
+    bias_k: Tensor | None,
+    bias_v: Tensor | None,
+    add_zero_attn: bool,
+    dropout_p: float,
+    out_proj_weight: Tensor,
+    out_proj_bias: Tensor | None,
+    training: bool = True,
+    key_padding_mask: Tensor | None = None,
+    need_weights: bool = True,
+    attn_mask: Tensor | None = None,
+    use_separate_proj_weight: bool = False,
+    q_proj_weight: Tensor | None = None,
+    k_proj_weight: Tensor | None = None,
+    v_proj_weight: Tensor | None = None,
+    static_k: Tensor | None = None,
+    static_v: Tensor | None = None,
+    average_attn_weights: bool = True,
+    is_causal: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Attention of `num_heads` heads over (L, N, E) or (L, E); the output and the weights."""
     batched = _check_mha_shapes(query, key, value, key_padding_mask)
-    _check_mha(query, key, value, embed_dim_to_check, num_heads, attn_mask, is_causal,
-               use_separate_proj_weight)
+    _check_mha(
+        query,
+        key,
+        value,
+        embed_dim_to_check,
+        num_heads,
+        attn_mask,
+        is_causal,
+        use_separate_proj_weight,
+    )
     if is_causal and key_padding_mask is None and not need_weights:
         attn_mask = None
     else:
@@ -261,13 +320,14 @@ def multi_head_attention_forward(
     if not batched:
         q, k, v = q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1)
         key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
-    masks = [_mask_as_float(attn_mask, q, "attn_mask"),
-             _mask_as_float(key_padding_mask, q, "key_padding_mask")]
+    masks = [
+        _mask_as_float(attn_mask, q, "attn_mask"),
+        _mask_as_float(key_padding_mask, q, "key_padding_mask"),
+    ]
     if bias_k is not None or bias_v is not None:
         k, v, masks = _with_extra(k, bias_k), _with_extra(v, bias_v), [_grow(m) for m in masks]
     length, batch, embed = q.shape
-    q, k, v = (_heads(t, s, batch, num_heads) for t, s in
-               ((q, None), (k, static_k), (v, static_v)))
+    q, k, v = (_heads(t, s, batch, num_heads) for t, s in ((q, None), (k, static_k), (v, static_v)))
     if add_zero_attn:
         k, v = (Tensor._cat((t, t.new_zeros((*t.shape[:2], 1, t.shape[3]))), 2) for t in (k, v))
         masks = [_grow(m) for m in masks]
@@ -287,12 +347,18 @@ def multi_head_attention_forward(
     return result, weights
 
 
-def _check_mha(query: Tensor, key: Tensor, value: Tensor, embed: int, heads: int,
-               mask: Tensor | None, is_causal: bool, separate: bool) -> None:
+def _check_mha(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    embed: int,
+    heads: int,
+    mask: Tensor | None,
+    is_causal: bool,
+    separate: bool,
+) -> None:
     if is_causal and mask is None:
-        raise RuntimeError(
-            "Need attn_mask if specifying the is_causal hint."
-        )
+        raise RuntimeError("Need attn_mask if specifying the is_causal hint.")
     if query.shape[-1] != embed:
         raise AssertionError(
             f"was expecting embedding dimension of {embed}, but got {query.shape[-1]}"
@@ -331,8 +397,9 @@ def _heads(t: Tensor, static: Tensor | None, batch: int, heads: int) -> Tensor:
     return t.reshape(t.shape[0], batch, heads, -1).permute(1, 2, 0, 3)
 
 
-def _merge_masks(mask: Tensor | None, padding: Tensor | None, batch: int, heads: int,
-                 length: int) -> Tensor | None:
+def _merge_masks(
+    mask: Tensor | None, padding: Tensor | None, batch: int, heads: int, length: int
+) -> Tensor | None:
     if mask is not None and mask.ndim == 3:
         mask = mask.view(batch, heads, mask.shape[1], -1)
     if padding is None:
@@ -341,8 +408,9 @@ def _merge_masks(mask: Tensor | None, padding: Tensor | None, batch: int, heads:
     return padding if mask is None else mask + padding
 
 
-def _explicit(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None,
-              drop: float) -> tuple[Tensor, Tensor]:
+def _explicit(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, drop: float
+) -> tuple[Tensor, Tensor]:
     scores = (q * math.sqrt(1.0 / q.shape[-1])) @ k.transpose(-1, -2)
     if mask is not None:
         scores = scores + mask
@@ -353,4 +421,4 @@ def _explicit(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None,
 
 
 def _dropout(x: Tensor, p: float) -> Tensor:
-    return PUBLIC["F"]["dropout"](x, p, True)  # type: ignore[no-any-return]
+    return PUBLIC["F"]["dropout"](x, p, True)

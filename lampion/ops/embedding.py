@@ -16,18 +16,17 @@ __all__ = ["embedding", "embedding_bag"]
 
 
 @leaf(
-    {
-        "grad": lambda g, indices, padding_idx: _masked_lookup(g, indices, padding_idx)
-    },
+    {"grad": lambda g, indices, padding_idx: _masked_lookup(g, indices, padding_idx)},
     name="embedding_dense_backward",
     shape=lambda grad, indices, rows, *_: ((rows, grad.shape[-1]), grad.dtype),
 )
-def _embedding_backward(grad: Array, indices: Array, rows: int, padding_idx: int,
-                        by_frequency: bool) -> Any:
+def _embedding_backward(
+    grad: Array, indices: Array, rows: int, padding_idx: int, by_frequency: bool
+) -> Any:
     """Adds the gradient of each lookup to its row."""
     flat = indices.reshape(-1)
     values = grad.reshape(flat.size, grad.shape[-1])
-    if 0 <= padding_idx:
+    if padding_idx >= 0:
         kept = flat != padding_idx
         flat, values = flat[kept], values[kept]
     if by_frequency:
@@ -124,9 +123,15 @@ _SPARSE = (
 
 
 @op("F")
-def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None,
-              max_norm: float | None = None, norm_type: float = 2.0,
-              scale_grad_by_freq: bool = False, sparse: bool = False) -> Tensor:
+def embedding(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
     """Rows `input` of the table `weight` (V, D): result (*, D).
 
     The row `padding_idx` gets no gradient. With `max_norm`, rows in use are scaled down in place.
@@ -152,8 +157,13 @@ def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None,
 
 
 @op("torch", name="embedding")
-def _torch_embedding(weight: Tensor, indices: Tensor, padding_idx: int = -1,
-                     scale_grad_by_freq: bool = False, sparse: bool = False) -> Tensor:
+def _torch_embedding(
+    weight: Tensor,
+    indices: Tensor,
+    padding_idx: int = -1,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
     """`torch.embedding`: the functional one with the table first."""
     padding = None if padding_idx < 0 else padding_idx
     return embedding(indices, weight, padding, None, 2.0, scale_grad_by_freq, sparse)
@@ -193,9 +203,7 @@ def bag_max(rows: Array, bags: Array, count: int) -> Any:
 
 def _bag_scatter(g: Tensor, which: Tensor, rows: int) -> Tensor:
     filled = which.clamp_min(0)
-    return g.new_zeros((rows, g.shape[1])).scatter_add(
-        0, filled, g.masked_fill(which < 0, 0)
-    )
+    return g.new_zeros((rows, g.shape[1])).scatter_add(0, filled, g.masked_fill(which < 0, 0))
 
 
 def _offsets(input: Tensor, offsets: Tensor | None, include_last: bool) -> tuple[Tensor, Any]:
@@ -206,11 +214,16 @@ def _offsets(input: Tensor, offsets: Tensor | None, include_last: bool) -> tuple
                 "if input is 2D, then offsets has to be None, as input is treated is a mini-batch "
                 f"of fixed length sequences. However, found offsets of type {type(offsets)}"
             )
-        starts = np.arange(0, input.numel(), max(input.shape[1], 1)) if input.shape[1] else (
-            np.zeros(input.shape[0], np.int64))
+        starts = (
+            np.arange(0, input.numel(), max(input.shape[1], 1))
+            if input.shape[1]
+            else (np.zeros(input.shape[0], np.int64))
+        )
         return input.reshape(-1), starts
     if input.ndim != 1:
-        raise ValueError(f"input has to be 1D or 2D Tensor, but got Tensor of dimension {input.ndim}")
+        raise ValueError(
+            f"input has to be 1D or 2D Tensor, but got Tensor of dimension {input.ndim}"
+        )
     if offsets is None:
         raise ValueError("offsets has to be a 1D Tensor but got None")
     if offsets.ndim != 1:
@@ -234,11 +247,19 @@ def _check_offsets(starts: Any, count: int) -> None:
 
 
 @op("F")
-def embedding_bag(input: Tensor, weight: Tensor, offsets: Tensor | None = None,
-                  max_norm: float | None = None, norm_type: float = 2,
-                  scale_grad_by_freq: bool = False, mode: str = "mean", sparse: bool = False,
-                  per_sample_weights: Tensor | None = None, include_last_offset: bool = False,
-                  padding_idx: int | None = None) -> Tensor:
+def embedding_bag(
+    input: Tensor,
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Tensor:
     """Sum, mean or max of the looked-up rows of each bag: (bags, D).
 
     Bags are the rows of a 2-D `input`, or start at `offsets` in a 1-D one.

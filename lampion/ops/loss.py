@@ -408,9 +408,9 @@ def _match_variance(input: Tensor, var: Tensor) -> Tensor:
     """A variance without the last dimension, or with a last dimension of 1."""
     if tuple(input.shape[:-1]) == tuple(var.shape):
         return var.unsqueeze(-1)
-    same_rank = input.ndim == var.ndim
-    if same_rank and sum(a != b for a, b in zip(input.shape, var.shape, strict=True)) == 1:
-        if all(b in (1, a) for a, b in zip(input.shape, var.shape, strict=True)):
+    if input.ndim == var.ndim:
+        differing = [b for a, b in zip(input.shape, var.shape, strict=True) if a != b]
+        if differing == [1]:
             return var
     raise ValueError(
         f"var is of incorrect size: input has shape {list(input.shape)}, var {list(var.shape)}"

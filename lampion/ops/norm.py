@@ -191,15 +191,15 @@ def _batch_dims(ndim: int) -> list[int]:
 
 
 def _batch_norm_grad(g: Any, needs: Any, input: Tensor, weight: Tensor | None,
-                     running_mean: Tensor | None, running_var: Tensor | None, training: bool,
-                     eps: float, out1: Tensor, out2: Tensor) -> Any:
+                     running_mean: Any, running_var: Any, training: bool, eps: float, out1: Tensor,
+                     out2: Tensor) -> Any:
     gy, dims = g[0], _batch_dims(input.ndim)
     if training:
         saved = [_per_channel(t, input.ndim) for t in (out1, (out2 + eps).rsqrt())]
         mean, rstd = _live_moments(input, dims, eps, *saved)
     else:
         mean = _per_channel(running_mean, input.ndim)
-        rstd = _per_channel((running_var + eps).rsqrt(), input.ndim)  # type: ignore[operator]
+        rstd = _per_channel((running_var + eps).rsqrt(), input.ndim)
     xhat = (input - mean) * rstd if training or needs[1] else None
     gx = gw = gb = None
     if needs[0]:
@@ -434,7 +434,9 @@ def instance_norm(input: Tensor, running_mean: Tensor | None = None,
     flat = input.reshape(1, n * c, *input.shape[2:])
     copies = [None if p is None else p.repeat(n) for p in (running_mean, running_var)]
     scales = [None if p is None else p.repeat(n) for p in (weight, bias)]
-    out = _batch_norm_of(flat, *copies, *scales, use_input_stats, momentum, eps)
+    tensors: list[Any] = [*copies, *scales]
+    settings = {"training": use_input_stats, "momentum": momentum, "eps": eps}
+    out = _batch_norm_of(flat, *tensors, **settings)  # type: ignore[arg-type]
     for running, copied in zip((running_mean, running_var), copies, strict=True):
         if use_input_stats and running is not None and copied is not None:
             with no_grad():

@@ -90,15 +90,17 @@ def _max_gradient(g: Any, out1: Tensor, input_shape: Ints) -> Tensor:
     return found
 
 
-def _max_shape(input: Any, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints,
-               ceil_mode: bool) -> Any:
+def _max_shape(
+    input: Any, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil_mode: bool
+) -> Any:
     size = reference.pool_size(input.shape[2:], kernel, stride, padding, dilation, ceil_mode)
     shape = (*input.shape[:2], *size)
     return [(shape, input.dtype), (shape, _INDEX)]
 
 
-def _max(input: Array, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints,
-         ceil_mode: bool) -> Any:
+def _max(
+    input: Array, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil_mode: bool
+) -> Any:
     """Maximum of each window, and where it was."""
     return reference.max_pool(input, kernel, stride, padding, dilation, ceil_mode)
 
@@ -123,7 +125,10 @@ def _fractional(input: Array, samples: Array, size: Ints, kernel: Ints) -> Any:
 
 
 def _max_leaf(kernel: Any, stem: str, dims: int, shape: Any) -> Leaf:
-    node = {"max_pool": f"MaxPool{dims}DWithIndices", "adaptive_max_pool": f"AdaptiveMaxPool{dims}D"}
+    node = {
+        "max_pool": f"MaxPool{dims}DWithIndices",
+        "adaptive_max_pool": f"AdaptiveMaxPool{dims}D",
+    }
     name = node.get(stem, f"FractionalMaxPool{dims}D") + "Backward0"
     rules = {"input": _max_gradient}
     return leaf(rules, name=f"{stem}{dims}d_with_indices", node=name, shape=shape)(kernel)
@@ -141,29 +146,48 @@ _UNPOOL = {d: _unpool_leaf(d) for d in _DIMS}
 # -- averages: window sums times a constant per output cell
 
 
-def _sum_shape(input: Any, kernel: Ints, stride: Ints, padding: Ints, ceil_mode: bool,
-               *_: Any) -> Any:
+def _sum_shape(
+    input: Any, kernel: Ints, stride: Ints, padding: Ints, ceil_mode: bool, *_: Any
+) -> Any:
     ones = (1,) * len(kernel)
     size = reference.pool_size(input.shape[2:], kernel, stride, padding, ones, ceil_mode)
     return (*input.shape[:2], *size), input.dtype
 
 
-def _divisor(spatial: Ints, kernel: Ints, stride: Ints, padding: Ints, ceil_mode: bool,
-             include: bool, override: int | None) -> Any:
+def _divisor(
+    spatial: Ints,
+    kernel: Ints,
+    stride: Ints,
+    padding: Ints,
+    ceil_mode: bool,
+    include: bool,
+    override: int | None,
+) -> Any:
     if override is not None:
         return override
     counts = reference.window_counts(spatial, kernel, stride, padding, ceil_mode, include)
-    return counts[(0,) * counts.ndim] if counts.size and (counts == counts.flat[0]).all() else counts
+    return (
+        counts[(0,) * counts.ndim] if counts.size and (counts == counts.flat[0]).all() else counts
+    )
 
 
 def _divide(x: Any, divisor: Any) -> Any:
     if x.dtype.kind in "iu":
         return (x / divisor).astype(x.dtype)
-    return x / (divisor.astype(x.dtype) if isinstance(divisor, np.ndarray) else x.dtype.type(divisor))
+    return x / (
+        divisor.astype(x.dtype) if isinstance(divisor, np.ndarray) else x.dtype.type(divisor)
+    )
 
 
-def _avg(input: Array, kernel: Ints, stride: Ints, padding: Ints, ceil_mode: bool, include: bool,
-         override: int | None) -> Any:
+def _avg(
+    input: Array,
+    kernel: Ints,
+    stride: Ints,
+    padding: Ints,
+    ceil_mode: bool,
+    include: bool,
+    override: int | None,
+) -> Any:
     """Mean of each window."""
     divisor = _divisor(input.shape[2:], kernel, stride, padding, ceil_mode, include, override)
     return _divide(reference.window_sums(input, kernel, stride, padding, ceil_mode), divisor)
@@ -171,23 +195,37 @@ def _avg(input: Array, kernel: Ints, stride: Ints, padding: Ints, ceil_mode: boo
 
 @leaf(
     {
-        "grad": lambda g, kernel, stride, padding, ceil_mode, include, override: (
-            _AVG[len(kernel)](g, kernel, stride, padding, ceil_mode, include, override)
+        "grad": lambda g, kernel, stride, padding, ceil_mode, include, override: _AVG[len(kernel)](
+            g, kernel, stride, padding, ceil_mode, include, override
         )
     },
     shape=lambda grad, spatial, *_: ((*grad.shape[:2], *spatial), grad.dtype),
 )
-def avg_pool_backward(grad: Array, spatial: Ints, kernel: Ints, stride: Ints, padding: Ints,
-                      ceil_mode: bool, include: bool, override: int | None) -> Any:
+def avg_pool_backward(
+    grad: Array,
+    spatial: Ints,
+    kernel: Ints,
+    stride: Ints,
+    padding: Ints,
+    ceil_mode: bool,
+    include: bool,
+    override: int | None,
+) -> Any:
     """Gradient of an average pooling for its input of size `spatial`."""
     divisor = _divisor(spatial, kernel, stride, padding, ceil_mode, include, override)
-    return reference.window_sums_transpose(
-        _divide(grad, divisor), spatial, kernel, stride, padding
-    )
+    return reference.window_sums_transpose(_divide(grad, divisor), spatial, kernel, stride, padding)
 
 
-def _avg_gradient(g: Tensor, input_shape: Ints, kernel: Ints, stride: Ints, padding: Ints,
-                  ceil_mode: bool, include: bool, override: int | None) -> Tensor:
+def _avg_gradient(
+    g: Tensor,
+    input_shape: Ints,
+    kernel: Ints,
+    stride: Ints,
+    padding: Ints,
+    ceil_mode: bool,
+    include: bool,
+    override: int | None,
+) -> Tensor:
     found: Tensor = avg_pool_backward(
         g, input_shape[2:], kernel, stride, padding, ceil_mode, include, override
     )
@@ -195,8 +233,12 @@ def _avg_gradient(g: Tensor, input_shape: Ints, kernel: Ints, stride: Ints, padd
 
 
 _AVG = {
-    d: leaf({"input": _avg_gradient}, name=f"avg_pool{d}d", node=f"AvgPool{d}DBackward0",
-            shape=_sum_shape)(_avg)
+    d: leaf(
+        {"input": _avg_gradient},
+        name=f"avg_pool{d}d",
+        node=f"AvgPool{d}DBackward0",
+        shape=_sum_shape,
+    )(_avg)
     for d in _DIMS
 }
 
@@ -243,8 +285,16 @@ def _unbatch(input: Tensor, dims: int, result: Any) -> Any:
     return tuple(r.squeeze(0) for r in result) if isinstance(result, tuple) else result.squeeze(0)
 
 
-def _windows(name: str, dims: int, x: Tensor, kernel_size: Any, stride: Any, padding: Any,
-             dilation: Any, ceil_mode: bool) -> tuple[Ints, Ints, Ints, Ints]:
+def _windows(
+    name: str,
+    dims: int,
+    x: Tensor,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    ceil_mode: bool,
+) -> tuple[Ints, Ints, Ints, Ints]:
     kernel = window(kernel_size, dims, name, "kernel_size")
     steps = kernel if stride is None or stride == () else window(stride, dims, name, "stride")
     pads = window(padding, dims, name, "padding")
@@ -271,13 +321,23 @@ def _windows(name: str, dims: int, x: Tensor, kernel_size: Any, stride: Any, pad
         given = "x".join(str(n) for n in x.shape[1:])
         out = "x".join(str(n) for n in (x.shape[1], *(max(n, 0) for n in size)))
         raise RuntimeError(
-            f"Given input size: ({given}). Calculated output size: ({out}). Output size is too small"
+            f"Given input size: ({given}). Calculated output size: ({out}). "
+            "Output size is too small"
         )
     return kernel, steps, pads, rate
 
 
-def _max_pool(name: str, dims: int, input: Tensor, kernel_size: Any, stride: Any, padding: Any,
-              dilation: Any, ceil_mode: bool, indices: bool) -> Any:
+def _max_pool(
+    name: str,
+    dims: int,
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    ceil_mode: bool,
+    indices: bool,
+) -> Any:
     x = _batched(name, input, dims)
     kernel, steps, pads, rate = _windows(
         name, dims, x, kernel_size, stride, padding, dilation, ceil_mode
@@ -288,8 +348,17 @@ def _max_pool(name: str, dims: int, input: Tensor, kernel_size: Any, stride: Any
     return both if indices else both[0]
 
 
-def _avg_pool(name: str, dims: int, input: Tensor, kernel_size: Any, stride: Any, padding: Any,
-              ceil_mode: bool, include: bool, override: int | None) -> Tensor:
+def _avg_pool(
+    name: str,
+    dims: int,
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    ceil_mode: bool,
+    include: bool,
+    override: int | None,
+) -> Tensor:
     x = _batched(name, input, dims)
     kernel, steps, pads, _ = _windows(name, dims, x, kernel_size, stride, padding, 1, ceil_mode)
     if override == 0:
@@ -305,54 +374,96 @@ def _avg_pool(name: str, dims: int, input: Tensor, kernel_size: Any, stride: Any
 
 
 @op("F")
-def max_pool1d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
-               dilation: Any = 1, ceil_mode: bool = False, return_indices: bool = False) -> Any:
+def max_pool1d(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
     """Maximum over windows of (N, C, L) or (C, L).
 
     >>> import lampion as torch
     >>> torch.nn.functional.max_pool1d(torch.tensor([[1., 3., 2., 0.]]), 2).tolist()
     [[3.0, 2.0]]
     """
-    return _max_pool("max_pool1d", 1, input, kernel_size, stride, padding, dilation, ceil_mode,
-                     return_indices)
+    return _max_pool(
+        "max_pool1d", 1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices
+    )
 
 
 @op("F")
-def max_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
-               dilation: Any = 1, ceil_mode: bool = False, return_indices: bool = False) -> Any:
+def max_pool2d(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
     """Maximum over windows of (N, C, H, W) or (C, H, W); with indices if asked."""
-    return _max_pool("max_pool2d", 2, input, kernel_size, stride, padding, dilation, ceil_mode,
-                     return_indices)
+    return _max_pool(
+        "max_pool2d", 2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices
+    )
 
 
 @op("F")
-def max_pool3d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
-               dilation: Any = 1, ceil_mode: bool = False, return_indices: bool = False) -> Any:
+def max_pool3d(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
     """Maximum over windows of (N, C, D, H, W) or (C, D, H, W); with indices if asked."""
-    return _max_pool("max_pool3d", 3, input, kernel_size, stride, padding, dilation, ceil_mode,
-                     return_indices)
+    return _max_pool(
+        "max_pool3d", 3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices
+    )
 
 
 @op("torch F")
-def max_pool1d_with_indices(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
-                            dilation: Any = 1, ceil_mode: bool = False,
-                            return_indices: bool = True) -> Any:
+def max_pool1d_with_indices(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = True,
+) -> Any:
     """`max_pool1d` with indices."""
     return max_pool1d(input, kernel_size, stride, padding, dilation, ceil_mode, True)
 
 
 @op("F")
-def max_pool2d_with_indices(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
-                            dilation: Any = 1, ceil_mode: bool = False,
-                            return_indices: bool = True) -> Any:
+def max_pool2d_with_indices(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = True,
+) -> Any:
     """`max_pool2d` with indices."""
     return max_pool2d(input, kernel_size, stride, padding, dilation, ceil_mode, True)
 
 
 @op("F")
-def max_pool3d_with_indices(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
-                            dilation: Any = 1, ceil_mode: bool = False,
-                            return_indices: bool = True) -> Any:
+def max_pool3d_with_indices(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = True,
+) -> Any:
     """`max_pool3d` with indices."""
     return max_pool3d(input, kernel_size, stride, padding, dilation, ceil_mode, True)
 
@@ -364,8 +475,14 @@ def _publish_torch_forms() -> None:
 
 
 def _without_indices(function: Any) -> Any:
-    def call(input: Tensor, kernel_size: Any, stride: Any = (), padding: Any = 0,
-             dilation: Any = 1, ceil_mode: bool = False) -> Any:
+    def call(
+        input: Tensor,
+        kernel_size: Any,
+        stride: Any = (),
+        padding: Any = 0,
+        dilation: Any = 1,
+        ceil_mode: bool = False,
+    ) -> Any:
         return function(input, kernel_size, stride, padding, dilation, ceil_mode)
 
     call.__name__ = call.__qualname__ = function.__name__
@@ -380,38 +497,76 @@ _publish_torch_forms()
 
 
 @op("torch F")
-def avg_pool1d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
-               ceil_mode: bool = False, count_include_pad: bool = True) -> Tensor:
+def avg_pool1d(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
     """Mean over windows of (N, C, L) or (C, L)."""
-    return _avg_pool("avg_pool1d", 1, input, kernel_size, stride, padding, ceil_mode,
-                     count_include_pad, None)
+    return _avg_pool(
+        "avg_pool1d", 1, input, kernel_size, stride, padding, ceil_mode, count_include_pad, None
+    )
 
 
 @op("F")
-def avg_pool2d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
-               ceil_mode: bool = False, count_include_pad: bool = True,
-               divisor_override: int | None = None) -> Tensor:
+def avg_pool2d(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
     """Mean over windows of (N, C, H, W) or (C, H, W).
 
     >>> import lampion as torch
     >>> torch.nn.functional.avg_pool2d(torch.ones(1, 4, 4), 2).shape
     torch.Size([1, 2, 2])
     """
-    return _avg_pool("avg_pool2d", 2, input, kernel_size, stride, padding, ceil_mode,
-                     count_include_pad, divisor_override)
+    return _avg_pool(
+        "avg_pool2d",
+        2,
+        input,
+        kernel_size,
+        stride,
+        padding,
+        ceil_mode,
+        count_include_pad,
+        divisor_override,
+    )
 
 
 @op("F")
-def avg_pool3d(input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0,
-               ceil_mode: bool = False, count_include_pad: bool = True,
-               divisor_override: int | None = None) -> Tensor:
+def avg_pool3d(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
     """Mean over windows of (N, C, D, H, W) or (C, D, H, W)."""
-    return _avg_pool("avg_pool3d", 3, input, kernel_size, stride, padding, ceil_mode,
-                     count_include_pad, divisor_override)
+    return _avg_pool(
+        "avg_pool3d",
+        3,
+        input,
+        kernel_size,
+        stride,
+        padding,
+        ceil_mode,
+        count_include_pad,
+        divisor_override,
+    )
 
 
-def _lp_pool(dims: int, input: Tensor, norm_type: float, kernel_size: Any, stride: Any,
-             ceil_mode: bool) -> Tensor:
+def _lp_pool(
+    dims: int, input: Tensor, norm_type: float, kernel_size: Any, stride: Any, ceil_mode: bool
+) -> Tensor:
     kernel = window(kernel_size, dims, f"lp_pool{dims}d", "kernel_size")
     average = (avg_pool1d, avg_pool2d, avg_pool3d)[dims - 1]
     mean = average(input.pow(norm_type), kernel, stride, 0, ceil_mode)
@@ -420,22 +575,25 @@ def _lp_pool(dims: int, input: Tensor, norm_type: float, kernel_size: Any, strid
 
 
 @op("F")
-def lp_pool1d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None,
-              ceil_mode: bool = False) -> Tensor:
+def lp_pool1d(
+    input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
+) -> Tensor:
     """Power average over windows: (sum of x^p)^(1/p)."""
     return _lp_pool(1, input, norm_type, kernel_size, stride, ceil_mode)
 
 
 @op("F")
-def lp_pool2d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None,
-              ceil_mode: bool = False) -> Tensor:
+def lp_pool2d(
+    input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
+) -> Tensor:
     """Power average over windows: (sum of x^p)^(1/p)."""
     return _lp_pool(2, input, norm_type, kernel_size, stride, ceil_mode)
 
 
 @op("F")
-def lp_pool3d(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None,
-              ceil_mode: bool = False) -> Tensor:
+def lp_pool3d(
+    input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False
+) -> Tensor:
     """Power average over windows: (sum of x^p)^(1/p)."""
     return _lp_pool(3, input, norm_type, kernel_size, stride, ceil_mode)
 
@@ -530,22 +688,25 @@ def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = 
 
 
 @op("F")
-def adaptive_max_pool1d_with_indices(input: Tensor, output_size: Any,
-                                     return_indices: bool = True) -> Any:
+def adaptive_max_pool1d_with_indices(
+    input: Tensor, output_size: Any, return_indices: bool = True
+) -> Any:
     """`adaptive_max_pool1d` with indices."""
     return _adaptive_max(1, input, output_size, True)
 
 
 @op("F")
-def adaptive_max_pool2d_with_indices(input: Tensor, output_size: Any,
-                                     return_indices: bool = True) -> Any:
+def adaptive_max_pool2d_with_indices(
+    input: Tensor, output_size: Any, return_indices: bool = True
+) -> Any:
     """`adaptive_max_pool2d` with indices."""
     return _adaptive_max(2, input, output_size, True)
 
 
 @op("F")
-def adaptive_max_pool3d_with_indices(input: Tensor, output_size: Any,
-                                     return_indices: bool = True) -> Any:
+def adaptive_max_pool3d_with_indices(
+    input: Tensor, output_size: Any, return_indices: bool = True
+) -> Any:
     """`adaptive_max_pool3d` with indices."""
     return _adaptive_max(3, input, output_size, True)
 
@@ -556,8 +717,9 @@ op("torch", name="adaptive_max_pool1d")(adaptive_max_pool1d_with_indices)
 # -- unpooling
 
 
-def _unpool_size(dims: int, input: Tensor, kernel_size: Any, stride: Any, padding: Any,
-                 output_size: Any) -> Ints:
+def _unpool_size(
+    dims: int, input: Tensor, kernel_size: Any, stride: Any, padding: Any, output_size: Any
+) -> Ints:
     name = f"max_unpool{dims}d"
     kernel = window(kernel_size, dims, name, "kernel_size")
     steps = kernel if stride is None else window(stride, dims, name, "stride")
@@ -575,14 +737,20 @@ def _unpool_size(dims: int, input: Tensor, kernel_size: Any, stride: Any, paddin
     for d, (n, want, t) in enumerate(zip(given, default, steps, strict=True)):
         if not want - t < n < want + t:
             raise ValueError(
-                f"invalid output_size \"{given}\" (dim {d} must be between {want - t} and "
-                f"{want + t})"
+                f'invalid output_size "{given}" (dim {d} must be between {want - t} and {want + t})'
             )
     return tuple(int(n) for n in given)
 
 
-def _max_unpool(dims: int, input: Tensor, indices: Tensor, kernel_size: Any, stride: Any,
-                padding: Any, output_size: Any) -> Tensor:
+def _max_unpool(
+    dims: int,
+    input: Tensor,
+    indices: Tensor,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    output_size: Any,
+) -> Tensor:
     if indices.dtype.name != "int64":
         raise RuntimeError(
             f"elements in indices should be type int64 but got: {indices.dtype.name}"
@@ -617,22 +785,40 @@ def _check_places(indices: Tensor, size: Ints) -> None:
 
 
 @op("F")
-def max_unpool1d(input: Tensor, indices: Tensor, kernel_size: Any, stride: Any = None,
-                 padding: Any = 0, output_size: Any = None) -> Tensor:
+def max_unpool1d(
+    input: Tensor,
+    indices: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    output_size: Any = None,
+) -> Tensor:
     """Inverse of `max_pool1d`: maxima back at their places, zeros elsewhere."""
     return _max_unpool(1, input, indices, kernel_size, stride, padding, output_size)
 
 
 @op("F")
-def max_unpool2d(input: Tensor, indices: Tensor, kernel_size: Any, stride: Any = None,
-                 padding: Any = 0, output_size: Any = None) -> Tensor:
+def max_unpool2d(
+    input: Tensor,
+    indices: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    output_size: Any = None,
+) -> Tensor:
     """Inverse of `max_pool2d`: maxima back at their places, zeros elsewhere."""
     return _max_unpool(2, input, indices, kernel_size, stride, padding, output_size)
 
 
 @op("F")
-def max_unpool3d(input: Tensor, indices: Tensor, kernel_size: Any, stride: Any = None,
-                 padding: Any = 0, output_size: Any = None) -> Tensor:
+def max_unpool3d(
+    input: Tensor,
+    indices: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    output_size: Any = None,
+) -> Tensor:
     """Inverse of `max_pool3d`: maxima back at their places, zeros elsewhere."""
     return _max_unpool(3, input, indices, kernel_size, stride, padding, output_size)
 
@@ -640,8 +826,15 @@ def max_unpool3d(input: Tensor, indices: Tensor, kernel_size: Any, stride: Any =
 # -- fractional
 
 
-def _fractional_pool(dims: int, input: Tensor, kernel_size: Any, output_size: Any,
-                     output_ratio: Any, samples: Tensor | None, indices: bool) -> Any:
+def _fractional_pool(
+    dims: int,
+    input: Tensor,
+    kernel_size: Any,
+    output_size: Any,
+    output_ratio: Any,
+    samples: Tensor | None,
+    indices: bool,
+) -> Any:
     name = f"fractional_max_pool{dims}d"
     if output_size is None and output_ratio is None:
         raise ValueError(f"{name} requires specifying either an output_size or an output_ratio")
@@ -664,36 +857,60 @@ def _fractional_pool(dims: int, input: Tensor, kernel_size: Any, output_size: An
 
 
 @op("F")
-def fractional_max_pool2d(input: Tensor, kernel_size: Any, output_size: Any = None,
-                          output_ratio: Any = None, return_indices: bool = False,
-                          _random_samples: Tensor | None = None) -> Any:
+def fractional_max_pool2d(
+    input: Tensor,
+    kernel_size: Any,
+    output_size: Any = None,
+    output_ratio: Any = None,
+    return_indices: bool = False,
+    _random_samples: Tensor | None = None,
+) -> Any:
     """Maximum over windows whose steps are drawn at random."""
-    return _fractional_pool(2, input, kernel_size, output_size, output_ratio, _random_samples,
-                            return_indices)
+    return _fractional_pool(
+        2, input, kernel_size, output_size, output_ratio, _random_samples, return_indices
+    )
 
 
 @op("F")
-def fractional_max_pool3d(input: Tensor, kernel_size: Any, output_size: Any = None,
-                          output_ratio: Any = None, return_indices: bool = False,
-                          _random_samples: Tensor | None = None) -> Any:
+def fractional_max_pool3d(
+    input: Tensor,
+    kernel_size: Any,
+    output_size: Any = None,
+    output_ratio: Any = None,
+    return_indices: bool = False,
+    _random_samples: Tensor | None = None,
+) -> Any:
     """Maximum over windows whose steps are drawn at random."""
-    return _fractional_pool(3, input, kernel_size, output_size, output_ratio, _random_samples,
-                            return_indices)
+    return _fractional_pool(
+        3, input, kernel_size, output_size, output_ratio, _random_samples, return_indices
+    )
 
 
 @op("F")
-def fractional_max_pool2d_with_indices(input: Tensor, kernel_size: Any, output_size: Any = None,
-                                       output_ratio: Any = None, return_indices: bool = True,
-                                       _random_samples: Tensor | None = None) -> Any:
+def fractional_max_pool2d_with_indices(
+    input: Tensor,
+    kernel_size: Any,
+    output_size: Any = None,
+    output_ratio: Any = None,
+    return_indices: bool = True,
+    _random_samples: Tensor | None = None,
+) -> Any:
     """`fractional_max_pool2d` with indices."""
-    return fractional_max_pool2d(input, kernel_size, output_size, output_ratio, True,
-                                 _random_samples)
+    return fractional_max_pool2d(
+        input, kernel_size, output_size, output_ratio, True, _random_samples
+    )
 
 
 @op("F")
-def fractional_max_pool3d_with_indices(input: Tensor, kernel_size: Any, output_size: Any = None,
-                                       output_ratio: Any = None, return_indices: bool = True,
-                                       _random_samples: Tensor | None = None) -> Any:
+def fractional_max_pool3d_with_indices(
+    input: Tensor,
+    kernel_size: Any,
+    output_size: Any = None,
+    output_ratio: Any = None,
+    return_indices: bool = True,
+    _random_samples: Tensor | None = None,
+) -> Any:
     """`fractional_max_pool3d` with indices."""
-    return fractional_max_pool3d(input, kernel_size, output_size, output_ratio, True,
-                                 _random_samples)
+    return fractional_max_pool3d(
+        input, kernel_size, output_size, output_ratio, True, _random_samples
+    )

@@ -132,8 +132,7 @@ def _through_cells(g: Any, needs: Any, inputs: tuple[Any, ...], run: Callable[..
     with enable_grad():
         outs = run(*inputs)
         wanted = [t for t, need in zip(inputs, needs, strict=True) if need]
-        given = [v for v in g[: len(outs)]]
-        found = iter(grad(outs, wanted, given, create_graph=True, allow_unused=True))
+        found = iter(grad(outs, wanted, list(g[: len(outs)]), create_graph=True, allow_unused=True))
     return [next(found) if need else None for need in needs]
 
 
@@ -224,7 +223,7 @@ def _rnn_grad(g: Any, needs: Any, data: Tensor, h0: Tensor, w_ih: Tensor, w_hh: 
               out2: Tensor) -> Any:
     if state.grad:
         def run(d: Tensor, h: Tensor, *weights: Any) -> Any:
-            return _composed(lambda x, a: _simple_step(x, a, *weights, relu), d, (h,), sizes,
+            return _composed(lambda x, a: _simple_step(x, a, *weights[:4], relu=relu), d, (h,), sizes,
                              reverse)
 
         return _through_cells(g, needs, (data, h0, w_ih, w_hh, b_ih, b_hh), run)

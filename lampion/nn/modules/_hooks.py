@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ...autograd.hooks import RemovableHandle
+from ...autograd.hooks import RemovableHandle as RemovableHandle
 from ...autograd.modes import is_grad_enabled
 from ...tensor import Tensor
 

@@ -14,7 +14,7 @@ from ..parameter import Parameter, is_lazy
 from ._hooks import Hooks, RemovableHandle, add_hook
 
 if TYPE_CHECKING:
-    from .module import Module
+    pass
 
 _EXTRA_STATE_KEY_SUFFIX = "_extra_state"
 

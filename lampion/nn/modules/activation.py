@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ...tensor import Tensor
-from .. import functional as F, init
+from .. import functional as F
+from .. import init
 from .attention import MultiheadAttention as MultiheadAttention
 from .linear import empty_parameter
 from .module import Module
@@ -54,7 +55,7 @@ class Threshold(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return F.threshold(input, self.threshold, self.value, self.inplace)  # type: ignore[no-any-return]
+        return F.threshold(input, self.threshold, self.value, self.inplace)
 
     def extra_repr(self) -> str:
         """Settings."""
@@ -87,7 +88,7 @@ class ReLU(_InplaceModule):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return F.relu(input, self.inplace)  # type: ignore[no-any-return]
+        return F.relu(input, self.inplace)
 
 
 class SELU(_InplaceModule):
@@ -95,7 +96,7 @@ class SELU(_InplaceModule):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return F.selu(input, self.inplace)  # type: ignore[no-any-return]
+        return F.selu(input, self.inplace)
 
 
 class SiLU(_InplaceModule):
@@ -103,7 +104,7 @@ class SiLU(_InplaceModule):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return F.silu(input, self.inplace)  # type: ignore[no-any-return]
+        return F.silu(input, self.inplace)
 
 
 class Mish(_InplaceModule):
@@ -111,7 +112,7 @@ class Mish(_InplaceModule):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return F.mish(input, self.inplace)  # type: ignore[no-any-return]
+        return F.mish(input, self.inplace)
 
 
 class Hardsigmoid(Module):
@@ -125,7 +126,7 @@ class Hardsigmoid(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return F.hardsigmoid(input, self.inplace)  # type: ignore[no-any-return]
+        return F.hardsigmoid(input, self.inplace)
 
 
 class Hardswish(Module):
@@ -139,7 +140,7 @@ class Hardswish(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return F.hardswish(input, self.inplace)  # type: ignore[no-any-return]
+        return F.hardswish(input, self.inplace)
 
 
 class Hardtanh(Module):
@@ -160,7 +161,7 @@ class Hardtanh(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return F.hardtanh(input, self.min_val, self.max_val, self.inplace)  # type: ignore[no-any-return]
+        return F.hardtanh(input, self.min_val, self.max_val, self.inplace)
 
     def extra_repr(self) -> str:
         """Settings."""
@@ -191,7 +192,7 @@ class RReLU(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return F.rrelu(input, self.lower, self.upper, self.training, self.inplace)  # type: ignore[no-any-return]
+        return F.rrelu(input, self.lower, self.upper, self.training, self.inplace)
 
     def extra_repr(self) -> str:
         """Settings."""
@@ -209,7 +210,7 @@ class ELU(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return F.elu(input, self.alpha, self.inplace)  # type: ignore[no-any-return]
+        return F.elu(input, self.alpha, self.inplace)
 
     def extra_repr(self) -> str:
         """Settings."""
@@ -221,7 +222,7 @@ class CELU(ELU):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return F.celu(input, self.alpha, self.inplace)  # type: ignore[no-any-return]
+        return F.celu(input, self.alpha, self.inplace)
 
 
 class LeakyReLU(Module):
@@ -235,7 +236,7 @@ class LeakyReLU(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return F.leaky_relu(input, self.negative_slope, self.inplace)  # type: ignore[no-any-return]
+        return F.leaky_relu(input, self.negative_slope, self.inplace)
 
     def extra_repr(self) -> str:
         """Settings."""
@@ -247,7 +248,7 @@ class Sigmoid(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return input.sigmoid()  # type: ignore[no-any-return]
+        return input.sigmoid()
 
 
 class Tanh(Module):
@@ -255,7 +256,7 @@ class Tanh(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return input.tanh()  # type: ignore[no-any-return]
+        return input.tanh()
 
 
 class LogSigmoid(Module):
@@ -263,7 +264,7 @@ class LogSigmoid(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return F.logsigmoid(input)  # type: ignore[no-any-return]
+        return F.logsigmoid(input)
 
 
 class Softsign(Module):
@@ -271,7 +272,7 @@ class Softsign(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return F.softsign(input)  # type: ignore[no-any-return]
+        return F.softsign(input)
 
 
 class Tanhshrink(Module):
@@ -279,7 +280,7 @@ class Tanhshrink(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return F.tanhshrink(input)  # type: ignore[no-any-return]
+        return F.tanhshrink(input)
 
 
 class GLU(Module):
@@ -293,7 +294,7 @@ class GLU(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return F.glu(input, self.dim)  # type: ignore[no-any-return]
+        return F.glu(input, self.dim)
 
     def extra_repr(self) -> str:
         """Settings."""
@@ -311,7 +312,7 @@ class GELU(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return F.gelu(input, approximate=self.approximate)  # type: ignore[no-any-return]
+        return F.gelu(input, approximate=self.approximate)
 
     def extra_repr(self) -> str:
         """Settings."""
@@ -329,7 +330,7 @@ class Hardshrink(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return F.hardshrink(input, self.lambd)  # type: ignore[no-any-return]
+        return F.hardshrink(input, self.lambd)
 
     def extra_repr(self) -> str:
         """Settings."""
@@ -347,7 +348,7 @@ class Softshrink(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return F.softshrink(input, self.lambd)  # type: ignore[no-any-return]
+        return F.softshrink(input, self.lambd)
 
     def extra_repr(self) -> str:
         """Settings."""
@@ -365,7 +366,7 @@ class Softplus(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return F.softplus(input, self.beta, self.threshold)  # type: ignore[no-any-return]
+        return F.softplus(input, self.beta, self.threshold)
 
     def extra_repr(self) -> str:
         """Settings."""
@@ -390,7 +391,7 @@ class PReLU(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return F.prelu(input, self.weight)  # type: ignore[no-any-return]
+        return F.prelu(input, self.weight)
 
     def extra_repr(self) -> str:
         """Settings."""
@@ -421,7 +422,7 @@ class Softmin(_AlongDim):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return F.softmin(input, self.dim)  # type: ignore[no-any-return]
+        return F.softmin(input, self.dim)
 
 
 class Softmax(_AlongDim):
@@ -429,7 +430,7 @@ class Softmax(_AlongDim):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return F.softmax(input, self.dim)  # type: ignore[no-any-return]
+        return F.softmax(input, self.dim)
 
 
 class LogSoftmax(_AlongDim):
@@ -437,7 +438,7 @@ class LogSoftmax(_AlongDim):
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the function."""
-        return F.log_softmax(input, self.dim)  # type: ignore[no-any-return]
+        return F.log_softmax(input, self.dim)
 
 
 class Softmax2d(Module):
@@ -449,4 +450,4 @@ class Softmax2d(Module):
             raise ValueError(
                 f"Softmax2d: expected input to be 3D or 4D, got {input.ndim}D instead"
             )
-        return F.softmax(input, -3)  # type: ignore[no-any-return]
+        return F.softmax(input, -3)

@@ -49,9 +49,9 @@ class AdaptiveLogSoftmaxWithLoss(Module):
     def reset_parameters(self) -> None:
         """Draw all projections again."""
         self.head.reset_parameters()
-        for first, second in self.tail:  # type: ignore[misc]
-            first.reset_parameters()
-            second.reset_parameters()
+        for cluster in self.tail:
+            for layer in cluster.children():
+                layer.reset_parameters()  # type: ignore[operator]
 
     def forward(self, input_: Tensor, target_: Tensor) -> Any:
         """Log probability of each target and the loss."""
@@ -93,7 +93,7 @@ class AdaptiveLogSoftmaxWithLoss(Module):
             parts.append(within + head[:, self.shortlist_size + i].unsqueeze(1))
         from ... import ops
 
-        return ops.cat(parts, 1)  # type: ignore[attr-defined, no-any-return]
+        return ops.cat(parts, 1)  # type: ignore[attr-defined]
 
     def log_prob(self, input: Tensor) -> Tensor:
         """Log probabilities (N, n_classes)."""
@@ -105,12 +105,12 @@ class AdaptiveLogSoftmaxWithLoss(Module):
         output = head_output.argmax(1)
         rare = output >= self.shortlist_size
         if not rare.any():
-            return output  # type: ignore[no-any-return]
+            return output
         if rare.all():
-            return self._get_full_log_prob(input, head_output).argmax(1)  # type: ignore[no-any-return]
+            return self._get_full_log_prob(input, head_output).argmax(1)
         full = self._get_full_log_prob(input[rare], head_output[rare])
         output[rare] = full.argmax(1)
-        return output  # type: ignore[no-any-return]
+        return output
 
 
 def _check_cutoffs(cutoffs: list[int], n_classes: int) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ...tensor import Tensor
-from .. import functional as F, init
+from .. import functional as F
+from .. import init
 from .linear import NonDynamicallyQuantizableLinear, empty_parameter
 from .module import Module
 

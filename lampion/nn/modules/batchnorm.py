@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ...tensor import Tensor, int64
-from .. import functional as F, init
+from .. import functional as F
+from .. import init
 from ..parameter import Parameter, UninitializedBuffer, UninitializedParameter
 from .lazy import LazyModuleMixin
 from .linear import empty_parameter
@@ -90,11 +91,11 @@ class _NormBase(Module):
 
         version = local_metadata.get("version", None)
         key = prefix + "num_batches_tracked"
-        if (version is None or version < 2) and self.track_running_stats:
-            if key not in state_dict:
-                own = self.num_batches_tracked
-                known = own is not None and not own.is_meta
-                state_dict[key] = own if known else ops.tensor(0, dtype=int64)  # type: ignore[attr-defined]
+        old = version is None or version < 2
+        if old and self.track_running_stats and key not in state_dict:
+            own = self.num_batches_tracked
+            known = own is not None and not own.is_meta
+            state_dict[key] = own if known else ops.tensor(0, dtype=int64)  # type: ignore[attr-defined]
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
 
@@ -111,7 +112,7 @@ class _BatchNorm(_NormBase):
                 momentum = 1.0 / float(self.num_batches_tracked)
         by_batch = self.training or (self.running_mean is None and self.running_var is None)
         use_running = not self.training or self.track_running_stats
-        return F.batch_norm(  # type: ignore[no-any-return]
+        return F.batch_norm(
             input,
             self.running_mean if use_running else None,
             self.running_var if use_running else None,

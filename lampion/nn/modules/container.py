@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections import OrderedDict, abc as container_abcs
+from collections import OrderedDict
+from collections import abc as container_abcs
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any, Self
@@ -137,7 +138,7 @@ class Sequential(Module):
         """Remove and return the module at `key`."""
         found = self[key]
         del self[key]
-        return found  # type: ignore[no-any-return]
+        return found
 
     def append(self, module: Module) -> Self:
         """Add a module at the end."""
@@ -233,7 +234,7 @@ class ModuleList(Module):
         """Remove and return the module at `key`."""
         found = self[key]
         del self[key]
-        return found  # type: ignore[no-any-return]
+        return found
 
     def append(self, module: Module | None) -> Self:
         """Add a module at the end."""
@@ -306,7 +307,7 @@ class ModuleDict(Module):
         """Remove and return the module under `key`."""
         found = self[key]
         del self[key]
-        return found  # type: ignore[no-any-return]
+        return found
 
     def keys(self) -> Any:
         """The names."""
@@ -496,7 +497,7 @@ class ParameterDict(Module):
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value under `key`, or `default`."""
-        return self[key] if key in self else default
+        return self[key] if key in self._keys else default
 
     def fromkeys(self, keys: Iterable[str], default: Any = None) -> ParameterDict:
         """A new dict with the same value under every key."""

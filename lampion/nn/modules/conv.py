@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from ...tensor import Tensor
-from .. import functional as F, init
+from .. import functional as F
+from .. import init
 from ..parameter import UninitializedParameter
 from .lazy import LazyModuleMixin
 from .linear import empty_parameter
@@ -47,10 +48,22 @@ class _ConvNd(Module):
     ]
     weight: Any
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: tuple[int, ...],
-                 stride: tuple[int, ...], padding: Any, dilation: tuple[int, ...],
-                 transposed: bool, output_padding: tuple[int, ...], groups: int, bias: bool,
-                 padding_mode: str, device: Any = None, dtype: Any = None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, ...],
+        stride: tuple[int, ...],
+        padding: Any,
+        dilation: tuple[int, ...],
+        transposed: bool,
+        output_padding: tuple[int, ...],
+        groups: int,
+        bias: bool,
+        padding_mode: str,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
         super().__init__()
         _check_channels(in_channels, out_channels, groups)
         _check_padding(padding, padding_mode, stride)
@@ -67,7 +80,9 @@ class _ConvNd(Module):
         self._reversed_padding_repeated_twice = self._both_sides()
         shape = self._weight_shape(in_channels, out_channels)
         self.weight = empty_parameter(shape, device, dtype)
-        self.register_parameter("bias", empty_parameter(out_channels, device, dtype) if bias else None)
+        self.register_parameter(
+            "bias", empty_parameter(out_channels, device, dtype) if bias else None
+        )
         self.reset_parameters()
 
     def _weight_shape(self, in_channels: int, out_channels: int) -> tuple[int, ...]:
@@ -102,8 +117,12 @@ class _ConvNd(Module):
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
             f"stride={self.stride}"
         ]
-        shown = [("padding", (0,) * dims), ("dilation", (1,) * dims), ("output_padding", (0,) * dims),
-                 ("groups", 1)]
+        shown = [
+            ("padding", (0,) * dims),
+            ("dilation", (1,) * dims),
+            ("output_padding", (0,) * dims),
+            ("groups", 1),
+        ]
         parts += [f"{name}={getattr(self, name)}" for name, d in shown if getattr(self, name) != d]
         if self.bias is None:
             parts.append("bias=False")
@@ -121,7 +140,7 @@ class _ConvNd(Module):
         if self.padding_mode != "zeros":
             input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
             padding = 0
-        return function(input, weight, bias, self.stride, padding, self.dilation, self.groups)  # type: ignore[no-any-return]
+        return function(input, weight, bias, self.stride, padding, self.dilation, self.groups)
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply the layer."""
@@ -156,14 +175,37 @@ class _Conv(_ConvNd):
 
     _tuple: Any
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1,
-                 padding: Any = 0, dilation: Any = 1, groups: int = 1, bias: bool = True,
-                 padding_mode: str = "zeros", device: Any = None, dtype: Any = None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
         spread = type(self)._tuple
         pads = padding if isinstance(padding, str) else spread(padding)
-        super().__init__(in_channels, out_channels, spread(kernel_size), spread(stride), pads,
-                         spread(dilation), False, spread(0), groups, bias, padding_mode, device,
-                         dtype)
+        super().__init__(
+            in_channels,
+            out_channels,
+            spread(kernel_size),
+            spread(stride),
+            pads,
+            spread(dilation),
+            False,
+            spread(0),
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+        )
 
 
 class Conv1d(_Conv):
@@ -200,18 +242,39 @@ class _ConvTransposeNd(_ConvNd):
     _tuple: Any
     _function: Any
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Any, stride: Any = 1,
-                 padding: Any = 0, output_padding: Any = 0, groups: int = 1, bias: bool = True,
-                 dilation: Any = 1, padding_mode: str = "zeros", device: Any = None,
-                 dtype: Any = None) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Any = 1,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
         if padding_mode != "zeros":
-            raise ValueError(
-                f'Only "zeros" padding mode is supported for {type(self).__name__}'
-            )
+            raise ValueError(f'Only "zeros" padding mode is supported for {type(self).__name__}')
         spread = type(self)._tuple
-        super().__init__(in_channels, out_channels, spread(kernel_size), spread(stride),
-                         spread(padding), spread(dilation), True, spread(output_padding), groups,
-                         bias, padding_mode, device, dtype)
+        super().__init__(
+            in_channels,
+            out_channels,
+            spread(kernel_size),
+            spread(stride),
+            spread(padding),
+            spread(dilation),
+            True,
+            spread(output_padding),
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+        )
 
     def _output_padding(self, input: Tensor, output_size: Any) -> Any:
         """The output padding that gives `output_size`."""
@@ -227,8 +290,15 @@ class _ConvTransposeNd(_ConvNd):
                 f"{input.dim()} elements (got {len(output_size)})"
             )
         extra = []
-        settings = zip(input.shape[-dims:], self.kernel_size, self.stride, self.padding,
-                       self.dilation, size, strict=True)
+        settings = zip(
+            input.shape[-dims:],
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            size,
+            strict=True,
+        )
         for n, k, t, p, d, want in settings:
             least = (n - 1) * t - 2 * p + d * (k - 1) + 1
             if not least <= want <= least + t - 1:
@@ -245,8 +315,16 @@ class _ConvTransposeNd(_ConvNd):
             len(self.kernel_size) - 1
         ]
         extra = self._output_padding(input, output_size)
-        return function(input, self.weight, self.bias, self.stride, self.padding, extra,  # type: ignore[no-any-return]
-                        self.groups, self.dilation)
+        return function(
+            input,
+            self.weight,
+            self.bias,
+            self.stride,
+            self.padding,
+            extra,
+            self.groups,
+            self.dilation,
+        )
 
 
 class ConvTranspose1d(_ConvTransposeNd):
@@ -306,19 +384,50 @@ class _LazyConvXdMixin(LazyModuleMixin):
 
 
 class _LazyConv(_LazyConvXdMixin):
-    def __init__(self, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
-                 dilation: Any = 1, groups: int = 1, bias: bool = True,
-                 padding_mode: str = "zeros", device: Any = None, dtype: Any = None) -> None:
+    def __init__(
+        self,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
         super().__init__(0, 0, kernel_size, stride, padding, dilation, groups, False, padding_mode)
         self._wait(bias, out_channels, device, dtype)
 
 
 class _LazyConvTranspose(_LazyConvXdMixin):
-    def __init__(self, out_channels: int, kernel_size: Any, stride: Any = 1, padding: Any = 0,
-                 output_padding: Any = 0, groups: int = 1, bias: bool = True, dilation: Any = 1,
-                 padding_mode: str = "zeros", device: Any = None, dtype: Any = None) -> None:
-        super().__init__(0, 0, kernel_size, stride, padding, output_padding, groups, False,
-                         dilation, padding_mode)
+    def __init__(
+        self,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        output_padding: Any = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Any = 1,
+        padding_mode: str = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            0,
+            0,
+            kernel_size,
+            stride,
+            padding,
+            output_padding,
+            groups,
+            False,
+            dilation,
+            padding_mode,
+        )
         self._wait(bias, out_channels, device, dtype)
 
 

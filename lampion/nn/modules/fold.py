@@ -27,7 +27,7 @@ class Fold(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Lay the blocks."""
-        return F.fold(input, self.output_size, self.kernel_size, self.dilation, self.padding,  # type: ignore[no-any-return]
+        return F.fold(input, self.output_size, self.kernel_size, self.dilation, self.padding,
                       self.stride)
 
     def extra_repr(self) -> str:
@@ -53,7 +53,7 @@ class Unfold(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Cut the blocks."""
-        return F.unfold(input, self.kernel_size, self.dilation, self.padding, self.stride)  # type: ignore[no-any-return]
+        return F.unfold(input, self.kernel_size, self.dilation, self.padding, self.stride)
 
     def extra_repr(self) -> str:
         """Settings."""

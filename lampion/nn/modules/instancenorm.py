@@ -35,7 +35,7 @@ class _InstanceNorm(_NormBase):
         return self._apply_instance_norm(input.unsqueeze(0)).squeeze(0)
 
     def _apply_instance_norm(self, input: Tensor) -> Tensor:
-        return F.instance_norm(  # type: ignore[no-any-return]
+        return F.instance_norm(
             input,
             self.running_mean,
             self.running_var,

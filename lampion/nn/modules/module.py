@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Self
 
 from ...autograd.modes import no_grad
-from ...tensor import Tensor, device as Device, dtype as DType
+from ...tensor import Tensor
+from ...tensor import device as Device
+from ...tensor import dtype as DType
 from ..parameter import Buffer, Parameter, is_lazy
 from . import _hooks
 from ._hooks import (
@@ -494,7 +496,7 @@ class Module(StateMixin):
 
     def get_parameter(self, target: str) -> Parameter:
         """The parameter with the dotted name `target`; AttributeError if there is none."""
-        module, name, value = self._get_member(target)
+        _, name, value = self._get_member(target)
         if not isinstance(value, Parameter):
             raise AttributeError(f"`{name}` is not an nn.Parameter")
         return value

@@ -34,7 +34,7 @@ def apply_permutation(tensor: Tensor, permutation: Tensor, dim: int = 1) -> Tens
         FutureWarning,
         stacklevel=2,
     )
-    return tensor.index_select(dim, permutation)  # type: ignore[no-any-return]
+    return tensor.index_select(dim, permutation)
 
 
 class RNNBase(Module):

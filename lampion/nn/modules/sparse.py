@@ -6,7 +6,8 @@ from typing import Any, Self
 
 from ...autograd.modes import no_grad
 from ...tensor import Tensor
-from .. import functional as F, init
+from .. import functional as F
+from .. import init
 from ..parameter import Parameter
 from .linear import empty_parameter
 from .module import Module
@@ -61,7 +62,7 @@ class Embedding(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """The rows at `input`."""
-        return F.embedding(input, self.weight, self.padding_idx, self.max_norm, self.norm_type,  # type: ignore[no-any-return]
+        return F.embedding(input, self.weight, self.padding_idx, self.max_norm, self.norm_type,
                            self.scale_grad_by_freq, self.sparse)
 
     def extra_repr(self) -> str:
@@ -164,7 +165,7 @@ class EmbeddingBag(Module):
     def forward(self, input: Tensor, offsets: Tensor | None = None,
                 per_sample_weights: Tensor | None = None) -> Tensor:
         """One row per bag."""
-        return F.embedding_bag(  # type: ignore[no-any-return]
+        return F.embedding_bag(
             input, self.weight, offsets, self.max_norm, self.norm_type, self.scale_grad_by_freq,
             self.mode, self.sparse, per_sample_weights, self.include_last_offset, self.padding_idx,
         )

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ...tensor import Tensor, get_default_dtype
-from .. import functional as F, init
+from .. import functional as F
+from .. import init
 from .activation import GELU, ReLU
 from .attention import MultiheadAttention
 from .container import ModuleList
@@ -32,7 +33,7 @@ def _generate_square_subsequent_mask(sz: int, device: Any = None, dtype: Any = N
 
     dtype = get_default_dtype() if dtype is None else dtype
     full = ops.full((sz, sz), float("-inf"), dtype=dtype, device=device)  # type: ignore[attr-defined]
-    return ops.triu(full, diagonal=1)  # type: ignore[attr-defined, no-any-return]
+    return ops.triu(full, diagonal=1)  # type: ignore[attr-defined]
 
 
 def _detect_is_causal_mask(mask: Tensor | None, is_causal: bool | None,
@@ -53,9 +54,9 @@ def _get_seq_len(src: Tensor, batch_first: bool) -> int:
 
 def _get_activation_fn(activation: str) -> Activation:
     if activation == "relu":
-        return F.relu  # type: ignore[no-any-return]
+        return F.relu
     if activation == "gelu":
-        return F.gelu  # type: ignore[no-any-return]
+        return F.gelu
     raise RuntimeError(f"activation should be relu/gelu, not {activation}")
 
 
@@ -126,16 +127,16 @@ class TransformerEncoderLayer(_Layer):
             x = x + self._sa_block(self.norm1(x), mask, padding, is_causal)
             return x + self._ff_block(self.norm2(x))
         x = self.norm1(x + self._sa_block(x, mask, padding, is_causal))
-        return self.norm2(x + self._ff_block(x))  # type: ignore[no-any-return]
+        return self.norm2(x + self._ff_block(x))
 
     def _sa_block(self, x: Tensor, attn_mask: Tensor | None, key_padding_mask: Tensor | None,
                   is_causal: bool = False) -> Tensor:
         out = self.self_attn(x, x, x, attn_mask=attn_mask, key_padding_mask=key_padding_mask,
                              need_weights=False, is_causal=is_causal)[0]
-        return self.dropout1(out)  # type: ignore[no-any-return]
+        return self.dropout1(out)
 
     def _ff_block(self, x: Tensor) -> Tensor:
-        return self.dropout2(self._hidden(x))  # type: ignore[no-any-return]
+        return self.dropout2(self._hidden(x))
 
 
 def _activation_number(activation: Any) -> int:
@@ -196,23 +197,23 @@ class TransformerDecoderLayer(_Layer):
             return x + self._ff_block(self.norm3(x))
         x = self.norm1(x + self._sa_block(x, *own))
         x = self.norm2(x + self._mha_block(x, memory, *other))
-        return self.norm3(x + self._ff_block(x))  # type: ignore[no-any-return]
+        return self.norm3(x + self._ff_block(x))
 
     def _sa_block(self, x: Tensor, attn_mask: Tensor | None, key_padding_mask: Tensor | None,
                   is_causal: bool = False) -> Tensor:
         out = self.self_attn(x, x, x, attn_mask=attn_mask, key_padding_mask=key_padding_mask,
                              is_causal=is_causal, need_weights=False)[0]
-        return self.dropout1(out)  # type: ignore[no-any-return]
+        return self.dropout1(out)
 
     def _mha_block(self, x: Tensor, mem: Tensor, attn_mask: Tensor | None,
                    key_padding_mask: Tensor | None, is_causal: bool = False) -> Tensor:
         out = self.multihead_attn(x, mem, mem, attn_mask=attn_mask,
                                   key_padding_mask=key_padding_mask, is_causal=is_causal,
                                   need_weights=False)[0]
-        return self.dropout2(out)  # type: ignore[no-any-return]
+        return self.dropout2(out)
 
     def _ff_block(self, x: Tensor) -> Tensor:
-        return self.dropout3(self._hidden(x))  # type: ignore[no-any-return]
+        return self.dropout3(self._hidden(x))
 
 
 class TransformerEncoder(Module):
@@ -314,7 +315,7 @@ class Transformer(Module):
         self._check(src, tgt)
         memory = self.encoder(src, mask=src_mask, src_key_padding_mask=src_key_padding_mask,
                               is_causal=src_is_causal)
-        return self.decoder(  # type: ignore[no-any-return]
+        return self.decoder(
             tgt, memory, tgt_mask=tgt_mask, memory_mask=memory_mask,
             tgt_key_padding_mask=tgt_key_padding_mask,
             memory_key_padding_mask=memory_key_padding_mask, tgt_is_causal=tgt_is_causal,

@@ -39,7 +39,7 @@ class Upsample(Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Resize."""
-        return F.interpolate(  # type: ignore[no-any-return]
+        return F.interpolate(
             input, self.size, self.scale_factor, self.mode, self.align_corners,
             recompute_scale_factor=self.recompute_scale_factor,
         )

@@ -15,6 +15,6 @@ class DistributedDataParallel(Module):
     def __init__(self, module: Module, *args: Any, **kwargs: Any) -> None:
         super().__init__()
         raise NotImplementedError(
-            "lampion has no torch.nn.parallel.DistributedDataParallel yet: it needs process groups. "
-            "In one process, call the module itself"
+            "lampion has no torch.nn.parallel.DistributedDataParallel yet: it needs process "
+            "groups. In one process, call the module itself"
         )

@@ -13,7 +13,7 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
     """All parameters flattened, one after the other."""
     from ... import ops
 
-    return ops.cat([p.reshape(-1) for p in parameters])  # type: ignore[attr-defined, no-any-return]
+    return ops.cat([p.reshape(-1) for p in parameters])  # type: ignore[attr-defined]
 
 
 def vector_to_parameters(vec: Tensor, parameters: Iterable[Tensor]) -> None:

@@ -26,8 +26,16 @@ def _fused_bias(bias: Any, bn_rm: Tensor, scale: Tensor, bn_b: Any) -> Tensor:
     return centred * scale + (0 if bn_b is None else bn_b)
 
 
-def fuse_conv_bn_weights(conv_w: Tensor, conv_b: Any, bn_rm: Tensor, bn_rv: Tensor, bn_eps: float,
-                         bn_w: Any, bn_b: Any, transpose: bool = False) -> tuple[Parameter, Parameter]:
+def fuse_conv_bn_weights(
+    conv_w: Tensor,
+    conv_b: Any,
+    bn_rm: Tensor,
+    bn_rv: Tensor,
+    bn_eps: float,
+    bn_w: Any,
+    bn_b: Any,
+    transpose: bool = False,
+) -> tuple[Parameter, Parameter]:
     """Weight and bias of a convolution that also normalises."""
     scale = _scale(bn_rv, bn_eps, bn_w)
     shape = [1] * conv_w.dim()
@@ -46,14 +54,27 @@ def fuse_conv_bn_eval(conv: Any, bn: Any, transpose: bool = False) -> Any:
         raise AssertionError("batch norm must track running statistics to be fused")
     fused = copy.deepcopy(conv)
     fused.weight, fused.bias = fuse_conv_bn_weights(
-        fused.weight, fused.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias,
+        fused.weight,
+        fused.bias,
+        bn.running_mean,
+        bn.running_var,
+        bn.eps,
+        bn.weight,
+        bn.bias,
         transpose,
     )
     return fused
 
 
-def fuse_linear_bn_weights(linear_w: Tensor, linear_b: Any, bn_rm: Tensor, bn_rv: Tensor,
-                           bn_eps: float, bn_w: Any, bn_b: Any) -> tuple[Parameter, Parameter]:
+def fuse_linear_bn_weights(
+    linear_w: Tensor,
+    linear_b: Any,
+    bn_rm: Tensor,
+    bn_rv: Tensor,
+    bn_eps: float,
+    bn_w: Any,
+    bn_b: Any,
+) -> tuple[Parameter, Parameter]:
     """Weight and bias of a linear layer that also normalises."""
     return fuse_conv_bn_weights(linear_w, linear_b, bn_rm, bn_rv, bn_eps, bn_w, bn_b)
 

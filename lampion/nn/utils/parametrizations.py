@@ -55,8 +55,9 @@ class _SpectralNorm(Module):
     _u: Tensor
     _v: Tensor
 
-    def __init__(self, weight: Tensor, n_power_iterations: int = 1, dim: int = 0,
-                 eps: float = 1e-12) -> None:
+    def __init__(
+        self, weight: Tensor, n_power_iterations: int = 1, dim: int = 0, eps: float = 1e-12
+    ) -> None:
         super().__init__()
         ndim = weight.ndim
         if not -ndim <= dim < ndim:
@@ -90,20 +91,25 @@ class _SpectralNorm(Module):
     def forward(self, weight: Tensor) -> Tensor:
         """The normalised weight."""
         if weight.ndim == 1:
-            return F.normalize(weight, dim=0, eps=self.eps)  # type: ignore[no-any-return]
+            return F.normalize(weight, dim=0, eps=self.eps)
         matrix = weight_as_matrix(weight, self.dim)
         if self.training:
             self._power_method(matrix.detach(), self.n_power_iterations)
         u, v = self._u.clone(), self._v.clone()
-        return weight / u.dot(matrix.mv(v))  # type: ignore[no-any-return]
+        return weight / u.dot(matrix.mv(v))
 
     def right_inverse(self, value: Tensor) -> Tensor:
         """The value itself: it is normalised on the next access."""
         return value
 
 
-def spectral_norm(module: M, name: str = "weight", n_power_iterations: int = 1,
-                  eps: float = 1e-12, dim: int | None = None) -> M:
+def spectral_norm(
+    module: M,
+    name: str = "weight",
+    n_power_iterations: int = 1,
+    eps: float = 1e-12,
+    dim: int | None = None,
+) -> M:
     """Divide a weight by its largest singular value on every access."""
     weight = getattr(module, name, None)
     if not isinstance(weight, Tensor):
@@ -143,7 +149,7 @@ class _Orthogonal(Module):
         base = self._buffers.get("base")
         if base is not None:
             q = base @ q
-        return q.mT if wide else q  # type: ignore[no-any-return]
+        return q.mT if wide else q
 
     def right_inverse(self, q: Tensor) -> Tensor:
         """Remember an orthogonal matrix as the base; the map then starts from zero."""
@@ -163,9 +169,9 @@ def _matrix_of(skew: Tensor, kind: str) -> Tensor:
     from ... import linalg, ops
 
     if kind == "matrix_exp":
-        return linalg.matrix_exp(skew)  # type: ignore[no-any-return]
+        return linalg.matrix_exp(skew)
     eye = ops.eye(skew.shape[-1], dtype=skew.dtype)  # type: ignore[attr-defined]
-    return linalg.solve(eye - skew / 2, eye + skew / 2)  # type: ignore[no-any-return]
+    return linalg.solve(eye - skew / 2, eye + skew / 2)
 
 
 def _completed(q: Tensor, n: int, k: int) -> Tensor:
@@ -176,14 +182,19 @@ def _completed(q: Tensor, n: int, k: int) -> Tensor:
         ortho, r = linalg.qr(q)
         ortho = ortho * r.diagonal(dim1=-2, dim2=-1).sgn().unsqueeze(-2)
         if n == k:
-            return ortho  # type: ignore[no-any-return]
+            return ortho
         rest = q.new_empty((*q.shape[:-1], n - k)).normal_()
         rest = rest - ortho @ (ortho.mT @ rest)
-        return ops.cat([ortho, linalg.qr(rest)[0]], -1)  # type: ignore[attr-defined, no-any-return]
+        return ops.cat([ortho, linalg.qr(rest)[0]], -1)  # type: ignore[attr-defined]
 
 
-def orthogonal(module: M, name: str = "weight", orthogonal_map: str | None = None, *,
-               use_trivialization: bool = True) -> M:
+def orthogonal(
+    module: M,
+    name: str = "weight",
+    orthogonal_map: str | None = None,
+    *,
+    use_trivialization: bool = True,
+) -> M:
     """Keep a weight orthogonal; maps: 'matrix_exp' (default) or 'cayley'.
 
     PyTorch's third map, 'householder', is not there.
@@ -192,11 +203,14 @@ def orthogonal(module: M, name: str = "weight", orthogonal_map: str | None = Non
     if not isinstance(weight, Tensor):
         raise ValueError(f"Module '{module}' has no parameter or buffer with name '{name}'")
     if weight.ndim < 2:
-        raise ValueError(f"Expected a matrix or batch of matrices. Got a tensor of {weight.ndim} dimensions.")
+        raise ValueError(
+            f"Expected a matrix or batch of matrices. Got a tensor of {weight.ndim} dimensions."
+        )
     chosen = "matrix_exp" if orthogonal_map is None else orthogonal_map
     if chosen == "householder":
-        raise NotImplementedError("orthogonal(): the householder map is not implemented yet: use "
-                                  "matrix_exp or cayley")
+        raise NotImplementedError(
+            "orthogonal(): the householder map is not implemented yet: use matrix_exp or cayley"
+        )
     if chosen not in ("matrix_exp", "cayley"):
         raise ValueError(
             'orthogonal_map has to be one of "matrix_exp", "cayley", "householder". Got: '

@@ -9,7 +9,8 @@ from typing import Any
 
 from ...autograd.modes import no_grad
 from ...tensor import Tensor
-from ..modules.container import Module, ModuleDict, ModuleList
+from ..modules.container import ModuleDict, ModuleList
+from ..modules.module import Module
 from ..parameter import Parameter
 
 __all__ = [
@@ -48,7 +49,7 @@ def _set_like(tensor: Tensor, value: Tensor) -> None:
 
 
 class ParametrizationList(ModuleList):
-    """The parametrisations of one tensor and what they start from (`original`, or `original0`..)."""
+    """The parametrisations of one tensor and what they start from (`original`, `original0`)."""
 
     original: Any
 
@@ -64,8 +65,8 @@ class ParametrizationList(ModuleList):
         else:
             if not isinstance(found, Sequence):
                 raise ValueError(
-                    "'right_inverse' must return a Tensor or a Sequence of tensors (list, tuple...)."
-                    f" Got {type(found).__name__}"
+                    "'right_inverse' must return a Tensor or a Sequence of tensors (list, "
+                    f"tuple...). Got {type(found).__name__}"
                 )
             self.ntensors = len(found)
             for i, part in enumerate(found):
@@ -145,7 +146,7 @@ class ParametrizationList(ModuleList):
             x = self[0](*(getattr(self, f"original{i}") for i in range(self.ntensors)))
         for module in list(self)[1:]:
             x = module(x)
-        return x  # type: ignore[no-any-return]
+        return x
 
 
 def _inject_class(module: Module) -> None:
@@ -174,10 +175,11 @@ def _inject_class(module: Module) -> None:
 
 def _inject_property(module: Module, name: str) -> None:
     """Reading the attribute computes it; writing goes through the right inverse."""
+
     def read(self: Any) -> Tensor:
         parametrization = self.parametrizations[name]
         if not _cache_enabled:
-            return parametrization()  # type: ignore[no-any-return]
+            return parametrization()
         key = (id(self), name)
         if key not in _cache:
             _cache[key] = parametrization()
@@ -189,8 +191,9 @@ def _inject_property(module: Module, name: str) -> None:
     setattr(type(module), name, property(read, write))
 
 
-def register_parametrization(module: Module, tensor_name: str, parametrization: Module, *,
-                             unsafe: bool = False) -> Module:
+def register_parametrization(
+    module: Module, tensor_name: str, parametrization: Module, *, unsafe: bool = False
+) -> Module:
     """Compute `module.tensor_name` by `parametrization` from now on.
 
     >>> import lampion as torch
@@ -238,7 +241,9 @@ def _append(module: Any, tensor_name: str, parametrization: Module, unsafe: bool
             )
         if hasattr(parametrization, "right_inverse"):
             with no_grad():
-                module.parametrizations[tensor_name].right_inverse(parametrization.right_inverse(old))
+                module.parametrizations[tensor_name].right_inverse(
+                    parametrization.right_inverse(old)
+                )
     parametrizations.append(parametrization)
     parametrizations.unsafe |= unsafe
 
@@ -251,7 +256,9 @@ def is_parametrized(module: Module, tensor_name: str | None = None) -> bool:
     return len(found) > 0 if tensor_name is None else tensor_name in found
 
 
-def remove_parametrizations(module: Any, tensor_name: str, leave_parametrized: bool = True) -> Module:
+def remove_parametrizations(
+    module: Any, tensor_name: str, leave_parametrized: bool = True
+) -> Module:
     """Make the tensor an ordinary one again: its computed value, or what it started from."""
     if not is_parametrized(module, tensor_name):
         raise ValueError(f"Module {module} does not have a parametrization on {tensor_name}")
@@ -279,7 +286,7 @@ def remove_parametrizations(module: Any, tensor_name: str, leave_parametrized: b
     if not is_parametrized(module):
         delattr(module, "parametrizations")
         module.__class__ = type(module).__bases__[0]
-    return module  # type: ignore[no-any-return]
+    return module
 
 
 def type_before_parametrizations(module: Module) -> type:
@@ -287,11 +294,12 @@ def type_before_parametrizations(module: Module) -> type:
     return type(module).__bases__[0] if is_parametrized(module) else type(module)
 
 
-def transfer_parametrizations_and_params(from_module: Any, to_module: Any,
-                                         tensor_name: str | None = None) -> Module:
+def transfer_parametrizations_and_params(
+    from_module: Any, to_module: Any, tensor_name: str | None = None
+) -> Module:
     """Put the parametrisations (and the tensors they start from) of one module on another."""
     if not is_parametrized(from_module):
-        return to_module  # type: ignore[no-any-return]
+        return to_module
     names = [tensor_name] if tensor_name is not None else list(from_module.parametrizations)
     for name in names:
         if not hasattr(to_module, name):
@@ -304,4 +312,4 @@ def transfer_parametrizations_and_params(from_module: Any, to_module: Any,
         else:
             for i in range(source.ntensors):
                 setattr(target, f"original{i}", getattr(source, f"original{i}"))
-    return to_module  # type: ignore[no-any-return]
+    return to_module

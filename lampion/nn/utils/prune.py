@@ -49,11 +49,17 @@ class BasePruningMethod(ABC):
         name = self._tensor_name
         mask = getattr(module, name + "_mask")
         original = getattr(module, name + "_orig")
-        return mask.to(original.dtype) * original  # type: ignore[no-any-return]
+        return mask.to(original.dtype) * original
 
     @classmethod
-    def apply(cls, module: Module, name: str, *args: Any, importance_scores: Tensor | None = None,
-              **kwargs: Any) -> BasePruningMethod:
+    def apply(
+        cls,
+        module: Module,
+        name: str,
+        *args: Any,
+        importance_scores: Tensor | None = None,
+        **kwargs: Any,
+    ) -> BasePruningMethod:
         """Prune `module.name`, on top of earlier pruning."""
         method = _combined(module, name, cls(*args, **kwargs))
         orig: Any = getattr(module, name + "_orig" if hasattr(module, name + "_orig") else name)
@@ -75,12 +81,13 @@ class BasePruningMethod(ABC):
         module.register_forward_pre_hook(method)
         return method
 
-    def prune(self, t: Tensor, default_mask: Tensor | None = None,
-              importance_scores: Tensor | None = None) -> Tensor:
+    def prune(
+        self, t: Tensor, default_mask: Tensor | None = None, importance_scores: Tensor | None = None
+    ) -> Tensor:
         """A pruned copy of `t`."""
         default = t.detach().mul(0).add(1) if default_mask is None else default_mask
         scores = t if importance_scores is None else importance_scores
-        return t * self.compute_mask(scores, default)  # type: ignore[no-any-return]
+        return t * self.compute_mask(scores, default)
 
     def remove(self, module: Module) -> None:
         """Make the pruned values permanent."""
@@ -139,7 +146,7 @@ class PruningContainer(BasePruningMethod):
         """The last method, on what is still kept."""
         method = self._pruning_methods[-1]
         if method.PRUNING_TYPE == "global":
-            return method.compute_mask(t, default_mask)  # type: ignore[no-any-return]
+            return method.compute_mask(t, default_mask)
         mask = default_mask.clone()
         where: Any
         if method.PRUNING_TYPE == "unstructured":
@@ -224,7 +231,7 @@ class _Structured(BasePruningMethod):
         mask = t.detach().mul(0)
         where = (slice(None),) * (self.dim % t.dim()) + (kept,)
         mask[where] = 1
-        return mask * default_mask.to(mask.dtype)  # type: ignore[no-any-return]
+        return mask * default_mask.to(mask.dtype)
 
 
 class RandomStructured(_Structured):
@@ -235,7 +242,7 @@ class RandomStructured(_Structured):
         self.amount, self.dim = amount, dim
 
     def _scores(self, t: Tensor) -> Tensor:
-        return t.new_empty(t.shape[self.dim]).uniform_()  # type: ignore[no-any-return]
+        return t.new_empty(t.shape[self.dim]).uniform_()
 
 
 class LnStructured(_Structured):
@@ -247,7 +254,7 @@ class LnStructured(_Structured):
 
     def _scores(self, t: Tensor) -> Tensor:
         others = [d for d in range(t.dim()) if d != self.dim % t.dim()]
-        return t.norm(self.n, others)  # type: ignore[no-any-return]
+        return t.norm(self.n, others)
 
 
 class CustomFromMask(BasePruningMethod):
@@ -260,7 +267,7 @@ class CustomFromMask(BasePruningMethod):
 
     def compute_mask(self, t: Tensor, default_mask: Tensor) -> Tensor:
         """The given mask within the one so far."""
-        return default_mask * self.mask.to(default_mask.dtype)  # type: ignore[no-any-return]
+        return default_mask * self.mask.to(default_mask.dtype)
 
 
 def identity(module: Module, name: str) -> Module:
@@ -275,8 +282,9 @@ def random_unstructured(module: Module, name: str, amount: float) -> Module:
     return module
 
 
-def l1_unstructured(module: Module, name: str, amount: float,
-                    importance_scores: Tensor | None = None) -> Module:
+def l1_unstructured(
+    module: Module, name: str, amount: float, importance_scores: Tensor | None = None
+) -> Module:
     """Prune the elements of least magnitude."""
     L1Unstructured.apply(module, name, amount, importance_scores=importance_scores)
     return module
@@ -288,8 +296,14 @@ def random_structured(module: Module, name: str, amount: float, dim: int) -> Mod
     return module
 
 
-def ln_structured(module: Module, name: str, amount: float, n: Any, dim: int,
-                  importance_scores: Tensor | None = None) -> Module:
+def ln_structured(
+    module: Module,
+    name: str,
+    amount: float,
+    n: Any,
+    dim: int,
+    importance_scores: Tensor | None = None,
+) -> Module:
     """Prune the channels along `dim` of least n-norm."""
     LnStructured.apply(module, name, amount, n, dim, importance_scores=importance_scores)
     return module
@@ -301,17 +315,21 @@ def custom_from_mask(module: Module, name: str, mask: Tensor) -> Module:
     return module
 
 
-def global_unstructured(parameters: Iterable[tuple[Module, str]], pruning_method: Any,
-                        importance_scores: dict[Any, Tensor] | None = None,
-                        **kwargs: Any) -> None:
+def global_unstructured(
+    parameters: Iterable[tuple[Module, str]],
+    pruning_method: Any,
+    importance_scores: dict[Any, Tensor] | None = None,
+    **kwargs: Any,
+) -> None:
     """Prune elements of several parameters as if they were one."""
     from ... import ops
 
     pairs = list(parameters)
     scores = importance_scores or {}
     values = [scores.get(p, getattr(*p)).detach().reshape(-1) for p in pairs]
-    masks = [getattr(m, n + "_mask", getattr(m, n).detach().mul(0).add(1)).reshape(-1)
-             for m, n in pairs]
+    masks = [
+        getattr(m, n + "_mask", getattr(m, n).detach().mul(0).add(1)).reshape(-1) for m, n in pairs
+    ]
     method = pruning_method(**kwargs)
     if method.PRUNING_TYPE != "unstructured":
         raise TypeError(
@@ -342,8 +360,11 @@ def remove(module: Module, name: str) -> Module:
 
 def is_pruned(module: Module) -> bool:
     """Whether any parameter here or below is pruned."""
-    return any(isinstance(hook, BasePruningMethod)
-               for part in module.modules() for hook in part._forward_pre_hooks.values())
+    return any(
+        isinstance(hook, BasePruningMethod)
+        for part in module.modules()
+        for hook in part._forward_pre_hooks.values()
+    )
 
 
 def _check_amount(amount: Any) -> None:
@@ -352,14 +373,15 @@ def _check_amount(amount: Any) -> None:
     whole = isinstance(amount, numbers.Integral)
     if (whole and amount < 0) or (not whole and not 0.0 <= float(amount) <= 1.0):
         raise ValueError(
-            f"amount={amount} should either be a float in the range [0, 1] or a non-negative integer"
+            f"amount={amount} should either be a float in the range [0, 1] or a non-negative "
+            "integer"
         )
 
 
 def _count(amount: Any, size: int) -> int:
     if not isinstance(amount, numbers.Integral):
         return round(float(amount) * size)
-    if amount > size:
+    if int(amount) > size:
         raise ValueError(
             f"amount={amount} should be smaller than the number of parameters to prune={size}"
         )
@@ -374,5 +396,3 @@ def _check_structured(t: Tensor, dim: int, amount: Any) -> None:
         )
     if not -t.dim() <= dim < t.dim():
         raise IndexError(f"Invalid index {dim} for tensor of size {t.shape}")
-
-

@@ -35,8 +35,13 @@ class PackedSequence(_PackedBase):
 
     __slots__ = ()
 
-    def __new__(cls, data: Tensor, batch_sizes: Any = None, sorted_indices: Any = None,
-                unsorted_indices: Any = None) -> PackedSequence:
+    def __new__(
+        cls,
+        data: Tensor,
+        batch_sizes: Any = None,
+        sorted_indices: Any = None,
+        unsorted_indices: Any = None,
+    ) -> PackedSequence:
         if unsorted_indices is None:
             unsorted_indices = invert_permutation(sorted_indices)
         if batch_sizes is None:
@@ -111,8 +116,8 @@ def _lengths(lengths: Any) -> np.ndarray[Any, Any]:
 def _check_lengths(lengths: np.ndarray[Any, Any], steps: int, batch: int) -> None:
     if lengths.size == 0 or len(lengths) != batch:
         raise RuntimeError(
-            f"Expected `len(lengths)` to be equal to batch_size, but got {len(lengths)} (batch_size="
-            f"{batch})"
+            f"Expected `len(lengths)` to be equal to batch_size, but got {len(lengths)} "
+            f"(batch_size={batch})"
         )
     if lengths.min() <= 0:
         raise RuntimeError(
@@ -129,8 +134,9 @@ def _check_lengths(lengths: np.ndarray[Any, Any], steps: int, batch: int) -> Non
         raise RuntimeError(f"Expected lengths of at most {steps} steps, but got {lengths[0]}")
 
 
-def pack_padded_sequence(input: Tensor, lengths: Any, batch_first: bool = False,
-                         enforce_sorted: bool = True) -> PackedSequence:
+def pack_padded_sequence(
+    input: Tensor, lengths: Any, batch_first: bool = False, enforce_sorted: bool = True
+) -> PackedSequence:
     """Pack padded sequences (T, N, *), or (N, T, *) with `batch_first`."""
     from ... import ops
 
@@ -149,9 +155,12 @@ def pack_padded_sequence(input: Tensor, lengths: Any, batch_first: bool = False,
     return PackedSequence(data, ops.tensor(batch_sizes.tolist()), order)  # type: ignore[attr-defined]
 
 
-def pad_packed_sequence(sequence: PackedSequence, batch_first: bool = False,
-                        padding_value: float = 0.0,
-                        total_length: int | None = None) -> tuple[Tensor, Tensor]:
+def pad_packed_sequence(
+    sequence: PackedSequence,
+    batch_first: bool = False,
+    padding_value: float = 0.0,
+    total_length: int | None = None,
+) -> tuple[Tensor, Tensor]:
     """Padded sequences and their lengths from a PackedSequence."""
     sizes = np.array(sequence.batch_sizes.tolist(), np.int64)
     steps, batch = len(sizes), int(sizes[0])
@@ -176,8 +185,12 @@ def pad_packed_sequence(sequence: PackedSequence, batch_first: bool = False,
     return out, lengths
 
 
-def pad_sequence(sequences: Any, batch_first: bool = False, padding_value: float = 0.0,
-                 padding_side: str = "right") -> Tensor:
+def pad_sequence(
+    sequences: Any,
+    batch_first: bool = False,
+    padding_value: float = 0.0,
+    padding_side: str = "right",
+) -> Tensor:
     """Sequences (L, *) of different lengths as one tensor (T, N, *).
 
     >>> import lampion as torch
@@ -185,7 +198,9 @@ def pad_sequence(sequences: Any, batch_first: bool = False, padding_value: float
     [[1.0, 1.0], [1.0, 0.0]]
     """
     if padding_side not in ("left", "right"):
-        raise RuntimeError(f"padding_side should be either 'left' or 'right', but got {padding_side}")
+        raise RuntimeError(
+            f"padding_side should be either 'left' or 'right', but got {padding_side}"
+        )
     if not isinstance(sequences, Iterable):
         raise RuntimeError(
             "pad_sequence: Expected iterable for input sequences, but got arg of type: "
@@ -205,8 +220,9 @@ def pad_sequence(sequences: Any, batch_first: bool = False, padding_value: float
     return _pad_rows(listed, tail, batch_first, padding_value, padding_side == "left")
 
 
-def _pad_rows(sequences: list[Tensor], tail: tuple[int, ...], batch_first: bool, value: float,
-              left: bool) -> Tensor:
+def _pad_rows(
+    sequences: list[Tensor], tail: tuple[int, ...], batch_first: bool, value: float, left: bool
+) -> Tensor:
     from ... import ops
 
     longest = max(s.shape[0] for s in sequences)
@@ -217,11 +233,12 @@ def _pad_rows(sequences: list[Tensor], tail: tuple[int, ...], batch_first: bool,
             filler = s.new_full((missing, *tail), value)
             s = ops.cat((filler, s) if left else (s, filler))  # type: ignore[attr-defined]
         rows.append(s)
-    return ops.stack(rows, 0 if batch_first else 1)  # type: ignore[attr-defined, no-any-return]
+    return ops.stack(rows, 0 if batch_first else 1)  # type: ignore[attr-defined]
 
 
-def unpad_sequence(padded_sequences: Tensor, lengths: Tensor,
-                   batch_first: bool = False) -> list[Tensor]:
+def unpad_sequence(
+    padded_sequences: Tensor, lengths: Tensor, batch_first: bool = False
+) -> list[Tensor]:
     """The sequences of a padded tensor, cut to their lengths."""
     x = padded_sequences if batch_first else padded_sequences.transpose(0, 1)
     return [row[: int(n)] for row, n in zip(x, lengths, strict=True)]

@@ -18,9 +18,9 @@ M = TypeVar("M", bound=Module)
 def norm_except_dim(v: Tensor, dim: int) -> Tensor:
     """The 2-norm over all dimensions but `dim`; over all of them for -1."""
     if dim == -1:
-        return v.norm(2)  # type: ignore[no-any-return]
+        return v.norm(2)
     dims = [d for d in range(v.dim()) if d != dim % v.dim()]
-    return v.norm(2, dims, keepdim=True) if dims else v.abs()  # type: ignore[no-any-return]
+    return v.norm(2, dims, keepdim=True) if dims else v.abs()
 
 
 class WeightNorm:
@@ -32,7 +32,7 @@ class WeightNorm:
     def compute_weight(self, module: Module) -> Tensor:
         """The weight from its two parts."""
         g, v = getattr(module, self.name + "_g"), getattr(module, self.name + "_v")
-        return v * (g / norm_except_dim(v, self.dim))  # type: ignore[no-any-return]
+        return v * (g / norm_except_dim(v, self.dim))
 
     @staticmethod
     def apply(module: Module, name: str, dim: int) -> WeightNorm:

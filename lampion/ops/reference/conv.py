@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-Array = np.ndarray[Any, Any]
+Array = Any  # an ndarray; NumPy's stubs do not take mixed index tuples
 Ints = Sequence[int]
 
 _BLOCK = 1 << 21  # elements of one unrolled block: 8 MB of float32
@@ -33,7 +33,7 @@ def pad_spatial(x: Array, padding: Ints, value: float = 0) -> Array:
         return x
     spatial = x.shape[2:]
     sizes = [s + 2 * p for s, p in zip(spatial, padding, strict=True)]
-    out = np.full(x.shape[:2] + tuple(sizes), value, x.dtype)
+    out: Array = np.full(x.shape[:2] + tuple(sizes), value, x.dtype)
     out[(..., *inner(spatial, padding))] = x
     return out
 
@@ -146,10 +146,10 @@ def input_gradient(
 
     This is also the transposed convolution.
     """
-    kernel, size = w.shape[2:], gy.shape[2:]
+    size = gy.shape[2:]
     padded = [s + 2 * p for s, p in zip(input_size, padding, strict=True)]
     channels = w.shape[1] * groups
-    gx = np.zeros((gy.shape[0], channels, *padded), gy.dtype)
+    gx: Array = np.zeros((gy.shape[0], channels, *padded), gy.dtype)
     if gy.size and gx.size:
         cells = int(np.prod(size))
         step = _block(gy.shape[0], int(np.prod(w.shape[1:])) * cells * groups, cells)
@@ -212,7 +212,7 @@ def fold(
     channels = blocks.shape[1] // int(np.prod(kernel))
     view = blocks.reshape(blocks.shape[0], channels, *kernel, *size)
     padded = [s + 2 * p for s, p in zip(target, padding, strict=True)]
-    out = np.zeros((blocks.shape[0], channels, *padded), blocks.dtype)
+    out: Array = np.zeros((blocks.shape[0], channels, *padded), blocks.dtype)
     for position, cut in taps(kernel, size, stride, dilation):
         out[(..., *cut)] += view[(slice(None), slice(None), *position)]
     return out[(..., *inner(target, padding))]

@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+Array = Any
 
 
-def extend_targets(
-    targets: Array, lengths: Sequence[int], blank: int
-) -> tuple[Array, Array]:
+def extend_targets(targets: Array, lengths: Sequence[int], blank: int) -> tuple[Array, Array]:
     """Targets (N, S) with blanks between, (N, 2S+1), and where a state may be skipped."""
     n, longest = targets.shape[0], max([0, *lengths])
     states = np.full((n, 2 * longest + 1), blank, np.int64)
@@ -46,7 +44,9 @@ def forward(
     alpha = np.full((n, steps, states.shape[1]), -np.inf, logp.dtype)
     if steps:
         first = np.take_along_axis(logp[0], states[:, :2], 1)
-        alpha[:, 0, :2] = np.where(np.arange(first.shape[1]) < 2 * lengths[:, None] + 1, first, -np.inf)
+        alpha[:, 0, :2] = np.where(
+            np.arange(first.shape[1]) < 2 * lengths[:, None] + 1, first, -np.inf
+        )
     for t in range(1, steps):
         alpha[:, t] = _three(alpha[:, t - 1], skip) + np.take_along_axis(logp[t], states, 1)
     return likelihood(alpha, inputs, lengths), alpha

@@ -14,7 +14,7 @@ import numpy as np
 from .pool import scatter_planes
 from .resample import cubic_weights
 
-Array = np.ndarray[Any, Any]
+Array = Any
 
 
 def _unnormalize(c: Array, size: int, align: bool) -> tuple[Array, float]:
@@ -124,7 +124,6 @@ class Sampler:
 
     def gradients(self, gy: Array) -> tuple[Array, Array]:
         """Gradients for the image and for the grid."""
-        n, c = self.x.shape[:2]
         gx = np.zeros(self.x.shape, self.x.dtype)
         moves = [np.zeros(self.raw[0].shape, gy.dtype) for _ in self.spatial]
         for flat, weights, slopes, inside in self._tables():

@@ -12,7 +12,7 @@ import numpy as np
 
 from .conv import taps
 
-Array = np.ndarray[Any, Any]
+Array = Any  # an ndarray; NumPy's stubs do not take mixed index tuples
 Ints = Sequence[int]
 
 
@@ -42,7 +42,7 @@ def _framed(x: Array, reach: Ints, padding: Ints, value: Any) -> Array:
     if not any(padding) and all(r <= s for r, s in zip(reach, spatial, strict=True)):
         return x
     sizes = [max(r, p + s) for r, p, s in zip(reach, padding, spatial, strict=True)]
-    out = np.full((*x.shape[:2], *sizes), value, x.dtype)
+    out: Array = np.full((*x.shape[:2], *sizes), value, x.dtype)
     cut = tuple(slice(p, p + s) for p, s in zip(padding, spatial, strict=True))
     out[(..., *cut)] = x
     return out

@@ -13,7 +13,7 @@ import numpy as np
 
 from .pool import adaptive_bounds
 
-Array = np.ndarray[Any, Any]
+Array = Any
 Table = tuple[Array, Array]
 
 
@@ -112,11 +112,11 @@ def _lanczos(d: Array) -> Array:
     return np.where(np.abs(d) < 3, np.sinc(d) * np.sinc(d / 3), 0)
 
 
-def antialias_table(
-    size: int, out: int, align: bool, factor: float | None, kind: str
-) -> Table:
+def antialias_table(size: int, out: int, align: bool, factor: float | None, kind: str) -> Table:
     """Filter stretched by the reduction factor, weights normalised per output cell."""
-    support, window = {"linear": (1, _triangle), "cubic": (2, _keys), "lanczos": (3, _lanczos)}[kind]
+    support, window = {"linear": (1, _triangle), "cubic": (2, _keys), "lanczos": (3, _lanczos)}[
+        kind
+    ]
     step = _scale(size, out, align, factor)
     stretch = max(step, 1.0)
     centre = step * (np.arange(out) + 0.5)
