@@ -79,7 +79,7 @@ def argument_type(name: str, argument: str, expected: str, received: Any) -> Typ
     return TypeError(f"{name}(): argument '{argument}' must be {expected}, not {kind}")
 
 
-def not_implemented_for(name: str, dtype: Any, hint: str = "") -> RuntimeError:
+def not_implemented_for(name: str, dtype: Any, hint: str = "") -> NotImplementedError:
     """An element type that an operator does not take."""
     tail = f"; {hint}" if hint else ""
     return RuntimeError(f'"{name}" not implemented for \'{scalar_type(dtype)}\'{tail}')
