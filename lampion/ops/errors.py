@@ -82,4 +82,4 @@ def argument_type(name: str, argument: str, expected: str, received: Any) -> Typ
 def not_implemented_for(name: str, dtype: Any, hint: str = "") -> NotImplementedError:
     """An element type that an operator does not take."""
     tail = f"; {hint}" if hint else ""
-    return RuntimeError(f'"{name}" not implemented for \'{scalar_type(dtype)}\'{tail}')
+    return NotImplementedError(f'"{name}" not implemented for \'{scalar_type(dtype)}\'{tail}')
