@@ -222,8 +222,8 @@ def _rnn_grad(g: Any, needs: Any, data: Tensor, h0: Tensor, w_ih: Tensor, w_hh: 
               b_hh: Any, sizes: Sizes, reverse: bool, relu: bool, out0: Tensor,
               out2: Tensor) -> Any:
     if state.grad:
-        def run(d: Tensor, h: Tensor, *weights: Any) -> Any:
-            return _composed(lambda x, a: _simple_step(x, a, *weights[:4], relu=relu), d, (h,), sizes,
+        def run(d: Tensor, h: Tensor, w: Tensor, u: Tensor, b: Any, c: Any) -> Any:
+            return _composed(lambda x, a: _simple_step(x, a, w, u, b, c, relu), d, (h,), sizes,
                              reverse)
 
         return _through_cells(g, needs, (data, h0, w_ih, w_hh, b_ih, b_hh), run)
