@@ -122,7 +122,7 @@ def test_attributes_follow_their_kind():
     assert "scale" not in dict(net.named_parameters())
     del net.head
     with pytest.raises(AttributeError, match="'Net' object has no attribute 'head'"):
-        net.head  # noqa: B018
+        net.head
 
 
 def test_assignment_before_init_is_refused():
@@ -308,7 +308,7 @@ def test_meta_modules_can_be_filled_later():
 def test_lazy_linear_takes_its_size_from_the_first_input():
     layer = nn.LazyLinear(4)
     with pytest.raises(RuntimeError, match="uninitialized parameter"):
-        layer.weight.shape  # noqa: B018
+        layer.weight.shape
     layer(torch.ones(2, 7))
     assert type(layer) is nn.Linear and layer.weight.shape == (4, 7)
 
