@@ -20,7 +20,7 @@ from ..tensor.tensor import Tensor
 from .creation import check_dtype, empty_like, make
 from .errors import argument_type, broadcast_mismatch, not_implemented_for
 from .families import Array
-from .forms import bump, check_writable, copy_array, write
+from .forms import bump, check_writable, copy_array, deliver, write
 from .generator import stream_of
 from .record import Leaf, leaf, not_differentiable, op, same_shape
 from .view import as_size
@@ -591,11 +591,7 @@ def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Any 
         t = _target((tuple(size),), out, dtype, device, "normal")
         return _leaf_tensor(t.normal_(mean, std, generator=generator), requires_grad)
     drawn = _normal_with_tensors(mean, std, generator)
-    if out is None:
-        return drawn
-    from .forms import deliver
-
-    return deliver(out, drawn, "normal")
+    return drawn if out is None else deliver(out, drawn, "normal")
 
 
 def _normal_with_tensors(mean: Any, std: Any, generator: Any) -> Tensor:
@@ -659,15 +655,24 @@ def bernoulli(input: Tensor, p: Any = None, *, generator: Any = None) -> Tensor:
     return _bernoulli_of(input, generator)
 
 
-@op(out=True)
+@op()
 def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *,
-                generator: Any = None) -> Tensor:
+                generator: Any = None, out: Any = None) -> Tensor:
     """`num_samples` indices from each row of weights in `input`; without replacement, distinct.
 
     >>> import lampion as torch
     >>> torch.multinomial(torch.tensor([0., 1., 0.]), 1)
     tensor([1])
     """
+    _check_multinomial(input, num_samples, replacement)
+    if out is not None and out._dtype is not int64:
+        raise RuntimeError("multinomial expects Long tensor out, got: "
+                           f"{scalar_type(out._dtype)}")
+    picked = _multinomial(input, int(num_samples), bool(replacement), generator)
+    return picked if out is None else deliver(out, picked, "multinomial")  # type: ignore[no-any-return]
+
+
+def _check_multinomial(input: Tensor, num_samples: int, replacement: bool) -> None:
     a = input._a
     if not 1 <= a.ndim <= 2:
         raise RuntimeError(f"prob_dist must be 1 or 2 dim: multinomial() received {a.ndim} dims")
@@ -681,7 +686,6 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *,
                            f"replacement: received {num_samples} for {a.shape[-1]} weights")
     if a.shape[-1] == 0:
         raise RuntimeError("multinomial() received rows without weights: there is nothing to draw")
-    return _multinomial(input, int(num_samples), bool(replacement), generator)
 
 
 @op("torch")

@@ -336,7 +336,7 @@ ERRORS = [
     (lambda: torch.empty(3).uniform_(high=2), TypeError, "invalid combination"),
     (lambda: torch.empty(3).normal_(0, -1), RuntimeError, "std >= 0.0, but found std -1"),
     (lambda: torch.normal(torch.ones(3), -torch.ones(3)), RuntimeError, "all elements of std"),
-    (lambda: torch.normal(torch.ones(3), torch.ones(2)), RuntimeError, r"tensor a \(3\) must match"),
+    (lambda: torch.normal(torch.ones(3), torch.ones(2)), RuntimeError, r"tensor a \(3\) must"),
     (lambda: torch.normal(0, 1), TypeError, "invalid combination"),
     (lambda: torch.empty(3).bernoulli_(1.5), RuntimeError, r"p to be in \[0, 1\], but got p=1.5"),
     (lambda: torch.empty(3).bernoulli_(torch.tensor(2.0)), RuntimeError, "p_in >= 0 && p_in <= 1"),
@@ -369,7 +369,7 @@ def test_errors(case):
     state = torch.get_rng_state()
     with pytest.raises(kind, match=words):
         call()
-    if "p_in" not in words and "Poisson" not in words:
+    if not any(word in words for word in ("p_in", "Poisson", "result type")):  # these draw first
         assert torch.equal(torch.get_rng_state(), state)
 
 
