@@ -114,9 +114,8 @@ def _drop_channels(input: Tensor, p: float, training: bool, inplace: bool,
     form = _channels[bool(inplace)]
     if batched:
         return form(input, p, training)
-    if inplace:
-        return form(input.unsqueeze_(0), p, training).squeeze_(0)
-    return form(input.unsqueeze(0), p, training).squeeze(0)
+    out = form(input.unsqueeze(0), p, training)
+    return input if inplace else out.squeeze(0)
 
 
 @op("F")
