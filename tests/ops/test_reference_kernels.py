@@ -44,7 +44,9 @@ def test_convolution_and_its_gradients(stride, padding, dilation, groups):
 
 
 @pytest.mark.parametrize("ceil_mode", [False, True])
-@pytest.mark.parametrize("kernel,stride,padding,dilation", [(2, 2, 0, 1), (3, 2, 1, 1), (3, 1, 1, 2)])
+@pytest.mark.parametrize(
+    "kernel,stride,padding,dilation", [(2, 2, 0, 1), (3, 2, 1, 1), (3, 1, 1, 2)]
+)
 def test_max_pool_places_and_values(kernel, stride, padding, dilation, ceil_mode):
     x = np.random.default_rng(1).standard_normal((2, 3, 9, 8))
     pairs = [[v] * 2 for v in (kernel, stride, padding, dilation)]
@@ -74,7 +76,9 @@ def test_window_sums_transpose():
     assert np.vdot(g, y) == pytest.approx(np.vdot(gx, x))
 
 
-@pytest.mark.parametrize("kind", ["nearest", "nearest-exact", "linear", "cubic", "linear-aa", "mean"])
+@pytest.mark.parametrize(
+    "kind", ["nearest", "nearest-exact", "linear", "cubic", "linear-aa", "mean"]
+)
 def test_resampling_keeps_constants(kind):
     tables = resample.tables(kind, [7, 9], [4, 13], False, [None, None], np.float64)
     out = resample.resample(np.full((1, 1, 7, 9), 2.5), tables)

@@ -133,6 +133,28 @@ def _depthwise(x: Array, w: Array, out: Array, stride: Ints, dilation: Ints) -> 
     return out
 
 
+def _depthwise_input(gx: Array, gy: Array, w: Array, stride: Ints, dilation: Ints) -> None:
+    """Add the gradient for the padded input of a depthwise convolution to `gx`."""
+    channels, ones = gx.shape[1], (1,) * (gx.ndim - 2)
+    grouped = gy.reshape(gy.shape[0], channels, gy.shape[1] // channels, *gy.shape[2:])
+    per_group = w.reshape(channels, -1, *w.shape[2:])
+    for position, cut in taps(w.shape[2:], gy.shape[2:], stride, dilation):
+        scale = per_group[(..., *position)].reshape(channels, -1, *ones)
+        gx[(..., *cut)] += (grouped * scale).sum(2)
+
+
+def _depthwise_weight(gy: Array, x: Array, kernel: Ints, stride: Ints, dilation: Ints) -> Array:
+    """Gradient for the weight of a depthwise convolution of the padded `x`."""
+    n, channels = x.shape[:2]
+    size = gy.shape[2:]
+    grouped = gy.reshape(n, channels, gy.shape[1] // channels, int(np.prod(size)))
+    out = np.zeros((channels, grouped.shape[2], *kernel), gy.dtype)
+    for position, cut in taps(kernel, size, stride, dilation):
+        part = x[(..., *cut)].reshape(n, channels, -1)
+        out[(..., *position)] = np.einsum("ncml,ncl->cm", grouped, part)
+    return out.reshape(gy.shape[1], 1, *kernel)
+
+
 def input_gradient(
     gy: Array,
     w: Array,
@@ -150,7 +172,9 @@ def input_gradient(
     padded = [s + 2 * p for s, p in zip(input_size, padding, strict=True)]
     channels = w.shape[1] * groups
     gx: Array = np.zeros((gy.shape[0], channels, *padded), gy.dtype)
-    if gy.size and gx.size:
+    if w.shape[1] == 1 and groups > 1:
+        _depthwise_input(gx, gy, w, stride, dilation)
+    elif gy.size and gx.size:
         cells = int(np.prod(size))
         step = _block(gy.shape[0], int(np.prod(w.shape[1:])) * cells * groups, cells)
         for n in range(0, gy.shape[0], step):
@@ -184,6 +208,8 @@ def weight_gradient(
     """Gradient of `convolve` for its weight of spatial size `kernel`."""
     size = gy.shape[2:]
     cin, cout = x.shape[1] // groups, gy.shape[1] // groups
+    if cin == 1 and groups > 1:
+        return _depthwise_weight(gy, pad_spatial(x, padding), kernel, stride, dilation)
     gw = np.zeros((gy.shape[1], cin * int(np.prod(kernel))), gy.dtype)
     if gy.size and x.size:
         x = pad_spatial(x, padding)
