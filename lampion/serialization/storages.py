@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor import Storage
+from ..tensor import Storage, device
 from ..tensor.dtype import DTYPES, dtype
 from .machine import UnpicklingError
 
@@ -60,7 +60,7 @@ class Locator:
 
     def __call__(self, storage: Storage, location: str) -> str:
         """The device type for `storage`; RuntimeError where there is no such device."""
-        if callable(self._map) and not isinstance(self._map, (str, dict)):
+        if callable(self._map) and not isinstance(self._map, device):  # devices are decorators
             if self._map(storage, location) is not None:
                 return "cpu"
             target: Any = location

@@ -71,8 +71,8 @@ def rest_and_resumed(make, workers, stop, epochs=2, other_workers=None):
 
 
 @pytest.mark.parametrize("options", [
-    dict(batch_size=3), dict(batch_size=3, shuffle=True),
-    dict(batch_size=2, shuffle=True, persistent_workers=True),
+    {"batch_size": 3}, {"batch_size": 3, "shuffle": True},
+    {"batch_size": 2, "shuffle": True, "persistent_workers": True},
 ])  # fmt: skip
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("stop", [1, 4, 7, 10])
