@@ -8,7 +8,7 @@ from typing import Any
 from ..tensor.dtype import bool_
 from ..tensor.tensor import Tensor
 from .creation import empty_like, make
-from .random import draw_bernoulli
+from .random import bernoulli_like
 from .record import op
 
 # Of SELU: what alpha dropout sets elements to is -_ALPHA (its scale times alpha).
@@ -29,7 +29,7 @@ def _drop(input: Tensor, p: float, train: bool, *, channels: bool = False, alpha
     multiply = input.mul_ if inplace else input.mul
     if p == 1:
         return multiply(make((), 0, input._dtype, input.device, False, "dropout"))
-    noise = _noise(input, channels).bernoulli_(1 - p)
+    noise = bernoulli_like(_noise(input, channels), 1 - p)
     if not alpha:
         return multiply(noise.div_(1 - p))
     scale = 1.0 / math.sqrt((_ALPHA * _ALPHA * p + 1) * (1 - p))
@@ -76,7 +76,7 @@ def native_dropout(input: Tensor, p: float, train: bool | None) -> tuple[Tensor,
     if train is False or input._a.size == 0:
         mask = make(input.shape, 1, bool_, input.device, False, "native_dropout")
         return input.clone(), mask
-    mask = draw_bernoulli(empty_like(input, dtype=bool_), 1.0 - p, None)
+    mask = bernoulli_like(empty_like(input, dtype=bool_), 1.0 - p)
     scale = 0.0 if p == 1 else 1.0 / (1.0 - p)
     return input.mul(mask).mul_(scale), mask
 

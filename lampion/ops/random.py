@@ -7,25 +7,26 @@ dtype and the order in memory, in which PyTorch consumes its stream.
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from ..runtime import random as draws
 from ..runtime import rejection
-from ..tensor.dtype import BOOL, COMPLEX, FLOAT, INT, dtype, float64, int64
+from ..tensor.dtype import BOOL, COMPLEX, FLOAT, INT, dtype, finfo, float64, int64
 from ..tensor.names import scalar_type
 from ..tensor.strides import memory_order
 from ..tensor.tensor import Tensor
 from .creation import check_dtype, empty_like, make
 from .errors import argument_type, broadcast_mismatch, not_implemented_for
 from .families import Array
-from .forms import bump, check_writable, copy_array, deliver, write
+from .forms import check_writable, deliver, write
 from .generator import stream_of
 from .record import Leaf, leaf, not_differentiable, op, same_shape
 from .view import as_size
 
-__all__ = ["draw_bernoulli"]
+__all__ = ["bernoulli_like"]
 
 _C_NAMES = {"float16": "c10::Half", "bfloat16": "c10::BFloat16", "float32": "float",
             "float64": "double", "int8": "signed char", "uint8": "unsigned char",
@@ -33,10 +34,17 @@ _C_NAMES = {"float16": "c10::Half", "bfloat16": "c10::BFloat16", "float32": "flo
             "uint16": "unsigned short", "uint32": "unsigned int", "uint64": "unsigned long"}
 _WIDE_UNSIGNED = ("uint16", "uint32", "uint64")
 _MANTISSA = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
+# The names by which PyTorch's messages call the kernels.
+_UNIFORM_KERNEL, _NORMAL_KERNEL = "check_uniform_bounds", "normal_kernel_cpu"
 _INT64_MIN, _INT64_MAX = -(1 << 63), (1 << 63) - 1
 
 
 # --- leaves ---------------------------------------------------------------------------------------
+
+
+@cache
+def _largest_float(d: dtype) -> float:
+    return finfo(d).max
 
 
 def _nothing(g: Any) -> Any:
@@ -87,8 +95,8 @@ def _random(input: Array, low: int | None, high: int | None, generator: Any) -> 
     return _fill(input, lambda *a: draws.randint(stream, *a), low, high)
 
 
-@leaf(_OVERWRITTEN, shape=same_shape, exact=True, node="BernoulliBackward2", name="bernoulli")
-def draw_bernoulli(input: Array, p: float, generator: Any) -> Array:
+@leaf(_OVERWRITTEN, shape=same_shape, exact=True, node="BernoulliBackward2")
+def _bernoulli(input: Array, p: float, generator: Any) -> Array:
     """Ones with probability `p`, zeros else."""
     stream = stream_of(generator, "bernoulli_")
     return _fill(input, lambda *a: draws.bernoulli(stream, *a), p)
@@ -199,7 +207,7 @@ def _needs_numbers(self: Tensor, kernel: str, bool_too: bool = True) -> None:
 def uniform_(self: Tensor, *args: Any, generator: Any = None, **named: Any) -> Tensor:
     """Fills the tensor with values from [`from`, `to`), [0, 1) if not given."""
     low, high = _two(args, named, ("from", 0.0), ("to", 1.0), "uniform_")
-    _needs_floats(self, "check_uniform_bounds", complex_too=True)
+    _needs_floats(self, _UNIFORM_KERNEL, complex_too=True)
     _check_uniform(float(low), float(high), self._dtype.to_real())
     return _overwrite(self, "uniform_", _uniform, float(low), float(high), generator)
 
@@ -208,6 +216,8 @@ def _two(args: tuple[Any, ...], named: dict[str, Any], first: tuple[str, Any],
          second: tuple[str, Any], name: str) -> tuple[Any, Any]:
     """Two optional arguments, one of which has a name that is a keyword in Python."""
     slots = (first, second)
+    if not named and len(args) < 3:
+        return (args or (first[1],))[0], args[1] if len(args) == 2 else second[1]
     given = dict(zip((slot[0] for slot in slots), args, strict=False))
     extra = sorted(named.keys() - {slot[0] for slot in slots})
     if len(args) > 2 or extra or given.keys() & named.keys():
@@ -218,9 +228,7 @@ def _two(args: tuple[Any, ...], named: dict[str, Any], first: tuple[str, Any],
 
 
 def _check_uniform(low: float, high: float, d: dtype) -> None:
-    from ..tensor.dtype import finfo
-
-    top = finfo(d).max
+    top = _largest_float(d)
     for value, label in ((low, "from"), (high, "to")):
         if not -top <= value <= top:
             raise RuntimeError(f"{label} is out of bounds for {_C_NAMES[d.name]}: uniform_() "
@@ -237,9 +245,13 @@ def _check_uniform(low: float, high: float, d: dtype) -> None:
 @op("Tensor")
 def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Any = None) -> Tensor:
     """Fills the tensor with normal values of the given mean and standard deviation."""
-    _check_std(std)
-    _needs_floats(self, "normal_kernel_cpu", complex_too=True)
+    _check_normal(self, std)
     return _overwrite(self, "normal_", _normal, float(mean), float(std), generator)
+
+
+def _check_normal(self: Tensor, std: float) -> None:
+    _check_std(std)
+    _needs_floats(self, _NORMAL_KERNEL, complex_too=True)
 
 
 def _check_std(std: float) -> None:
@@ -264,24 +276,24 @@ def random_(self: Tensor, *args: Any, generator: Any = None, **named: Any) -> Te
         if value is not None and not hasattr(value, "__index__"):
             raise TypeError("random_() received an invalid combination of arguments: 'from' and "
                             f"'to' must be ints, received {type(value).__name__}")
-    return _random_between(self, int(low), None if high is None else int(high), generator)
+    bounds = _bounds(int(low), None if high is None else int(high), self._dtype)
+    return _overwrite(self, "random_", _random, *bounds, generator)
 
 
-def _random_between(self: Tensor, low: int, high: int | None, generator: Any) -> Tensor:
-    """[low, high), in bounds that the dtype can hold."""
+def _bounds(low: int, high: int | None, d: dtype) -> tuple[int, int | None]:
+    """[low, high), in bounds that the dtype can hold; high is None for all 64-bit integers."""
     _check_int64(low, high)
-    d = self._dtype
     if high is None and low == _INT64_MIN:
         if d not in (int64, float64) and d.name not in ("float32", "bfloat16"):
             raise not_implemented_for("random_full_64_bits_range_kernel_cpu", d,
                                       "it handles only int64, double, float and bfloat16")
-        return _overwrite(self, "random_", _random, low, None, generator)
+        return low, None
     if d.kind == COMPLEX or d.name.startswith("float8"):
         raise RuntimeError("check_random_bounds handles only integral, floating-point and boolean "
                            f"types: random_() received {d}")
     low, high = _representable(low, _largest(d) + 1 if high is None else high, d)
     _check_in_range(low, high - 1, d)
-    return _overwrite(self, "random_", _random, low, high, generator)
+    return low, high
 
 
 def _check_int64(*bounds: int | None) -> None:
@@ -340,9 +352,7 @@ def _range_of(d: dtype) -> tuple[float, float]:
     if d.kind == INT:
         info = np.iinfo(d.np)
         return int(info.min), min(int(info.max), _INT64_MAX)
-    from ..tensor.dtype import finfo
-
-    return finfo(d).min, finfo(d).max
+    return -_largest_float(d), _largest_float(d)
 
 
 def _warn_imprecise(label: str, d: dtype) -> None:
@@ -362,10 +372,20 @@ def bernoulli_(self: Tensor, p: Any = 0.5, *, generator: Any = None) -> Tensor:
     """Fills the tensor with ones of probability `p` (a number or a tensor) and zeros."""
     if isinstance(p, Tensor):
         return _bernoulli_tensor(self, p, generator)
+    _check_bernoulli(self, p)
+    return _overwrite(self, "bernoulli_", _bernoulli, float(p), generator)
+
+
+def _check_bernoulli(self: Tensor, p: float) -> None:
     if not 0 <= p <= 1:
         raise RuntimeError(f"bernoulli_ expects p to be in [0, 1], but got p={p:g}")
     _needs_numbers(self, "bernoulli_scalar_cpu_")
-    return _overwrite(self, "bernoulli_", draw_bernoulli, float(p), generator)
+
+
+def bernoulli_like(t: Tensor, p: float, generator: Any = None) -> Tensor:
+    """A new tensor like `t` of ones with probability `p` and zeros."""
+    _check_bernoulli(t, p)
+    return _bernoulli(t, float(p), generator)
 
 
 def _bernoulli_tensor(self: Tensor, p: Tensor, generator: Any) -> Tensor:
@@ -435,7 +455,12 @@ def _target(size: Any, out: Any, d: Any, device: Any, name: str) -> Tensor:
     return out if out._a.shape == shape else out.resize_(shape)
 
 
-def _sized(name: str, fill: str, doc: str) -> Any:
+def _draw(t: Tensor, out: Any, name: str, drawing: Leaf, *attrs: Any) -> Tensor:
+    """What `drawing` gives: a new tensor like `t`, or `t` itself overwritten if it is an `out=`."""
+    return drawing(t, *attrs) if out is None else _overwrite(t, name, drawing, *attrs)
+
+
+def _sized(name: str, drawing: Leaf, kernel: str, doc: str) -> Any:
     """`rand` or `randn`: sizes as several numbers or one sequence."""
 
     def call(*size: Any, generator: Any = None, out: Any = None, dtype: Any = None,
@@ -447,7 +472,8 @@ def _sized(name: str, fill: str, doc: str) -> Any:
             raise TypeError(f"{name}() received an invalid combination of arguments: expected "
                             f"(size, ...), received {[*size, *sorted(named)]}")
         t = _target(size, out, dtype, device, name)
-        return _leaf_tensor(getattr(t, fill)(generator=generator), requires_grad)
+        _needs_floats(t, kernel, complex_too=True)
+        return _leaf_tensor(_draw(t, out, name, drawing, 0.0, 1.0, generator), requires_grad)
     call.__name__ = call.__qualname__ = name
     call.__doc__ = doc
     return op("torch")(call)
@@ -459,7 +485,7 @@ def _leaf_tensor(t: Tensor, requires_grad: bool) -> Tensor:
     return t
 
 
-rand = _sized("rand", "uniform_", """Values from [0, 1).
+rand = _sized("rand", _uniform, _UNIFORM_KERNEL, """Values from [0, 1).
 
     >>> import lampion as torch
     >>> _ = torch.manual_seed(0)
@@ -467,7 +493,7 @@ rand = _sized("rand", "uniform_", """Values from [0, 1).
     tensor([[0.4963, 0.7682],
             [0.0885, 0.1320]])
     """)
-randn = _sized("randn", "normal_", """Values from the standard normal distribution.
+randn = _sized("randn", _normal, _NORMAL_KERNEL, """Values from the standard normal distribution.
 
     >>> import lampion as torch
     >>> _ = torch.manual_seed(0)
@@ -490,7 +516,8 @@ def randint(*args: Any, generator: Any = None, out: Any = None, dtype: Any = Non
     low, high, size = _randint_arguments(args, named)
     d = dtype if dtype is not None or out is not None else int64
     t = _target((tuple(size),), out, d, device, "randint")
-    return _leaf_tensor(_random_between(t, low, high, generator), requires_grad)
+    bounds = _bounds(low, high, t._dtype)
+    return _leaf_tensor(_draw(t, out, "randint", _random, *bounds, generator), requires_grad)
 
 
 def _randint_arguments(args: tuple[Any, ...], named: dict[str, Any]) -> tuple[int, int, Any]:
@@ -526,11 +553,7 @@ def randperm(n: int, *, generator: Any = None, out: Any = None, dtype: Any = Non
     d = dtype if dtype is not None or out is not None else int64
     t = _target((n,), out, d, device, "randperm")
     _check_holds(int(n), t._dtype)
-    drawn = _permutation(t, generator)
-    copy_array(t, drawn)
-    if out is not None:
-        bump(t, "randperm(out=...)")
-    return _leaf_tensor(t, requires_grad)
+    return _leaf_tensor(_draw(t, out, "randperm", _permutation, generator), requires_grad)
 
 
 @leaf(not_differentiable("the result is integers"), shape=same_shape, exact=True,
@@ -551,19 +574,22 @@ def _check_holds(n: int, d: dtype) -> None:
                            f"{scalar_type(d)} type.")
 
 
-def _like(name: str, fill: str, doc: str) -> None:
+def _like(name: str, drawing: Leaf, kernel: str, doc: str) -> None:
     def call(input: Tensor, *, generator: Any = None, dtype: Any = None, layout: Any = None,
              device: Any = None, requires_grad: bool = False, pin_memory: bool = False,
              memory_format: Any = None) -> Tensor:
         t = empty_like(input, dtype=dtype, device=device, memory_format=memory_format)
-        return _leaf_tensor(getattr(t, fill)(generator=generator), requires_grad)
+        _needs_floats(t, kernel, complex_too=True)
+        return _leaf_tensor(drawing(t, 0.0, 1.0, generator), requires_grad)
     call.__name__ = call.__qualname__ = name
     call.__doc__ = doc
     op("torch")(call)
 
 
-_like("rand_like", "uniform_", "Values from [0, 1) in the shape, dtype and layout of `input`.")
-_like("randn_like", "normal_", "Normal values in the shape, dtype and layout of `input`.")
+_like("rand_like", _uniform, _UNIFORM_KERNEL,
+      "Values from [0, 1) in the shape, dtype and layout of `input`.")
+_like("randn_like", _normal, _NORMAL_KERNEL,
+      "Normal values in the shape, dtype and layout of `input`.")
 
 
 @op("torch")
@@ -574,7 +600,7 @@ def randint_like(input: Tensor, *args: Any, generator: Any = None, dtype: Any = 
     low, high, _ = _randint_arguments((*args, ()) if args else (), named if args else {
         **named, "size": ()})
     t = empty_like(input, dtype=dtype, device=device, memory_format=memory_format)
-    return _leaf_tensor(_random_between(t, low, high, generator), requires_grad)
+    return _leaf_tensor(_random(t, *_bounds(low, high, t._dtype), generator), requires_grad)
 
 
 # --- parameters in tensors ------------------------------------------------------------------------
@@ -590,7 +616,9 @@ def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Any 
             raise TypeError("normal() received an invalid combination of arguments: numbers for "
                             "mean and std need a size, a tuple of ints")
         t = _target((tuple(size),), out, dtype, device, "normal")
-        return _leaf_tensor(t.normal_(mean, std, generator=generator), requires_grad)
+        _check_normal(t, std)
+        drawn = _draw(t, out, "normal", _normal, float(mean), float(std), generator)
+        return _leaf_tensor(drawn, requires_grad)
     drawn = _normal_with_tensors(mean, std, generator)
     return drawn if out is None else deliver(out, drawn, "normal")
 
@@ -598,7 +626,7 @@ def normal(mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, generator: Any 
 def _normal_with_tensors(mean: Any, std: Any, generator: Any) -> Tensor:
     d = (mean if isinstance(mean, Tensor) else std)._dtype
     if d.name not in _MANTISSA and d.kind != COMPLEX:
-        raise not_implemented_for("normal_kernel_cpu", d)
+        raise not_implemented_for(_NORMAL_KERNEL, d)
     if not isinstance(std, Tensor):
         _check_std(std)
         return _normal_mean(mean, float(std), generator)
@@ -650,8 +678,10 @@ def _check_stds(std: Array) -> None:
 @op(out=True)
 def bernoulli(input: Tensor, p: Any = None, *, generator: Any = None) -> Tensor:
     """Ones with the probabilities in `input` (or all with probability `p`), zeros else."""
-    if p is not None:
+    if isinstance(p, Tensor):
         return empty_like(input.contiguous()).bernoulli_(p, generator=generator)
+    if p is not None:
+        return bernoulli_like(empty_like(input.contiguous()), p, generator)
     _needs_floats(input, "bernoulli_tensor_cpu_p_")
     return _bernoulli_of(input, generator)
 

@@ -517,4 +517,4 @@ def multinomial_distinct(stream: Stream, weights: Array, samples: int) -> Array:
         best: Array = race.argmax(axis=1, keepdims=True)
         return best
     order = (-race).argsort(axis=1, kind="stable")
-    return order[:, :samples]
+    return order[:, :samples].copy()

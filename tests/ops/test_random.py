@@ -163,6 +163,14 @@ def test_out():
         torch.multinomial(torch.ones(3), 1, out=torch.empty(0))
 
 
+def test_fresh_tensors_count_no_write():
+    x = torch.ones(3)
+    for fresh in [torch.rand(2), torch.randn(2), torch.randint(3, (2,)), torch.randperm(3),
+                  torch.rand_like(x), torch.normal(0.0, 1.0, (2,)), torch.bernoulli(x, 0.5)]:
+        assert fresh._version == 0
+    assert torch.rand(3, out=x)._version == 1
+
+
 def test_requires_grad():
     assert torch.rand(2, requires_grad=True).is_leaf
     assert torch.randn_like(torch.ones(2), requires_grad=True).requires_grad
