@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..tensor.tensor import Tensor
+from .contraction import linear
 from .errors import argument_type
 from .families import Array, OptArray
 from .loss import _named, reduced, reduction_of
@@ -17,6 +18,7 @@ __all__ = [
     "cosine_embedding_loss",
     "cross_entropy",
     "ctc_loss",
+    "linear_cross_entropy",
     "multi_margin_loss",
     "multilabel_margin_loss",
     "multilabel_soft_margin_loss",
@@ -102,11 +104,15 @@ _NLL2D = _make_nll("nll_loss2d", "NllLoss2DBackward0")
 def _check_target(input: Tensor, target: Any, name: str) -> None:
     if not isinstance(target, Tensor):
         raise argument_type(name, "target", "Tensor", target)
+    _check_target_shape(input, target)
     if target._dtype.name not in ("int64", "uint8"):
         raise RuntimeError(
             f"expected scalar type Long but found {target.dtype}: {name}() needs class indices, "
             "convert the target with .long()"
         )
+
+
+def _check_target_shape(input: Tensor, target: Tensor) -> None:
     if input.ndim == 0:
         raise ValueError(f"Expected 1 or more dimensions (got {input.ndim})")
     if input.ndim == 1:
@@ -223,6 +229,35 @@ def _smoothed(logp: Tensor, target: Tensor, weight: Tensor | None, ignore: int, 
             count = weight[target.masked_fill(ignored, 0)].masked_fill(ignored, 0).sum()
         smooth = smooth.sum() / count
     return hard * (1 - smoothing) + smooth * (smoothing / logp.shape[dim])
+
+
+@op("F")
+def linear_cross_entropy(input: Tensor, linear_weight: Tensor, target: Tensor, *,
+                         linear_bias: Tensor | None = None, weight: Tensor | None = None,
+                         reduction: str = "mean", ignore_index: int | None = None,
+                         label_smoothing: float = 0.0, options: Any = None) -> Tensor:
+    """`cross_entropy` of `linear(input, linear_weight, linear_bias)`.
+
+    linear_weight is (C, in), or (C, d1, ..., dK, in) for a loss with K further dimensions.
+    `options` (PyTorch's chunking, which saves memory) is accepted and changes nothing.
+    """
+    if input.ndim not in (1, 2):
+        raise RuntimeError(f"expected input with dimensionality 1 or 2, got {input.ndim}")
+    inner = linear_weight.shape[1:-1]
+    if inner and input.ndim == 1:
+        raise RuntimeError(
+            f"K-dimensional loss defined by linear_weight shape {tuple(linear_weight.shape)} "
+            f"requires batched input, (N, {linear_weight.shape[-1]}), got unbatched input with "
+            f"shape {tuple(input.shape)}"
+        )
+    rows = linear_weight.reshape(-1, linear_weight.shape[-1])
+    bias = None if linear_bias is None else linear_bias.reshape(-1)
+    logits = linear(input, rows, bias)
+    if inner:
+        logits = logits.view(*input.shape[:-1], linear_weight.shape[0], *inner)
+    ignored = -100 if ignore_index is None else ignore_index
+    return cross_entropy(logits, target, weight, ignore_index=ignored, reduction=reduction,
+                         label_smoothing=label_smoothing)
 
 
 # -- many labels

@@ -34,7 +34,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     """x1 . x2 / (max(|x1|, eps) * max(|x2|, eps)) along `dim`.
 
     >>> import lampion as torch
-    >>> torch.nn.functional.cosine_similarity(torch.ones(3), torch.ones(3), dim=0)
+    >>> torch.nn.functional.cosine_similarity(torch.ones(4), torch.ones(4), dim=0)
     tensor(1.)
     """
     a, b = _common("cosine_similarity", x1, x2)

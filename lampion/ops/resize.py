@@ -46,8 +46,10 @@ def _resample(input: Array, kind: str, size: Ints, align: bool, factors: Factors
         if quick is not None:
             return quick
     tables = reference.tables(kind, input.shape[2:], size, align, factors, input.dtype)
-    out = reference.resample(input, tables)
-    return np.clip(np.rint(out), 0, 255).astype(np.uint8) if input.dtype == np.uint8 else out
+    if input.dtype != np.uint8 or kind.startswith("nearest"):
+        return reference.resample(input, tables)
+    out = reference.resample(input.astype(np.float32), tables)
+    return np.clip(np.rint(out), 0, 255).astype(np.uint8)
 
 
 def _gradient(g: Tensor, input_shape: Ints, kind: str, align: bool, factors: Factors) -> Tensor:

@@ -63,7 +63,7 @@ class LayerNorm(Module):
 
     >>> import lampion as torch
     >>> torch.nn.LayerNorm(4)
-    LayerNorm((4,), eps=1e-05, elementwise_affine=True)
+    LayerNorm((4,), eps=1e-05, elementwise_affine=True, bias=True)
     """
 
     __constants__ = ["normalized_shape", "eps", "elementwise_affine"]

@@ -148,7 +148,7 @@ def _depthwise_weight(gy: Array, x: Array, kernel: Ints, stride: Ints, dilation:
     n, channels = x.shape[:2]
     size = gy.shape[2:]
     grouped = gy.reshape(n, channels, gy.shape[1] // channels, int(np.prod(size)))
-    out = np.zeros((channels, grouped.shape[2], *kernel), gy.dtype)
+    out: Array = np.zeros((channels, grouped.shape[2], *kernel), gy.dtype)
     for position, cut in taps(kernel, size, stride, dilation):
         part = x[(..., *cut)].reshape(n, channels, -1)
         out[(..., *position)] = np.einsum("ncml,ncl->cm", grouped, part)
