@@ -18,7 +18,7 @@ from ..tensor.dtype import BOOL, COMPLEX, FLOAT, INT, dtype, finfo, float64, int
 from ..tensor.names import scalar_type
 from ..tensor.strides import memory_order
 from ..tensor.tensor import Tensor
-from .creation import check_dtype, empty_like, make
+from .creation import check_dtype, empty_like, make, zeros_like
 from .errors import argument_type, broadcast_mismatch, not_implemented_for
 from .families import Array
 from .forms import check_writable, deliver, write
@@ -48,8 +48,8 @@ def _largest_float(d: dtype) -> float:
 
 
 def _nothing(g: Any) -> Any:
-    """What was overwritten has no influence."""
-    return g * 0
+    """What was overwritten has no influence, whatever gradient arrives (inf and nan too)."""
+    return zeros_like(g)
 
 
 _OVERWRITTEN = {"input": _nothing}
