@@ -82,7 +82,7 @@ def adam_amsgrad(
     mean += rate1 * (g - mean)
     square *= beta2
     square += rate2 * g * g
-    _store(top, x.maximum(top, square))
+    _store(top, x.maximum(top * 1.0, square))  # of a copy: what is recorded must not change
     p -= size * mean / (x.sqrt(top) / root + eps)
 
 
@@ -213,8 +213,8 @@ def rprop(
     x: Any, p: Any, g: Any, previous: Any, size: Any, down: Any, up: Any, low: Any, high: Any
 ) -> None:
     sign = x.sign(g * previous)
-    factor = x.where(sign > 0, up, x.where(sign < 0, down, 1.0))
-    _store(size, x.clip(size * factor, low, high))
+    scaled = x.where(sign > 0, size * up, x.where(sign < 0, size * down, size))
+    _store(size, x.clip(scaled, low, high))
     g = x.where(sign < 0, 0.0, g)  # a step that overshot is not taken back, only shortened
     p -= x.sign(g) * size
     _store(previous, g)
