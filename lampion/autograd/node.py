@@ -289,7 +289,8 @@ def record(op: Any, outputs: Any, tensors: tuple[Any, ...], attrs: tuple[Any, ..
         plan = op.plan(mask, len(tensors))
     if plan is None:
         return
-    node = op.node_class.__new__(op.node_class)
+    cls = op.node_class if op.node_rule is None else op.node_class_for(tensors, attrs)
+    node = cls.__new__(cls)
     node.edges, node.nrs, node.seq, node.hooks = tuple(edges), tuple(nrs), _next_seq(), None
     node.plan, node.shapes, node.outs, node.out_st = plan, None, None, None
     node.trace = None

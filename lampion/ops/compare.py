@@ -27,15 +27,8 @@ logical_xor = comparison("logical_xor", np.logical_xor)
 _BITS = not_differentiable("integers and bools only")
 
 
-def _integers_only(name: str) -> Any:
-    def check(d: Any) -> None:
-        if d.kind >= FLOAT:
-            raise not_implemented_for(f"{name}_cpu", d, "it takes integers and bools")
-    return check
-
-
-def _bits(name: str, kernel: Any) -> Any:
-    return binary(f"bitwise_{name}", kernel, _BITS, check=_integers_only(f"bitwise_{name}"))
+def _bits(name: str, kernel: Any, bools: Any = None) -> Any:
+    return binary(f"bitwise_{name}", kernel, _BITS, kind="integer", bools=bools)
 
 
 bitwise_and = _bits("and", np.bitwise_and)
@@ -56,8 +49,8 @@ def _shift_right(a: Any, b: Any) -> Any:
     return kept.astype(np.result_type(a, b))
 
 
-bitwise_left_shift = _bits("left_shift", _shift_left)
-bitwise_right_shift = _bits("right_shift", _shift_right)
+bitwise_left_shift = _bits("left_shift", _shift_left, "error")
+bitwise_right_shift = _bits("right_shift", _shift_right, "error")
 
 
 def _invert(name: str) -> Any:

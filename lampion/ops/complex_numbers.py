@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor.dtype import COMPLEX, FLOAT, float32, float64
+from ..tensor.dtype import BOOL, COMPLEX, FLOAT, float32, float64
 from ..tensor.tensor import Tensor
 from .families import Array, broadcast_shape
 from .promotion import cast, float_dtype
@@ -88,4 +88,9 @@ def angle(input: Tensor) -> Tensor:
     return _angle_leaf(cast(input, float_dtype(input._dtype)))
 
 
-positive = op(name="positive")(lambda input: input)
+@op()
+def positive(input: Tensor) -> Tensor:
+    """The tensor itself; bools have no sign."""
+    if input._dtype.kind == BOOL:
+        raise RuntimeError("The `+` operator, on a bool tensor is not supported.")
+    return input

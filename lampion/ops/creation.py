@@ -97,6 +97,8 @@ def allocate(shape: tuple[int, ...], fill: Any, d: dtype) -> np.ndarray[Any, Any
 def _fill_value(fill: Any, d: dtype) -> Any:
     if isinstance(fill, Tensor):
         fill = fill.item()
+    if not isinstance(fill, (bool, int, float, complex, np.generic)):
+        raise argument_type("full", "fill_value", "Number", fill)
     if isinstance(fill, complex) and d.kind != COMPLEX:
         raise RuntimeError(f"value cannot be converted to type {d.name} without overflow")
     if d.kind < FLOAT and isinstance(fill, float):
@@ -138,12 +140,13 @@ def _shape_of(data: Any) -> tuple[int, ...]:
 def _check_nesting(data: Any, shape: tuple[int, ...], depth: int = 0) -> None:
     if depth == len(shape):
         if isinstance(data, list):
-            raise ValueError(f"too many dimensions: expected a number at dimension {depth}, "
+            raise TypeError(f"'list' object cannot be interpreted as a number: too many dimensions: expected a number at dimension {depth}, "
                              f"received a sequence of length {len(data)}")
         if not isinstance(data, (bool, int, float, complex)):
             kind = type(data).__name__
             if isinstance(data, str):
-                raise TypeError(f"new(): invalid data type '{kind}'")
+                raise ValueError(f"too many dimensions '{kind}'") if depth else TypeError(
+                    f"new(): invalid data type '{kind}'")
             raise RuntimeError(f"Could not infer dtype of {kind}")
         return
     if not isinstance(data, list):
@@ -372,7 +375,8 @@ def full(size: Any, fill_value: Any, *, out: Any = None, dtype: Any = None, layo
     d = check_dtype(dtype, "full")
     if d is None:
         d = out._dtype if out is not None else fill_value._dtype if isinstance(
-            fill_value, Tensor) else number_dtype(fill_value)
+            fill_value, Tensor) else number_dtype(fill_value) if isinstance(
+            fill_value, (bool, int, float, complex)) else get_default_dtype()
     t = make((size,) if isinstance(size, int) else tuple(size), fill_value, d, device,
              requires_grad, "full")
     return t if out is None else deliver(out, t, "full")

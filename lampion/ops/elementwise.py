@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor.dtype import BOOL, COMPLEX, FLOAT, dtype
+from ..tensor.dtype import BOOL, COMPLEX, FLOAT, dtype, int64
 from ..tensor.tensor import Tensor
 from .errors import not_implemented_for
 from .families import Array, OptArray, binary, broadcast_shape, conj, operands, unary
@@ -27,7 +27,8 @@ def _no_bool_sub(d: dtype) -> None:
 
 _add = binary("add", np.add, {"input": lambda g: g, "other": lambda g: g}, publish=False)
 _sub = binary("sub", np.subtract, {"input": lambda g: g, "other": lambda g: -g},
-              check=_no_bool_sub, publish=False)
+              check=_no_bool_sub, publish=False, node=lambda t, _: (
+                  "SubBackward0" if isinstance(t[0], Tensor) else "RsubBackward1"))
 
 
 def _scaled(name: str, other: Any, alpha: Any, input: Any) -> Any:
@@ -101,9 +102,9 @@ def _trunc_divide(a: Array, b: Array) -> Array:
 
 
 _div_floor = binary("div_floor", _floor_divide, {"input": lambda g: g * 0, "other": lambda g: g * 0},
-                    kind="real", publish=False, node="DivBackward1")
+                    kind="real", publish=False, node="DivBackward2", bools="error")
 _div_trunc = binary("div_trunc", _trunc_divide, {"input": lambda g: g * 0, "other": lambda g: g * 0},
-                    kind="real", publish=False, node="DivBackward1")
+                    kind="real", publish=False, node="DivBackward2", bools="error")
 _ROUNDED = {None: _true_div, "floor": _div_floor, "trunc": _div_trunc}
 
 
@@ -146,11 +147,11 @@ def _fmod(a: Array, b: Array) -> Array:
 
 remainder = binary("remainder", _remainder, {
     "input": lambda g: g, "other": lambda g, input, other: -g * div(
-        input, other, rounding_mode="floor")}, kind="real",
+        input, other, rounding_mode="floor")}, kind="real", bools="error",
     doc="Remainder with the sign of the divisor (Python's `%`).")
 fmod = binary("fmod", _fmod, {
     "input": lambda g: g, "other": lambda g, input, other: -g * div(
-        input, other, rounding_mode="trunc")}, kind="real",
+        input, other, rounding_mode="trunc")}, kind="real", bools="error",
     doc="Remainder with the sign of the dividend (C's `fmod`).")
 
 
@@ -190,7 +191,8 @@ def _negative_integer_power(a: Any, b: Any) -> Any:
 
 
 _pow = binary("pow", _power, {"input": _pow_grad_base, "other": _pow_grad_exponent},
-              publish=False)
+              publish=False, bools="error", node=lambda t, _: "PowBackward0" if not isinstance(
+                  t[1], Tensor) else f"PowBackward{1 if isinstance(t[0], Tensor) else 2}")
 
 
 @op(inplace=True, out=True)
@@ -215,10 +217,15 @@ def float_power(input: Any, exponent: Any) -> Tensor:
                  for x in (input, exponent)))
 
 
+def _no_complex(d: dtype) -> None:
+    if d.kind == COMPLEX:
+        raise not_implemented_for("atan2", d)
+
+
 atan2 = binary("atan2", np.arctan2, {
     "input": lambda g, input, other: g * other / (input * input + other * other),
     "other": lambda g, input, other: -g * input / (input * input + other * other)},
-    kind="float", aliases="arctan2")
+    kind="float", aliases="arctan2", check=_no_complex)
 hypot = binary("hypot", np.hypot, {"input": lambda g, input, out: g * (input / out),
                                    "other": lambda g, other, out: g * (other / out)}, kind="real")
 copysign = binary("copysign", np.copysign, {
@@ -311,13 +318,20 @@ op("special", out=True, name="expit")(sigmoid)
 
 neg = unary("neg", np.negative, lambda g: -g, integers="same", bools="error", aliases="negative",
             doc="Minus every element.")
-square = unary("square", np.square, lambda g, input: g * conj(2 * input), integers="same",
-               node="PowBackward0")
+_square = unary("square", np.square, lambda g, input: g * conj(2 * input), integers="same",
+                node="PowBackward0", places="", inplace=False)
+
+
+@op(inplace=True, out=True)
+def square(input: Tensor) -> Tensor:
+    """Every element times itself."""
+    return _square(cast(input, int64) if input._dtype.kind == BOOL else input)
+
 
 
 def _sgn(a: Array) -> Array:
     if a.dtype.kind != "c":
-        return np.sign(a)
+        return _sign(a)
     size = np.abs(a)
     return np.where(size == 0, 0, a / np.where(size == 0, 1, size)).astype(a.dtype)
 
@@ -334,7 +348,9 @@ def _abs(input: Array) -> Array:
 @op(inplace=True, out=True, aliases="absolute")
 def abs(input: Tensor) -> Tensor:
     """Absolute value; of complex numbers the modulus."""
-    return input.clone() if input._dtype.kind == BOOL else _abs(input)
+    if input._dtype.kind == BOOL:
+        raise not_implemented_for("abs_cpu", input._dtype)
+    return _abs(input)
 
 
 def _sgn_grad(g: Any, input: Any, out: Any) -> Any:
@@ -346,6 +362,8 @@ def _sgn_grad(g: Any, input: Any, out: Any) -> Any:
 
 
 def _sign(a: Array) -> Array:
+    if a.dtype.kind == "b":
+        return a.copy()
     return np.sign(a) if a.dtype.kind != "f" else np.nan_to_num(np.sign(a))
 
 
@@ -457,7 +475,8 @@ def _clamp_shape(a: Any, lo: Any, hi: Any) -> Any:
            (min < max) & (input < min))),
        "max": lambda g, input, min, max: g * ((input > max) if min is None else (
            (input > max) | (max < min)))},
-      name="clamp", shape=_clamp_shape, broadcasts=True)
+      name="clamp", shape=_clamp_shape, broadcasts=True, node=lambda t, _: (
+          f"ClampBackward{int(not any(isinstance(x, Tensor) for x in t[1:]))}"))
 def _clamp(input: Array, min: OptArray, max: OptArray) -> Array:
     if min is not None:
         input = np.maximum(input, min)
@@ -543,7 +562,8 @@ op("Tensor", name="where")(_where_method)
 @leaf({"input": lambda g, weight: g * (1 - conj(weight)),
        "end": lambda g, weight: g * conj(weight),
        "weight": lambda g, input, end: g * conj(end - input)},
-      name="lerp", broadcasts=True)
+      name="lerp", broadcasts=True, node=lambda t, _: (
+          f"LerpBackward{int(isinstance(t[2], Tensor))}"))
 def _lerp(input: Array, end: Array, weight: Array) -> Array:
     near = np.abs(weight) < 0.5
     step = end - input

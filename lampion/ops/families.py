@@ -133,7 +133,8 @@ def unary(name: str, kernel: Callable[..., Any], grad: Any, *, places: str = "to
             input = cast(input, float_dtype(input._dtype))
         return leaf(input)
 
-    call = general if predicate else _plain_call(leaf, kernel, _NATIVE, general)
+    fast = _NATIVE if "float" in kinds else frozenset()
+    call = general if predicate else _plain_call(leaf, kernel, fast, general)
     call.__name__ = call.__qualname__ = name
     call.__doc__ = doc or f"`{name}` of every element."
     return op(places, inplace=inplace and not predicate, out=True, aliases=aliases)(call)
@@ -156,7 +157,7 @@ def _binary_kernel(kernel: Callable[..., Any]) -> Callable[..., Any]:
 def operands(name: str, input: Any, other: Any, kind: str) -> tuple[Any, Any]:
     """Both operands in the dtype of the computation; numbers stay numbers.
 
-    kind: "same", "float" (integers become the default dtype), or "real" (as same, no complex).
+    kind: "same", "float" (integers become the default dtype), "real" (no complex), "integer".
     """
     for argument, x in (("input", input), ("other", other)):
         if not isinstance(x, (Tensor, *NUMBERS)):
@@ -164,7 +165,7 @@ def operands(name: str, input: Any, other: Any, kind: str) -> tuple[Any, Any]:
     d = result_dtype(input, other)
     if kind == "float":
         d = float_dtype(d)
-    elif kind == "real" and d.kind == COMPLEX:
+    elif (kind == "real" and d.kind == COMPLEX) or (kind == "integer" and d.kind >= FLOAT):
         raise not_implemented_for(name, d)
     if isinstance(input, Tensor) and isinstance(other, Tensor):
         _check_pair(name, input, other)
@@ -221,17 +222,18 @@ _FAST = {
                       if not d.is_reduced and d.kind != BOOL),
     "float": _NATIVE,
 }
+_FAST["integer"] = frozenset(d for d in _FAST["same"] if d.kind == INT)
 _FAST["real"] = frozenset(d for d in _FAST["same"] if d.kind != COMPLEX)
 
 
 def binary(name: str, kernel: Callable[..., Any], grad: Any, *, kind: str = "same",
            places: str = "torch Tensor", aliases: str = "", inplace: bool = True,
-           node: str | None = None, bools: Callable[..., Any] | str | None = None,
+           node: Any = None, bools: Callable[..., Any] | str | None = None,
            check: Callable[[dtype], None] | None = None, publish: bool = True,
            doc: str = "") -> Any:
     """A pointwise function of two operands with broadcasting and type promotion.
 
-    kind: "same", "float" or "real" (see `operands`). bools: how two bool operands compute, if
+    kind: "same", "float", "real" or "integer" (see `operands`). bools: how two bool operands compute, if
     NumPy's way differs ("error": not at all). publish=False: the caller writes the public
     function (with more arguments) around this one.
     """

@@ -48,6 +48,8 @@ def _as_index(part: Any) -> Any:
         values = [x.tolist() if isinstance(x, Tensor) else x for x in part] if not isinstance(
             part, np.ndarray) else part
         array = np.asarray(values)
+        if array.dtype.kind in "US":
+            raise TypeError("new(): invalid data type 'str'")
         if array.size == 0 and not isinstance(part, np.ndarray):
             array = array.astype(np.int64)
         if array.dtype.kind not in "iub":
@@ -56,12 +58,20 @@ def _as_index(part: Any) -> Any:
         return wrap(array)
     if hasattr(part, "__index__"):
         return int(part.__index__())
+    if isinstance(part, str):
+        raise TypeError("new(): invalid data type 'str': a tensor is not indexed by names")
     raise IndexError(f"only integers, slices (`:`), ellipsis (`...`), None and long or byte "
                      f"Variables are valid indices (got {type(part).__name__})")
 
 
+def _is_old_tuple(index: Any) -> bool:
+    """A list that PyTorch reads as a tuple: one that holds sequences, slices or tensors."""
+    return isinstance(index, list) and len(index) < 32 and any(
+        x is None or x is Ellipsis or isinstance(x, (list, tuple, slice, Tensor)) for x in index)
+
+
 def _parts(index: Any) -> list[Any]:
-    if isinstance(index, tuple):
+    if isinstance(index, tuple) or _is_old_tuple(index):
         return [_as_index(p) for p in index]
     return [_as_index(index)]
 
@@ -717,7 +727,8 @@ def _masked_shape(a: Any, mask: Any, value: Any) -> Any:
 
 
 @leaf({"input": lambda g, mask: g.masked_fill(mask, 0),
-       "value": lambda g, mask: (g * mask).sum()}, name="masked_fill", shape=_masked_shape,
+       "value": lambda g, mask: (g * mask).sum()}, name="masked_fill", node=lambda t, _: (
+           f"MaskedFillBackward{int(isinstance(t[2], Tensor))}"), shape=_masked_shape,
       broadcasts=True, exact=True)
 def _masked_fill(input: Array, mask: Array, value: OptArray) -> Array:
     if input.shape == mask.shape:

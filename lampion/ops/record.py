@@ -50,7 +50,7 @@ class Leaf:
     """A graph-level operator; see the module's first lines."""
 
     __slots__ = (
-        "_node_class",
+        "_classes",
         "broadcasts",
         "exact",
         "grads",
@@ -58,7 +58,7 @@ class Leaf:
         "kernel",
         "n_tensors",
         "name",
-        "node_name",
+        "node_name", "node_rule",
         "params",
         "plans",
         "shape",
@@ -67,7 +67,7 @@ class Leaf:
     )
 
     def __init__(self, name: str, kernel: Kernel, params: tuple[str, ...], n_tensors: int,
-                 takes_list: bool, grad: Any, shape: ShapeRule | None, node: str | None,
+                 takes_list: bool, grad: Any, shape: ShapeRule | None, node: Any,
                  view: bool, broadcasts: bool, exact: bool) -> None:
         self.name, self.kernel, self.params = name, kernel, params
         self.n_tensors, self.takes_list, self.shape = n_tensors, takes_list, shape
@@ -75,8 +75,10 @@ class Leaf:
         self.joint = callable(grad)
         self.grads = grad
         self.plans: dict[int, Plan | None] = {}
-        self._node_class: type[OpNode] | None = None
-        self.node_name = node or _camel(name) + "Backward0"
+        self._classes: dict[str, type[OpNode]] = {}
+        # A rule where PyTorch has several nodes for one operator: by overload.
+        self.node_rule = node if callable(node) else None
+        self.node_name = node if isinstance(node, str) else _camel(name) + "Backward0"
         _check_rules(self)
         LEAVES[name] = self
 
@@ -86,9 +88,19 @@ class Leaf:
     @property
     def node_class(self) -> type[OpNode]:
         """The class of this operator's nodes in the recorded history."""
-        if self._node_class is None:
-            self._node_class = type(self.node_name, (OpNode,), {"__slots__": (), "op": self})
-        return self._node_class
+        found = self._classes.get(self.node_name)
+        return self._named_class(self.node_name) if found is None else found
+
+    def node_class_for(self, tensors: tuple[Any, ...], attrs: tuple[Any, ...]) -> type[OpNode]:
+        """The class of the node for these arguments, where it depends on them."""
+        assert self.node_rule is not None
+        name = self.node_rule(tensors, attrs)
+        found = self._classes.get(name)
+        return self._named_class(name) if found is None else found
+
+    def _named_class(self, name: str) -> type[OpNode]:
+        made = self._classes[name] = type(name, (OpNode,), {"__slots__": (), "op": self})
+        return made
 
     # --- calling --------------------------------------------------------------------------------
 
@@ -249,7 +261,7 @@ def _wrap(r: Any, reduced: dtype | None) -> Tensor:
 
 
 def leaf(grad: Any, *, name: str | None = None, shape: ShapeRule | None = None,
-         node: str | None = None, view: bool = False, broadcasts: bool = False,
+         node: Any = None, view: bool = False, broadcasts: bool = False,
          exact: bool = False) -> Callable[[Kernel], Leaf]:
     """Declares a graph-level operator above its NumPy reference.
 
@@ -261,6 +273,7 @@ def leaf(grad: Any, *, name: str | None = None, shape: ShapeRule | None = None,
     view: the kernel returns a window on the memory of the first input.
     broadcasts: gradients are summed back to the shapes of the inputs.
     exact: moves bits only; reduced-precision floats are not widened to float32.
+    node: the name of its nodes (default: from `name`), or a rule(tensors, attrs) that gives it.
 
     Tensor inputs are the parameters annotated `Array`, `OptArray` or (a list) `Arrays`.
     """

@@ -38,7 +38,9 @@ def _no_dims(dim: int, name: str) -> tuple[int, ...]:
 
 
 def reduced_shape(shape: tuple[int, ...], dims: Any, keepdim: bool) -> tuple[int, ...]:
-    """The shape after reducing `dims`."""
+    """The shape after reducing `dims` (None: all of them)."""
+    if dims is None:
+        return (1,) * len(shape) if keepdim else ()
     return tuple(1 if d in dims else n for d, n in enumerate(shape) if keepdim or d not in dims)
 
 
@@ -59,7 +61,8 @@ def _expand_back(g: Any, input_shape: Any, dims: Any, keepdim: Any) -> Any:
     return unreduce(g, input_shape, dims, keepdim).expand(input_shape)
 
 
-@leaf({"input": _expand_back}, name="sum", shape=_reduced)
+@leaf({"input": _expand_back}, name="sum", shape=_reduced, node=lambda tensors, attrs: (
+    f"SumBackward{int(attrs[0] is not None)}"))
 def _sum(input: Array, dims: Any, keepdim: bool) -> Array:
     return input.sum(dims, keepdims=keepdim)
 
@@ -94,7 +97,8 @@ def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = N
                 leave(token)
     if not isinstance(input, Tensor):
         raise argument_type("sum", "input", "Tensor", input)
-    dims = all_dims(input, dim if axis is None else axis, "sum")
+    dims = dim if axis is None else axis
+    dims = None if dims is None else all_dims(input, dims, "sum")
     return _sum(_sum_dtype(input, check_dtype(dtype)), dims,
                 keepdim if keepdims is None else keepdims)
 
@@ -102,15 +106,23 @@ def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = N
 @op(out=True)
 def nansum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
     """The sum with NaN counted as zero."""
+    if input._dtype.kind == COMPLEX:
+        raise RuntimeError("nansum does not support complex inputs")
     return sum(input.masked_fill(input.isnan(), 0), dim, keepdim, dtype=dtype)
 
 
 def _count(shape: Any, dims: Any) -> int:
-    return math.prod(shape[d] for d in dims)
+    return math.prod(shape if dims is None else (shape[d] for d in dims))
+
+
+def _by_dims(name: str) -> Any:
+    """Node names of a reduction: of everything, or over dimensions."""
+    return lambda tensors, attrs: f"{name}Backward{int(attrs[0] is not None)}"
 
 
 @leaf({"input": lambda g, input_shape, dims, keepdim: _expand_back(
-    g, input_shape, dims, keepdim) / _count(input_shape, dims)}, name="mean", shape=_reduced)
+    g, input_shape, dims, keepdim) / _count(input_shape, dims)}, name="mean", shape=_reduced,
+    node=_by_dims("Mean"))
 def _mean(input: Array, dims: Any, keepdim: bool) -> Array:
     return input.sum(dims, keepdims=keepdim) / np.asarray(
         _count(input.shape, dims)).astype(input.dtype)
@@ -125,7 +137,8 @@ def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
         raise RuntimeError("mean(): could not infer output dtype. Input dtype must be either a "
                            f"floating point or complex dtype. Got: {x._dtype.name.capitalize()}; "
                            "convert it with .float()")
-    dims = all_dims(x, dim if axis is None else axis, "mean")
+    dims = dim if axis is None else axis
+    dims = None if dims is None else all_dims(x, dims, "mean")
     return _mean(x, dims, keepdim if keepdims is None else keepdims)
 
 
@@ -142,8 +155,8 @@ def nanmean(input: Tensor, dim: Any = None, keepdim: bool = False, *,
 def _prod_grad(g: Any, input: Any, dims: Any, keepdim: Any) -> Any:
     """Products of all the other elements, from both sides, so that zeros are no trouble."""
     g = unreduce(g, input._a.shape, dims, keepdim)
-    x = input.reshape(-1) if len(dims) != 1 else input
-    d = 0 if len(dims) != 1 else dims[0]
+    x = input.reshape(-1) if dims is None or not dims else input
+    d = dims[0] if dims else 0
     if x._a.shape[d] == 0:
         return input * g
     one = x.narrow(d, 0, 1) * 0 + 1
@@ -153,7 +166,7 @@ def _prod_grad(g: Any, input: Any, dims: Any, keepdim: Any) -> Any:
     return g * conj((before * after).reshape(input._a.shape))
 
 
-@leaf({"input": _prod_grad}, name="prod", shape=_reduced)
+@leaf({"input": _prod_grad}, name="prod", shape=_reduced, node=_by_dims("Prod"))
 def _prod(input: Array, dims: Any, keepdim: bool) -> Array:
     return input.prod(dims, keepdims=keepdim)
 
@@ -163,7 +176,7 @@ def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *,
          dtype: Any = None) -> Tensor:
     """The product of all elements, or along `dim`."""
     x = _sum_dtype(input, check_dtype(dtype))
-    return _prod(x, all_dims(x, dim, "prod"), keepdim)
+    return _prod(x, None if dim is None else all_dims(x, dim, "prod"), keepdim)
 
 
 # --- truth ----------------------------------------------------------------------------------------
@@ -217,6 +230,8 @@ def _check_real(name: str, input: Any) -> None:
         raise argument_type(name, "input", "Tensor", input)
     if input._dtype.kind == COMPLEX:
         raise not_implemented_for(name, input._dtype, "complex numbers have no order")
+    if input._dtype is bool_ and name in ("argmax", "argmin"):
+        raise not_implemented_for(name, input._dtype)
 
 
 def _share_ties(g: Any, input: Any, out: Any, dims: Any, keepdim: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor.dtype import COMPLEX, FLOAT, int64
+from ..tensor.dtype import COMPLEX, FLOAT, bool_, int64
 from ..tensor.tensor import Tensor, wrap
 from .errors import not_implemented_for, wrap_dim
 from .families import Array, OptArray
@@ -45,9 +45,12 @@ def _sort(input: Array, dim: int, descending: bool) -> Any:
     return np.take_along_axis(input, order, dim), order
 
 
+_NO_BOOLS = ("median", "nanmedian")
+
+
 def _check_order(name: str, input: Tensor) -> None:
-    if input._dtype.kind == COMPLEX:
-        raise not_implemented_for(name, input._dtype, "complex numbers have no order")
+    if input._dtype.kind == COMPLEX or (input._dtype is bool_ and name in _NO_BOOLS):
+        raise not_implemented_for(name, input._dtype)
 
 
 _SORT = result_tuple("sort", "values indices")
@@ -152,7 +155,8 @@ def _median_op(name: str, skip_nan: bool) -> Any:
         value = np.take_along_axis(input, index, dim)
         return (value, index) if keepdim else (value.squeeze(dim), index.squeeze(dim))
     reference.__name__ = name
-    median_leaf = leaf({"input": _value_selecting_grad}, shape=_pair_shape,
+    label = "Nanmedian" if skip_nan else "Median"
+    median_leaf = leaf({"input": _value_selecting_grad}, shape=_pair_shape, node=f"{label}Backward1",
                        exact=True)(reference)
     names = result_tuple(name, "values indices")
 
@@ -197,6 +201,7 @@ _MODE = result_tuple("mode", "values indices")
 @op(out=True)
 def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
     """The most frequent element along `dim` (the smallest of several), with its last index."""
+    _check_order("mode", input)
     d = wrap_dim(dim, input._a.ndim, "mode")
     _check_not_empty(input, (d,), "mode")
     return _MODE(*_mode(input, d, keepdim))
@@ -234,6 +239,7 @@ def unique(input: Tensor, sorted: bool = True, return_inverse: bool = False,
     """The different elements (or slices along `dim`), in order."""
     from ..tensor.interop import concrete
 
+    _check_order("unique", input)
     a = concrete(input, "unique()")
     if dim is not None:
         return _answers(*_unique_along(a, wrap_dim(dim, a.ndim, "unique")), return_inverse,
