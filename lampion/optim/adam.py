@@ -26,8 +26,8 @@ class Adam(ElementwiseOptimizer):
     >>> w = torch.tensor([1.0], requires_grad=True)
     >>> w.grad = torch.tensor([2.0])
     >>> torch.optim.Adam([w], lr=0.5).step()
-    >>> w.item()
-    0.5
+    >>> w
+    tensor([0.5000], requires_grad=True)
     """
 
     def __init__(
