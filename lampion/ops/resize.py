@@ -351,6 +351,38 @@ def _base_grid(spatial: Ints, align: bool) -> Any:
 # -- moving channels
 
 
+@leaf({"input": lambda g, r: _pixel_unshuffle(g, r)}, name="pixel_shuffle", exact=True)
+def _pixel_shuffle(input: Array, r: int) -> Any:
+    """Blocks of r*r channels as blocks of r*r cells."""
+    *lead, c, h, w = input.shape
+    n = len(lead)
+    split = input.reshape(*lead, c // (r * r), r, r, h, w)
+    moved = split.transpose(*range(n), n, n + 3, n + 1, n + 4, n + 2)
+    return moved.reshape(*lead, c // (r * r), h * r, w * r)
+
+
+@leaf({"input": lambda g, r: _pixel_shuffle(g, r)}, name="pixel_unshuffle", exact=True)
+def _pixel_unshuffle(input: Array, r: int) -> Any:
+    """Blocks of r*r cells as blocks of r*r channels."""
+    *lead, c, h, w = input.shape
+    n = len(lead)
+    split = input.reshape(*lead, c, h // r, r, w // r, r)
+    moved = split.transpose(*range(n), n, n + 2, n + 4, n + 1, n + 3)
+    return moved.reshape(*lead, c * r * r, h // r, w // r)
+
+
+@leaf(
+    {"input": lambda g, groups: _channel_shuffle(g, g._a.shape[1] // groups)},
+    name="channel_shuffle",
+    exact=True,
+)
+def _channel_shuffle(input: Array, groups: int) -> Any:
+    """Channels of all groups, interleaved."""
+    n, c, *spatial = input.shape
+    split = input.reshape(n, groups, c // groups, *spatial)
+    return split.swapaxes(1, 2).reshape(n, c, *spatial)
+
+
 @op("torch F")
 def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
     """(*, C*r*r, H, W) to (*, C, H*r, W*r).
@@ -367,16 +399,13 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
         )
     if r <= 0:
         raise RuntimeError(f"pixel_shuffle expects a positive upscale_factor, but got {r}")
-    *lead, c, h, w = input.shape
+    c = input.shape[-3]
     if c % (r * r):
         raise RuntimeError(
             "pixel_shuffle expects its input's 'channel' dimension to be divisible by the square "
             f"of upscale_factor, but input.size(-3)={c} is not divisible by {r * r}"
         )
-    n = len(lead)
-    split = input.reshape(*lead, c // (r * r), r, r, h, w)
-    moved = split.permute(*range(n), n, n + 3, n + 1, n + 4, n + 2)
-    return moved.reshape(*lead, c // (r * r), h * r, w * r)
+    return _pixel_shuffle(input, r)
 
 
 @op("torch F")
@@ -390,17 +419,14 @@ def pixel_unshuffle(input: Tensor, downscale_factor: int) -> Tensor:
         )
     if r <= 0:
         raise RuntimeError(f"pixel_unshuffle expects a positive downscale_factor, but got {r}")
-    *lead, c, h, w = input.shape
+    h, w = input.shape[-2:]
     if h % r or w % r:
         word, value = ("height", h) if h % r else ("width", w)
         raise RuntimeError(
             f"pixel_unshuffle expects {word} to be divisible by downscale_factor, but "
             f"input.size({-2 if h % r else -1})={value} is not divisible by {r}"
         )
-    n = len(lead)
-    split = input.reshape(*lead, c, h // r, r, w // r, r)
-    moved = split.permute(*range(n), n, n + 2, n + 4, n + 1, n + 3)
-    return moved.reshape(*lead, c * r * r, h // r, w // r)
+    return _pixel_unshuffle(input, r)
 
 
 @op("torch F")
@@ -415,13 +441,12 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
         raise RuntimeError(
             f"Number of groups to divide channels in must be positive. Value of groups:{groups}"
         )
-    n, c, *spatial = input.shape
+    c = input.shape[1]
     if c % groups:
         raise RuntimeError(
             f"Number of channels must be divisible by groups. Got {c} channels and {groups} groups."
         )
-    split = input.reshape(n, groups, c // groups, *spatial)
-    return split.transpose(1, 2).reshape(n, c, *spatial)
+    return _channel_shuffle(input, groups)
 
 
 @op("torch F")
