@@ -179,7 +179,7 @@ def test_paths(tmp_path):
     assert torch.load(str(path)).tolist() == [1, 1]
     assert zipfile.ZipFile(path).namelist()[0] == "model.v1/data.pkl"
     assert os.listdir(tmp_path) == ["model.v1.pt"]
-    with pytest.raises(RuntimeError, match="Parent directory .* does not exist"):
+    with pytest.raises(RuntimeError, match=r"Parent directory .* does not exist"):
         torch.save(1, tmp_path / "none" / "x.pt")
     with pytest.raises(FileNotFoundError):
         torch.load(tmp_path / "none.pt")

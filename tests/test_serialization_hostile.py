@@ -129,8 +129,10 @@ def test_the_tensor_file_is_right_when_it_does_not_lie():
     {"size": [2], "stride": [(1 << 63) + 1]}, {"size": [4], "stride": [1], "numel": 1 << 40},
     {"size": [4], "stride": [1], "numel": -4}, {"size": [4], "stride": [1], "numel": 5},
     {"size": [4], "stride": [1, 1]}, {"size": [1] * 65, "stride": [0] * 65},
-    {"size": [1], "stride": [1], "key": "../../etc/passwd"}, {"size": [1], "stride": [1], "key": "7"},
-    {"size": [1], "stride": [1], "kind": "UntypedStorage"}, {"size": [1], "stride": [1], "kind": "Size"},
+    {"size": [1], "stride": [1], "key": "../../etc/passwd"},
+    {"size": [1], "stride": [1], "key": "7"},
+    {"size": [1], "stride": [1], "kind": "UntypedStorage"},
+    {"size": [1], "stride": [1], "kind": "Size"},
 ])  # fmt: skip
 def test_tensors_that_lie(lie):
     with pytest.raises(REFUSED):

@@ -172,8 +172,8 @@ def test_stream_longer_than_its_length_warns():
 
 def seeds(_):
     info = get_worker_info()
-    drawn = torch.rand(1).item()
-    return info.id, info.seed, torch.initial_seed(), round(drawn, 4), random.random(), np.random.rand()
+    drawn = round(torch.rand(1).item(), 4), random.random(), np.random.rand()
+    return info.id, info.seed, torch.initial_seed(), *drawn
 
 
 def test_worker_seeds_are_pytorchs():
@@ -290,7 +290,7 @@ def test_timeout(worker_type):
         Calls(lambda i: time.sleep(1)), batch_size=None, num_workers=1, timeout=0.1,
         worker_type=worker_type,
     )  # fmt: skip
-    with pytest.raises(RuntimeError, match="DataLoader timed out after 0.1 seconds"):
+    with pytest.raises(RuntimeError, match=r"DataLoader timed out after 0.1 seconds"):
         next(iter(loader))
 
 

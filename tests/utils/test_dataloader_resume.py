@@ -188,7 +188,7 @@ def test_after_break_the_place_is_kept():
 
 
 def test_wrong_states_are_refused():
-    with pytest.raises(ValueError, match="expected a dict from DataLoader.state_dict"):
+    with pytest.raises(ValueError, match=r"expected a dict from DataLoader.state_dict"):
         DataLoader(range(3)).load_state_dict({})
     loader = DataLoader(Stream(), batch_size=2)
     next(iter(loader))
