@@ -49,4 +49,4 @@ def user_stack_level() -> int:
     while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.f_back  # type: ignore[assignment]
         level += 1
-    return level - 1
+    return level
