@@ -316,35 +316,43 @@ def multi_head_attention_forward(
         is_causal = False
     separate = (q_proj_weight, k_proj_weight, v_proj_weight)
     weight = None if use_separate_proj_weight else in_proj_weight
-    q, k, v = _project(query, key, value, weight, separate, in_proj_bias)
+    projected = _project(query, key, value, weight, separate, in_proj_bias)
+    q, k, v, mask = _split_heads(projected, num_heads, (bias_k, bias_v), (static_k, static_v),
+                                 add_zero_attn, attn_mask, key_padding_mask, batched)
+    drop = dropout_p if training else 0.0
+    weights: Tensor | None = None
+    if need_weights:
+        out, weights = _explicit(q, k, v, mask, drop)
+        weights = weights.mean(1) if average_attn_weights else weights
+    else:
+        out = scaled_dot_product_attention(q, k, v, mask, drop, is_causal)
+    batch, _, length, _ = out.shape
+    joined = out.permute(2, 0, 1, 3).reshape(length * batch, query.shape[-1])
+    result = linear(joined, out_proj_weight, out_proj_bias).view(length, batch, -1)
+    if batched:
+        return result, weights
+    return result.squeeze(1), None if weights is None else weights.squeeze(0)
+
+
+def _split_heads(projected: tuple[Tensor, Tensor, Tensor], heads: int, extra: tuple[Any, Any],
+                 static: tuple[Any, Any], zero: bool, attn_mask: Tensor | None,
+                 padding: Tensor | None, batched: bool) -> tuple[Any, Any, Any, Any]:
+    """Query, key and value as (N, heads, L, E / heads), and one additive mask for them."""
+    q, k, v = projected
     if not batched:
         q, k, v = q.unsqueeze(1), k.unsqueeze(1), v.unsqueeze(1)
-        key_padding_mask = None if key_padding_mask is None else key_padding_mask.unsqueeze(0)
-    masks = [
-        _mask_as_float(attn_mask, q, "attn_mask"),
-        _mask_as_float(key_padding_mask, q, "key_padding_mask"),
-    ]
-    if bias_k is not None or bias_v is not None:
-        k, v, masks = _with_extra(k, bias_k), _with_extra(v, bias_v), [_grow(m) for m in masks]
-    length, batch, embed = q.shape
-    q, k, v = (_heads(t, s, batch, num_heads) for t, s in ((q, None), (k, static_k), (v, static_v)))
-    if add_zero_attn:
+        padding = None if padding is None else padding.unsqueeze(0)
+    masks = [_mask_as_float(attn_mask, q, "attn_mask"),
+             _mask_as_float(padding, q, "key_padding_mask")]
+    if extra[0] is not None or extra[1] is not None:
+        k, v, masks = _with_extra(k, extra[0]), _with_extra(v, extra[1]), [_grow(m) for m in masks]
+    batch = q.shape[1]
+    sources = ((q, None), (k, static[0]), (v, static[1]))
+    q, k, v = (_heads(t, given, batch, heads) for t, given in sources)
+    if zero:
         k, v = (Tensor._cat((t, t.new_zeros((*t.shape[:2], 1, t.shape[3]))), 2) for t in (k, v))
         masks = [_grow(m) for m in masks]
-    mask = _merge_masks(masks[0], masks[1], batch, num_heads, k.shape[2])
-    drop = dropout_p if training else 0.0
-    if not need_weights:
-        out = scaled_dot_product_attention(q, k, v, mask, drop, is_causal)
-        weights = None
-    else:
-        out, weights = _explicit(q, k, v, mask, drop)
-        if average_attn_weights:
-            weights = weights.mean(1)
-    joined = out.permute(2, 0, 1, 3).reshape(length * batch, embed)
-    result = linear(joined, out_proj_weight, out_proj_bias).view(length, batch, -1)
-    if not batched:
-        return result.squeeze(1), None if weights is None else weights.squeeze(0)
-    return result, weights
+    return q, k, v, _merge_masks(masks[0], masks[1], batch, heads, k.shape[2])
 
 
 def _check_mha(
