@@ -81,6 +81,18 @@ class PackedSequence(_PackedBase):
         """As int32."""
         return self.to(self.data.int().dtype)
 
+    def short(self) -> PackedSequence:
+        """As int16."""
+        return self.to(self.data.short().dtype)
+
+    def char(self) -> PackedSequence:
+        """As int8."""
+        return self.to(self.data.char().dtype)
+
+    def byte(self) -> PackedSequence:
+        """As uint8."""
+        return self.to(self.data.byte().dtype)
+
     def cpu(self, *args: Any, **kwargs: Any) -> PackedSequence:
         """On the CPU."""
         return self.to("cpu")
