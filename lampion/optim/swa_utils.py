@@ -13,7 +13,8 @@ from ..autograd import no_grad
 from ..nn import Module
 from ..nn.modules.batchnorm import _BatchNorm
 from ..tensor import Tensor, int64
-from .lr_scheduler import _STRATEGIES, LRScheduler, _known_strategy, _per_group
+from .lr_scheduler.base import LRScheduler, _per_group
+from .lr_scheduler.cyclic import _STRATEGIES, _known_strategy
 from .optimizer import Optimizer
 
 __all__ = [
