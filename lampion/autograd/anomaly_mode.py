@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .modes import state
+from .modes import WATCHED, state
 
 __all__ = ["detect_anomaly", "set_detect_anomaly", "is_anomaly_enabled"]
 
@@ -14,18 +14,23 @@ def is_anomaly_enabled() -> bool:
     return state.anomaly
 
 
+def _set(on: bool, check_nan: bool) -> None:
+    WATCHED[0] += on - state.anomaly
+    state.anomaly, state.anomaly_check_nan = on, check_nan
+
+
 class set_detect_anomaly:
     """Turns anomaly detection on or off, at once; as a context manager, until its end."""
 
     def __init__(self, mode: bool, check_nan: bool = True) -> None:
         self.previous = (state.anomaly, state.anomaly_check_nan)
-        state.anomaly, state.anomaly_check_nan = bool(mode), check_nan
+        _set(bool(mode), check_nan)
 
     def __enter__(self) -> Any:
         return None
 
     def __exit__(self, *exc: object) -> None:
-        state.anomaly, state.anomaly_check_nan = self.previous
+        _set(*self.previous)
 
 
 class detect_anomaly:
@@ -36,7 +41,7 @@ class detect_anomaly:
 
     def __enter__(self) -> None:
         self.previous = (state.anomaly, state.anomaly_check_nan)
-        state.anomaly, state.anomaly_check_nan = True, self.check_nan
+        _set(True, self.check_nan)
 
     def __exit__(self, *exc: object) -> None:
-        state.anomaly, state.anomaly_check_nan = self.previous
+        _set(*self.previous)

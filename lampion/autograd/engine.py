@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor.tensor import Tensor, wrap
+from ..tensor.tensor import Tensor, storage_of, wrap
 from .modes import state
 from .node import Node, NodeHooks, edge_of
 
@@ -341,7 +341,9 @@ def accumulate_into(leaf: Tensor, g: Tensor, create_graph: bool) -> None:
     elif create_graph or type(held._a) is not np.ndarray or held._dtype is not g._dtype:
         leaf._grad = held + g
     else:
-        held.add_(g)
+        with np.errstate(all="ignore"):
+            np.add(held._a, g._a, held._a)
+        storage_of(held).version += 1
 
 
 def _is_exclusive(g: Tensor) -> bool:

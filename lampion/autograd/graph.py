@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..tensor.tensor import Tensor, storage_of
-from .modes import state
+from .modes import WATCHED, state
 from .node import AccumulateGrad, Node
 
 __all__ = ["Node", "saved_tensors_hooks", "save_on_cpu", "disable_saved_tensors_hooks",
@@ -26,9 +26,11 @@ class saved_tensors_hooks:
         if disabled is not None:
             raise RuntimeError(disabled)
         state.saved_hooks = (*state.saved_hooks, self.pair)
+        WATCHED[0] += 1
 
     def __exit__(self, *exc: object) -> None:
         state.saved_hooks = state.saved_hooks[:-1]
+        WATCHED[0] -= 1
 
 
 class save_on_cpu(saved_tensors_hooks):

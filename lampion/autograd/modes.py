@@ -30,6 +30,9 @@ class State(threading.local):
 
 
 state = State()
+# How many threads have anomaly detection or saved-tensor hooks on: read by every recording, where
+# the thread-local switches would cost more.
+WATCHED = [0]
 
 
 def is_grad_enabled() -> bool:

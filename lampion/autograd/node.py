@@ -6,7 +6,7 @@ kept alive by an edge except leaves; what a gradient rule needs is in `saved`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
@@ -14,11 +14,11 @@ import numpy as np
 
 from ..tensor.tensor import Tensor, storage_of, wrap
 from .hooks import RemovableHandle
-from .modes import state
+from .modes import WATCHED, state
 
 __all__ = ["AccumulateGrad", "Node", "OpNode", "Plan", "record", "refresh"]
 
-_next_seq = count(1).__next__
+next_seq = count(1).__next__
 
 # Kinds of things a gradient rule can ask for.
 INPUT, OUTPUT, ATTR, SHAPE, DTYPE = range(5)
@@ -29,8 +29,8 @@ class Node:
 
     __slots__ = ("__weakref__", "_metadata", "edges", "hooks", "nrs", "out_st", "seq", "trace")
 
-    edges: tuple[Any, ...]  # per input: Node, leaf Tensor or None
-    nrs: tuple[int, ...]  # per input: which output of the edge's node it was
+    edges: Sequence[Any]  # per input: Node, leaf Tensor or None
+    nrs: Sequence[int]  # per input: which output of the edge's node it was
     seq: int
     hooks: NodeHooks | None
     trace: str | None  # where the forward ran, in anomaly mode
@@ -143,7 +143,7 @@ class OpNode(Node):
     op: Any
     plan: Plan
     saved: list[Any] | None
-    shapes: tuple[tuple[int, ...], ...] | None  # of the inputs, where they were broadcast
+    shapes: Sequence[tuple[int, ...]] | None  # of the inputs, where they were broadcast
     outs: tuple[tuple[tuple[int, ...], Any], ...] | None  # shape and dtype of several outputs
 
     def output_count(self) -> int:
@@ -182,7 +182,17 @@ class OpNode(Node):
                 f"Trying to backward through the graph a second time ({self.name()}): its saved "
                 "values were freed by the first backward. Specify retain_graph=True in the first "
                 "call of .backward() or autograd.grad() if you need to backward again.")
-        return [self._unpack_one(*entry) for entry in zip(self.plan.spec, self.saved, strict=True)]
+        values = []
+        for source, entry in zip(self.plan.spec, self.saved):  # noqa: B905 (hot)
+            if source[0] == INPUT and entry.__class__ is tuple:
+                tensor, version = entry
+                st = tensor._st
+                if st is not None and st.version != version:
+                    raise overwritten(self, tensor, st, version)
+                values.append(tensor)
+            else:
+                values.append(self._unpack_one(source, entry))
+        return values
 
     def _unpack_one(self, source: tuple[int, int], entry: Any) -> Any:
         kind, index = source
@@ -196,9 +206,8 @@ class OpNode(Node):
             if type(entry) is not tuple:
                 return entry  # None or a Python number
             tensor, version = entry
-            st = tensor._st
-            if st is not None and st.version != version:
-                raise overwritten(self, tensor, st, version)
+            if tensor._version != version:
+                raise overwritten(self, tensor, tensor._st, version)
             return tensor
         array, dtype, st, version = entry
         st = self.out_st if st is None else st
@@ -263,22 +272,30 @@ def refresh(t: Tensor) -> None:
         t._fn, t._nr, t._rg = view._fn, view._nr, view._rg
 
 
+NOT_TENSORS = frozenset((float, int, type(None), bool, complex))
+_new = object.__new__
+
+
 def record(op: Any, outputs: Any, tensors: tuple[Any, ...], attrs: tuple[Any, ...]) -> None:
     """Records `outputs = op(*tensors, *attrs)` if any of the tensors requires grad.
 
     `outputs` is a tensor or a tuple of tensors; `tensors` may hold None and Python numbers.
     """
-    edges, nrs, mask, bit = [], [], 0, 1
+    edges: Any = []
+    nrs: Any = []
+    mask, bit = 0, 1
     for t in tensors:
         edge, nr = None, 0
-        if isinstance(t, Tensor):
-            if t._base is not None and t._epoch != t._st.history:  # type: ignore[union-attr]
+        if t.__class__ not in NOT_TENSORS:
+            if t._base is not None and t._epoch != t._st.history:
                 refresh(t)
             if t._rg:
                 mask |= bit
-                edge, nr = t._fn, t._nr
+                edge = t._fn
                 if edge is None:
                     edge = t
+                else:
+                    nr = t._nr
         edges.append(edge)
         nrs.append(nr)
         bit <<= 1
@@ -290,24 +307,35 @@ def record(op: Any, outputs: Any, tensors: tuple[Any, ...], attrs: tuple[Any, ..
     if plan is None:
         return
     cls = op.node_class if op.node_rule is None else op.node_class_for(tensors, attrs)
-    node = cls.__new__(cls)
-    node.edges, node.nrs, node.seq, node.hooks = tuple(edges), tuple(nrs), _next_seq(), None
-    node.plan, node.shapes, node.outs, node.out_st = plan, None, None, None
-    node.trace = None
+    node = _new(cls)
+    node.edges = edges
+    node.nrs = nrs
+    node.seq = next_seq()
+    node.plan = plan
+    node.hooks = node.shapes = node.outs = node.out_st = node.trace = None
     if op.broadcasts:
         node.shapes = _broadcast_shapes(tensors)
     if outputs.__class__ is Tensor:
-        outputs._fn, outputs._rg = node, True
+        outputs._fn = node
+        outputs._rg = True
     else:
         _attach_many(node, outputs)
-    node.saved = save(plan, tensors, outputs, attrs) if plan.spec else []
-    if state.anomaly:
+    node.saved = save(plan, tensors, outputs, attrs) if plan.spec else _NOTHING
+    if WATCHED[0] and state.anomaly:
         node.trace = _forward_trace()
 
 
-def _broadcast_shapes(tensors: tuple[Any, ...]) -> tuple[tuple[int, ...], ...] | None:
-    shapes = tuple(t._a.shape if isinstance(t, Tensor) else () for t in tensors)
-    return None if shapes.count(shapes[0]) == len(shapes) else shapes
+_NOTHING: list[Any] = []
+
+
+def _broadcast_shapes(tensors: tuple[Any, ...]) -> Any:
+    """Shapes of the operands, or None where they are all one."""
+    shapes = [t._a.shape if t.__class__ not in NOT_TENSORS else () for t in tensors]
+    first = shapes[0]
+    for shape in shapes:
+        if shape != first:
+            return shapes
+    return None
 
 
 def _attach_many(node: OpNode, outputs: Any) -> None:
@@ -323,7 +351,14 @@ def save(plan: Plan, tensors: tuple[Any, ...], outputs: Any, attrs: tuple[Any, .
     """The values that `plan` wants kept until backward."""
     saved: list[Any] = []
     for kind, i in plan.spec:
-        if kind == ATTR:
+        if kind == INPUT and i >= 0 and not WATCHED[0]:
+            t = tensors[i]
+            if t.__class__ in NOT_TENSORS:
+                saved.append(t)
+            else:
+                st = t._st
+                saved.append((t, 0 if st is None else st.version))
+        elif kind == ATTR:
             saved.append(attrs[i])
         elif kind == SHAPE:
             saved.append(_shapes(tensors[i]) if i >= 0 else [_shapes(t) for t in tensors])
@@ -343,7 +378,7 @@ def _shapes(t: Any) -> Any:
 def _save_input(t: Any) -> Any:
     if not isinstance(t, Tensor):
         return t
-    if state.saved_hooks:
+    if WATCHED[0] and state.saved_hooks:
         return Hooked(t)
     st = t._st
     return t, (0 if st is None else st.version)
@@ -351,7 +386,7 @@ def _save_input(t: Any) -> Any:
 
 def save_output(out: Tensor) -> Any:
     """What is kept of an output: not the tensor, which would make a cycle with its node."""
-    if state.saved_hooks:
+    if WATCHED[0] and state.saved_hooks:
         return Hooked(out)
     st = out._st if out._fn is None or out._fn.outs is None else storage_of(out)
     return out._a, out._dtype, st, (0 if st is None else st.version)
@@ -366,7 +401,7 @@ def _forward_trace() -> str:
 def new_node(cls: type[Node], edges: tuple[Any, ...], nrs: tuple[int, ...]) -> Any:
     """A node outside the operator records (custom functions, in-place writes through views)."""
     node = cls.__new__(cls)
-    node.edges, node.nrs, node.seq, node.hooks = edges, nrs, _next_seq(), None
+    node.edges, node.nrs, node.seq, node.hooks = edges, nrs, next_seq(), None
     node.trace = _forward_trace() if state.anomaly else None
     return node
 

@@ -285,13 +285,14 @@ def _batched(a: Tensor, b: Tensor) -> Tensor:
     if n[-1] != (m[-2] if len(m) > 1 else m[0]):
         raise _shapes_error("matmul", a, b)
     if len(m) <= 2 and len(n) > 2:
-        flat = a.reshape(-1, n[-1])
+        flat = a.reshape(math.prod(n[:-1]), n[-1])
         product = mm(flat, b) if len(m) == 2 else mv(flat, b)
         return product.reshape((*n[:-1], *m[1:]))
     left = a.unsqueeze(0) if len(n) == 1 else a
     right = b.unsqueeze(-1) if len(m) == 1 else b
     lead = broadcast_shape("matmul", left._a.shape[:-2], right._a.shape[:-2])
-    parts = [t.expand((*lead, *t._a.shape[-2:])).reshape((-1, *t._a.shape[-2:]))
+    count = math.prod(lead)
+    parts = [t.expand((*lead, *t._a.shape[-2:])).reshape((count, *t._a.shape[-2:]))
              for t in (left, right)]
     product = bmm(*parts).reshape((*lead, left._a.shape[-2], right._a.shape[-1]))
     if len(n) == 1:
@@ -306,9 +307,13 @@ def _linear_shape(x: Any, w: Any, b: Any) -> Any:
     return (*x.shape[:-1], w.shape[0]), x.dtype
 
 
-@leaf({"input": lambda g, weight: _g2(g).mm(conj(weight)).reshape(
-    (*g._a.shape[:-1], weight._a.shape[1])),
-       "weight": lambda g, input: _g2(g).t().mm(conj(_g2(input))),
+def _linear_input_grad(g: Tensor, weight: Tensor) -> Tensor:
+    product = _mm(_g2(g), conj(weight))
+    return product if g._a.ndim == 2 else product.reshape((*g._a.shape[:-1], weight._a.shape[1]))
+
+
+@leaf({"input": _linear_input_grad,
+       "weight": lambda g, input: _mm(_g2(g).t(), conj(_g2(input))),
        "bias": lambda g: _g2(g).sum(0)}, name="linear", shape=_linear_shape,
       node="AddmmBackward0")
 def _linear(input: Array, weight: Array, bias: OptArray) -> Array:
@@ -390,7 +395,7 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Any = None) -
 # --- einsum and friends ---------------------------------------------------------------------------
 
 
-@op()
+@op("torch", out=True)
 def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     """Sums of products over pairs of dimensions."""
     if isinstance(dims, Tensor):
@@ -583,7 +588,7 @@ def _pair(t: Tensor, a: list[str], u: Tensor, b: list[str], output: list[str],
     return product.reshape([shape[x] for x in labels]), labels
 
 
-@op("torch linalg", name="multi_dot")
+@op("linalg", out=True)
 def multi_dot(tensors: Any) -> Tensor:
     """The product of several matrices (from the left)."""
     listed = list(tensors)
@@ -601,7 +606,7 @@ def chain_matmul(*matrices: Any) -> Tensor:
     return matrices[0] if len(matrices) == 1 else multi_dot(matrices)
 
 
-@op()
+@op(out=True)
 def kron(input: Tensor, other: Tensor) -> Tensor:
     """The Kronecker product."""
     n = builtins.max(input._a.ndim, other._a.ndim)

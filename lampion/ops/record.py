@@ -22,10 +22,20 @@ from typing import Any
 import numpy as np
 
 from ..autograd.modes import state
-from ..autograd.node import ATTR, DTYPE, INPUT, OUTPUT, SHAPE, OpNode, Plan, record
+from ..autograd.node import (
+    ATTR,
+    DTYPE,
+    INPUT,
+    NOT_TENSORS,
+    OUTPUT,
+    SHAPE,
+    OpNode,
+    Plan,
+    record,
+)
 from ..tensor.abstract import AbstractArray, AbstractOperand
-from ..tensor.dtype import dtype, from_numpy_dtype
-from ..tensor.tensor import Tensor, share, wrap
+from ..tensor.dtype import _BY_NUM, dtype, from_numpy_dtype
+from ..tensor.tensor import Tensor, share
 from .autocast import ACTIVE, adjust
 from .quiet import IGNORE, enter, leave
 
@@ -37,6 +47,7 @@ PUBLIC: dict[str, dict[str, Any]] = {}  # namespace -> name -> function
 Kernel = Callable[..., Any]
 ShapeRule = Callable[..., Any]
 _F32 = np.dtype(np.float32)
+_new = object.__new__
 
 
 class not_differentiable:
@@ -87,7 +98,7 @@ class Leaf:
 
     @property
     def node_class(self) -> type[OpNode]:
-        """The class of this operator's nodes in the recorded history."""
+        """The class of this operator's nodes in the history."""
         found = self._classes.get(self.node_name)
         return self._named_class(self.node_name) if found is None else found
 
@@ -105,38 +116,52 @@ class Leaf:
     # --- calling --------------------------------------------------------------------------------
 
     def __call__(self, *args: Any) -> Any:
-        n = self.n_tensors
         if ACTIVE[0]:
             args = adjust(self.name, args)
         if self.takes_list:
-            tensors, attrs = tuple(args[0]), args[1:]
-            arrays = [t._a for t in tensors]
-            call: tuple[Any, ...] = (arrays, *attrs)
-        else:
-            tensors, attrs = args[:n], args[n:]
-            arrays = [t._a if isinstance(t, Tensor) else t for t in tensors]
-            call = (*arrays, *attrs)
-        for a in arrays:
+            return self._on_list(tuple(args[0]), args[1:])
+        n = self.n_tensors
+        tensors, attrs = args[:n], args[n:]
+        arrays: list[Any] = []
+        reduced, recorded = None, False
+        for t in tensors:
+            if t.__class__ in NOT_TENSORS:
+                arrays.append(t)
+                continue
+            a = t._a
             if a.__class__ is AbstractArray:
                 return self._abstract(tensors, attrs)
+            arrays.append(a)
+            if t._dtype.is_reduced:
+                reduced = t._dtype
+            if t._rg or t._base is not None:
+                recorded = True
         if self.view:
-            return self._as_view(tensors, attrs, self.kernel(*call))
-        reduced = None if self.exact else _reduced(tensors)
+            return self._as_view(tensors, attrs, self.kernel(arrays[0], *attrs))
+        reduced = None if self.exact else reduced
         token = enter(IGNORE)
         try:
-            result = self.kernel(*call) if reduced is None else self._reduced(arrays, attrs)
+            result = (self.kernel(*arrays, *attrs) if reduced is None
+                      else self.kernel(*map(_widen, arrays), *attrs))
         except AbstractOperand:  # an index tensor without elements
             return self._abstract(tensors, attrs)
         finally:
             leave(token)
-        return self._finish(result, tensors, attrs, reduced)
+        out = _wrap(result, reduced) if result.__class__ is not tuple else tuple(
+            _wrap(r, reduced) for r in result)
+        if recorded and state.grad:
+            record(self, out, tensors, attrs)
+        return out
 
-    def _finish(self, result: Any, tensors: tuple[Any, ...], attrs: tuple[Any, ...],
-                reduced: dtype | None) -> Any:
-        if result.__class__ is tuple:
-            out: Any = tuple(_wrap(r, reduced) for r in result)
-        else:
-            out = _wrap(result, reduced)
+    def _on_list(self, tensors: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
+        """A call whose tensors come as one list."""
+        arrays = [t._a for t in tensors]
+        if any(a.__class__ is AbstractArray for a in arrays):
+            return self._abstract(tensors, attrs)
+        reduced = None if self.exact else _reduced(tensors)
+        with np.errstate(all="ignore"):
+            result = self.kernel(arrays if reduced is None else list(map(_widen, arrays)), *attrs)
+        out = _wrap(result, reduced)
         if state.grad:
             record(self, out, tensors, attrs)
         return out
@@ -148,14 +173,9 @@ class Leaf:
         else:
             same = result.dtype is base._a.dtype or result.dtype == base._a.dtype
             out = share(base, result, None if same else from_numpy_dtype(result.dtype))
-        if state.grad:
+        if state.grad and (base._rg or base._base is not None):
             record(self, out, tensors, attrs)
         return out
-
-    def _reduced(self, arrays: Sequence[Any], attrs: tuple[Any, ...]) -> Any:
-        """Reduced-precision floats are computed in float32 and rounded once, on store."""
-        wide = [_widen(a) for a in arrays]
-        return self.kernel(wide, *attrs) if self.takes_list else self.kernel(*wide, *attrs)
 
     # --- without data ---------------------------------------------------------------------------
 
@@ -257,7 +277,14 @@ def _wrap(r: Any, reduced: dtype | None) -> Tensor:
         r = np.asarray(r)
     if reduced is not None and r.dtype == _F32:
         r = r.astype(reduced.np)
-    return wrap(r)
+    t = _new(Tensor)
+    t._a = r
+    d = _BY_NUM.get(r.dtype.num)
+    t._dtype = from_numpy_dtype(r.dtype) if d is None else d
+    t._rg = False
+    t._fn = t._st = t._grad = t._base = None
+    t._nr = t._epoch = 0
+    return t
 
 
 def leaf(grad: Any, *, name: str | None = None, shape: ShapeRule | None = None,

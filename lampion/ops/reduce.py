@@ -75,6 +75,7 @@ def _sum_dtype(input: Tensor, d: dtype | None) -> Tensor:
 
 
 _NATIVE = frozenset((float32, float64, int64))
+_add_reduce = np.add.reduce
 
 
 @op(out=True)
@@ -92,7 +93,7 @@ def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = N
                 input._rg or input._st is not None):
             token = enter(IGNORE)
             try:
-                return wrap(np.asarray(a.sum()), input._dtype)
+                return wrap(np.asarray(_add_reduce(a, None)), input._dtype)
             finally:
                 leave(token)
     if not isinstance(input, Tensor):
@@ -571,7 +572,7 @@ def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False,
          dtype: Any = None) -> Tensor:
     """The p-norm; "fro" is the 2-norm of all elements, "nuc" the sum of singular values."""
     if p == "nuc":
-        from .linalg import matrix_norm
+        from .decompositions import matrix_norm
 
         return matrix_norm(input, "nuc", (-2, -1) if dim is None else dim, keepdim)
     return vector_norm(input, 2 if p in ("fro", None) else p, dim, keepdim, dtype=dtype)

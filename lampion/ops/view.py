@@ -98,15 +98,15 @@ def view_method(self: Tensor, *size: Any, dtype: Any = None) -> Tensor:
     tensor([[0, 1, 2],
             [3, 4, 5]])
     """
+    a = self._a
+    if a.__class__ is np.ndarray and not self._rg and dtype is None:
+        try:
+            return share(self, a.reshape(size if len(size) != 1 else size[0], copy=False))
+        except (ValueError, TypeError):
+            pass  # an error to explain, a dtype, or strides that NumPy does not see through
     if dtype is not None or (len(size) == 1 and isinstance(size[0], _DTYPE)):
         return view_as_dtype(self, dtype or size[0])
     shape = as_size(size, "view")
-    a = self._a
-    if a.__class__ is np.ndarray and not (self._rg and state.grad):
-        try:
-            return share(self, a.reshape(shape, copy=False))
-        except ValueError:
-            pass  # an error to explain, or strides that NumPy does not see through
     return _view(self, shape)
 
 
@@ -706,9 +706,12 @@ def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
 # --- any strides ----------------------------------------------------------------------------------
 
 
-def _as_strided_grad(g: Any, input: Any, size: Any, stride: Any, storage_offset: Any) -> Any:
-    base = (input._a.shape, input.stride(), input.storage_offset())
+def _as_strided_grad(g: Any, size: Any, stride: Any, storage_offset: Any, base: Any) -> Any:
     return _gather_window(g, base, (size, stride, storage_offset))
+
+
+def _geometry(t: Tensor) -> tuple[Any, ...]:
+    return t._a.shape, t.stride(), t.storage_offset()
 
 
 def _gather_window(g: Tensor, base: Any, view: Any) -> Tensor:
@@ -735,7 +738,7 @@ def _places(shape: Any, stride: Any, offset: int) -> np.ndarray[Any, Any]:
 
 
 @leaf({"input": _as_strided_grad}, name="as_strided", view=True)
-def _as_strided(input: Array, size: Any, stride: Any, storage_offset: Any) -> Array:
+def _as_strided(input: Array, size: Any, stride: Any, storage_offset: Any, base: Any) -> Array:
     raise AssertionError("as_strided goes through the storage")
 
 
@@ -760,7 +763,7 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
                                       input._dtype.np)
     out = share(input, window)
     if state.grad:
-        record(_as_strided, out, (input,), (size, stride, offset))
+        record(_as_strided, out, (input,), (size, stride, offset, _geometry(input)))
     return out
 
 
@@ -771,8 +774,7 @@ def _view_of_base(base: Tensor, view: Tensor) -> Tensor:
                            "recorded: write to the base tensor, or to a .clone()")
     out = share(base, view._a)
     with enable_grad():
-        record(_as_strided, out, (base,),
-               (view._a.shape, view.stride(), view.storage_offset()))
+        record(_as_strided, out, (base,), (*_geometry(view), _geometry(base)))
     return out
 
 
