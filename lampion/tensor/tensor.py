@@ -14,6 +14,8 @@ from .abstract import AbstractArray
 from .devices import CPU, META
 from .devices import device as device_type
 from .dtype import dtype, from_numpy_dtype
+from .formats import layout as layout_type
+from .formats import strided
 from .interop import Interop
 from .size import Size
 from .storage import Storage, address, root_of
@@ -120,6 +122,11 @@ class Tensor(Interop, Typed):
     def nbytes(self) -> int:
         """Bytes of all elements."""
         return int(self._a.size) * self._dtype.itemsize
+
+    @property
+    def layout(self) -> layout_type:
+        """How the elements are stored: always `torch.strided`."""
+        return strided
 
     is_cuda = is_mps = is_xpu = is_sparse = is_sparse_csr = is_quantized = is_nested = False
     is_mkldnn = is_vulkan = is_ipu = is_xla = is_maia = is_mtia = is_hpu = False
