@@ -33,7 +33,7 @@ from ..tensor.strides import is_contiguous as dense
 from ..tensor.tensor import Tensor, storage_of, wrap
 from .errors import argument_type
 from .families import Array
-from .forms import bump, check_writable, convert_array, copy_array, write
+from .forms import bump, check_overlap, check_writable, convert_array, copy_array, write
 from .record import leaf, op
 
 __all__ = ["cast_to"]
@@ -311,6 +311,7 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
         return write(self, cast_to(src, self._dtype).expand(self._a.shape), "copy_")
     try:
         np.broadcast_shapes(self._a.shape, src._a.shape)
+        check_overlap(self, "copy_")
         copy_array(self, src)
     except ValueError:
         from .errors import broadcast_mismatch

@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 
 from ..autograd.modes import state
-from ..autograd.node import OUTPUT, Node, OpNode, edge_of, new_node, refresh
+from ..autograd.node import OUTPUT, Node, OpNode, edge_of, new_node, next_seq, refresh
 from ..debug.frames import user_code, user_stack_level
 from ..tensor.abstract import AbstractArray
-from ..tensor.dtype import dtype
+from ..tensor.dtype import FLOAT, dtype
 from ..tensor.names import scalar_type
-from ..tensor.tensor import Tensor, storage_of
+from ..tensor.tensor import Tensor, storage_of, wrap
 
 __all__ = [
     "bump",
     "can_cast",
+    "check_overlap",
     "check_writable",
     "convert_array",
     "in_place_form",
@@ -42,10 +43,15 @@ def check_writable(t: Tensor, name: str) -> None:
     if t._base is not None:
         refresh(t)
         base = t._base
-        if base._rg and base._fn is None and t._rg:
+        if base._rg and base._fn is None and t._dtype.kind >= FLOAT:
             raise RuntimeError(
                 "a view of a leaf Variable that requires grad is being used in an in-place "
                 f"operation: {name}(); write under torch.no_grad(), or to a .clone()")
+        if base._rg and not t._rg and t._dtype.kind >= FLOAT:
+            raise RuntimeError(
+                "A view was created in no_grad mode and is being modified inplace with grad mode "
+                f"enabled: {name}() would lose the gradient of its base. Make the view where "
+                "gradients are recorded, or write under torch.no_grad()")
     if t._rg and t._fn is None:
         raise RuntimeError("a leaf Variable that requires grad is being used in an in-place "
                            f"operation: {name}(); write under torch.no_grad(), or to a .clone()")
@@ -56,11 +62,45 @@ def in_place_form(fn: Any, base: str) -> Any:
     name = base + "_"
 
     def call(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if not state.grad:
+            return write(self, fn(self, *args, **kwargs), name)
         check_writable(self, name)
-        return write(self, fn(self, *args, **kwargs), name)
+        start = next_seq()
+        result = fn(self, *args, **kwargs)
+        if result._rg:
+            _keep_old_value(self, result._fn, start)
+        return write(self, result, name)
     call.__name__ = call.__qualname__ = name
     call.__doc__ = f"In-place form of `{base}`: the result is written to the tensor."
     return call
+
+
+def _keep_old_value(t: Tensor, node: Any, start: int) -> None:
+    """Nodes recorded since `start` that saved `t` get a copy of it, as it will be overwritten."""
+    old = None
+    stack, seen = [node], set()
+    while stack:
+        node = stack.pop()
+        if not isinstance(node, OpNode) or node.seq <= start or node in seen:
+            continue
+        seen.add(node)
+        stack.extend(node.edges)
+        for i, entry in enumerate(node.saved or ()):
+            if type(entry) is tuple and len(entry) == 2 and entry[0] is t:
+                old = old or _frozen(t)
+                node.saved[i] = (old, 0)  # type: ignore[index]
+
+
+def _frozen(t: Tensor) -> Tensor:
+    """The value of `t` now, at its place in the history."""
+    a = t._a
+    if type(a) is AbstractArray:
+        node = (a.recorder.value_of(t), 0) if a.recorder else None
+        out = wrap(AbstractArray(a.shape, a.dtype, recorder=a.recorder, value=node), t._dtype)
+    else:
+        out = wrap(a.copy("K"), t._dtype)
+    out._fn, out._nr, out._rg = t._fn, t._nr, t._rg
+    return out
 
 
 def write(target: Tensor, result: Tensor, name: str) -> Tensor:
@@ -70,11 +110,26 @@ def write(target: Tensor, result: Tensor, name: str) -> Tensor:
             f"output with shape {list(target._a.shape)} doesn't match the broadcast shape "
             f"{list(result._a.shape)} in {name}(): an in-place result must fit its first operand")
     _check_cast(result._dtype, target._dtype)
+    check_overlap(target, name)
     copy_array(target, result)
     bump(target, name)
-    if result._rg and state.grad:
-        _take_history(target, result)
+    if state.grad:
+        if result._rg:
+            _take_history(target, result)
+        elif target._rg:
+            _take_history(target, _constant(target, name))
     return target
+
+
+def check_overlap(t: Tensor, name: str) -> None:
+    """An error if elements of `t` lie on one another, as in an expanded tensor."""
+    a = t._a
+    if 0 in a.strides and a.size and any(
+            n > 1 and s == 0 for n, s in zip(a.shape, a.strides, strict=True)):
+        raise RuntimeError(
+            "unsupported operation: more than one element of the written-to tensor refers to a "
+            f"single memory location: {name}() received an expanded tensor of shape "
+            f"{list(a.shape)}. Please clone() the tensor before performing the operation.")
 
 
 def copy_array(target: Tensor, source: Tensor) -> None:
@@ -142,13 +197,52 @@ def _take_history(target: Tensor, result: Tensor) -> None:
     base = target._base
     st.history += 1
     if base is None:
+        retained = _retained(target)
         target._fn, target._nr, target._rg = node, result._nr, True
+        if retained:
+            target.retain_grad()
         return
     copy = new_node(CopySlices, *zip(edge_of(base), edge_of(result), strict=True))
     copy.view, copy.out_st = (target._a.shape, target.stride(), target.storage_offset()), None
     copy.base = (base._a.shape, base.stride(), base.storage_offset())
     base._fn, base._nr, base._rg = copy, 0, True
     refresh(target)
+
+
+def _retained(t: Tensor) -> bool:
+    """Whether backward keeps the gradient of `t`; if so, its present node stops doing that."""
+    if not t._retains_grad or t._fn is None:
+        return False
+    t._fn.hooks.retain.pop(t._nr, None)
+    t._retains_grad = False
+    return True
+
+
+class Overwritten(Node):
+    """History of a write of constants: no gradient passes to what was there before."""
+
+    __slots__ = ()
+
+    def backward(self, grads: list[Any]) -> tuple[Any, ...]:
+        g = grads[0]
+        return (g.new_zeros(g._a.shape),)
+
+
+_overwritten: dict[str, type[Overwritten]] = {}
+
+
+def _constant(target: Tensor, name: str) -> Tensor:
+    """The tensor as a write of constants leaves it; its node is named after the writer."""
+    cls = _overwritten.get(name)
+    if cls is None:
+        label = "".join(part.capitalize() for part in name.split("_"))
+        label += "Backwards" if name == "copy_" else "Backward0"
+        cls = _overwritten[name] = type(label, (Overwritten,), {"__slots__": ()})
+    edge, nr = edge_of(target)
+    out = wrap(target._a, target._dtype)
+    out._fn, out._rg = new_node(cls, (edge,), (nr,)), True
+    out._fn.out_st = None
+    return out
 
 
 class CopySlices(Node):
@@ -197,6 +291,7 @@ def _deliver_one(out: Any, result: Tensor, name: str) -> Tensor:
     _check_cast(result._dtype, out._dtype)
     if out._a.shape != result._a.shape:
         _resize_out(out, result)
+    check_overlap(out, name)
     copy_array(out, result)
     bump(out, f"{name}(out=...)")
     return out

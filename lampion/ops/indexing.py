@@ -11,7 +11,7 @@ from ..tensor.dtype import BOOL, bool_, int32, int64, uint8
 from ..tensor.tensor import Tensor, share, wrap
 from .errors import argument_type, wrap_dim
 from .families import Array, OptArray, broadcast_shape
-from .forms import bump, check_writable, write
+from .forms import bump, check_overlap, check_writable, write
 from .promotion import cast
 from .record import leaf, not_differentiable, op, publish, same_shape
 from .view import _select, _unsqueeze, alias, slice_dim
@@ -306,9 +306,8 @@ def _write_view(self: Tensor, viewed: Tensor, value: Tensor) -> None:
 
 def _put_now(viewed: Tensor, indices: Any, value: Tensor) -> None:
     a = viewed._a
-    if not a.flags.writeable:
-        raise RuntimeError("the tensor shares memory with a read-only NumPy array and cannot be "
-                           "written to; make a .clone()")
+    check_overlap(viewed, "__setitem__")
+    _check_memory(viewed)
     key = _index_key(a.shape, _unwrap(indices))
     try:
         a[key] = value._a
@@ -808,25 +807,37 @@ def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
 @op("Tensor", name="fill_")
 def fill_(self: Tensor, value: Any) -> Tensor:
     """Every element set to `value`."""
-    check_writable(self, "fill_")
     if isinstance(value, Tensor):
         if value._a.ndim:
             raise RuntimeError("fill_ only supports 0-dimension value tensor but got tensor with "
                                f"{value._a.ndim} dimensions.")
         return self.copy_(value)
+    return _fill(self, value, "fill_")
+
+
+def _fill(self: Tensor, value: Any, name: str) -> Tensor:
+    check_writable(self, name)
     if self._rg or type(self._a) is not _ndarray:
-        return self.copy_(Tensor._scalar(value, self._dtype))
+        return write(self, Tensor._scalar(value, self._dtype).expand(self._a.shape), name)
     from .creation import _fill_value
 
+    check_overlap(self, name)
+    _check_memory(self)
     self._a[...] = _fill_value(value, self._dtype)
-    bump(self, "fill_")
+    bump(self, name)
     return self
+
+
+def _check_memory(t: Tensor) -> None:
+    if not t._a.flags.writeable:
+        raise RuntimeError("the tensor shares memory with a read-only NumPy array and cannot be "
+                           "written to; make a .clone()")
 
 
 @op("Tensor", name="zero_")
 def zero_(self: Tensor) -> Tensor:
     """Every element set to zero."""
-    return fill_(self, 0)
+    return _fill(self, 0, "zero_")
 
 
 @op("Tensor")

@@ -21,7 +21,7 @@ from ..tensor.tensor import Tensor
 from .creation import check_dtype, empty_like, make, zeros_like
 from .errors import argument_type, broadcast_mismatch, not_implemented_for
 from .families import Array
-from .forms import check_writable, deliver, write
+from .forms import check_overlap, check_writable, deliver, write
 from .generator import stream_of
 from .record import Leaf, leaf, not_differentiable, op, same_shape
 from .view import as_size
@@ -180,12 +180,7 @@ def _check_weights(rows: Array) -> None:
 def _overwrite(self: Tensor, name: str, drawing: Leaf, *attrs: Any) -> Tensor:
     """Fills `self` with what `drawing` gives."""
     check_writable(self, name)
-    a = self._a
-    if a.size and any(n > 1 and s == 0 for n, s in zip(a.shape, a.strides, strict=True)):
-        raise RuntimeError(
-            "unsupported operation: more than one element of the written-to tensor refers to a "
-            f"single memory location: {name}() received an expanded tensor of shape "
-            f"{list(a.shape)}. Please clone() the tensor before performing the operation.")
+    check_overlap(self, name)
     return write(self, drawing(self, *attrs), name)
 
 
