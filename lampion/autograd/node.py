@@ -328,6 +328,56 @@ def record(op: Any, outputs: Any, tensors: tuple[Any, ...], attrs: tuple[Any, ..
 _NOTHING: list[Any] = []
 
 
+def record_pointwise(op: Any, out: Tensor, a: Any, b: Any = None) -> None:
+    """`record` for the eager path of one or two operands: the same, without loops."""
+    first = second = None
+    mask = nr1 = nr2 = 0
+    if a.__class__ not in NOT_TENSORS:
+        if a._base is not None and a._epoch != a._st.history:
+            refresh(a)
+        if a._rg:
+            mask, first, nr1 = 1, a._fn, a._nr
+            if first is None:
+                first = a
+    pair = b.__class__ not in NOT_TENSORS
+    if pair:
+        if b._base is not None and b._epoch != b._st.history:
+            refresh(b)
+        if b._rg:
+            mask, second, nr2 = mask + 2, b._fn, b._nr
+            if second is None:
+                second = b
+    if not mask:
+        return
+    plan, cls = op.plans.get(mask), op.cls
+    if plan is None or cls is None or WATCHED[0]:
+        record(op, out, (a,) if b is None else (a, b), ())
+        return
+    node = _new(cls)
+    if b is None:
+        node.edges, node.nrs = (first,), (nr1,)
+    else:
+        node.edges, node.nrs = (first, second), (nr1, nr2)
+    node.seq, node.plan = next_seq(), plan
+    node.hooks = node.shapes = node.outs = node.out_st = node.trace = None
+    if pair and a.__class__ not in NOT_TENSORS:
+        shape, other = a._a.shape, b._a.shape
+        if shape != other:
+            node.shapes = (shape, other)
+    elif b is not None:
+        node.shapes = _broadcast_shapes((a, b))
+    out._fn, out._rg = node, True
+    node.saved = saved = []
+    for kind, i in plan.spec:
+        t = a if i == 0 else b
+        if kind == INPUT and t.__class__ not in NOT_TENSORS:
+            st = t._st
+            saved.append((t, 0 if st is None else st.version))
+        else:
+            node.saved = save(plan, (a, b), out, ())
+            break
+
+
 def _broadcast_shapes(tensors: tuple[Any, ...]) -> Any:
     """Shapes of the operands, or None where they are all one."""
     shapes = [t._a.shape if t.__class__ not in NOT_TENSORS else () for t in tensors]

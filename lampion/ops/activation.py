@@ -89,9 +89,13 @@ def gate(grad: Array, x: Array, low: float, high: float) -> Any:
     return np.where(closed, np.zeros((), grad.dtype), grad)
 
 
+_F32 = np.dtype(np.float32)
+_ZERO = np.zeros((), np.float32)  # converting a Python number costs more than a small maximum
+
+
 _relu = unary(
     "relu",
-    lambda a: np.maximum(a, 0),
+    lambda a: np.maximum(a, _ZERO if a.dtype is _F32 else 0),
     lambda g, out: gate(g, out, 0.0, math.inf),
     kinds="float",
     integers="same",

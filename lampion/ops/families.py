@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.modes import state
-from ..autograd.node import record
+from ..autograd.node import record_pointwise
 from ..tensor.abstract import AbstractArray, AbstractOperand
 from ..tensor.dtype import (
     BOOL,
@@ -101,8 +101,8 @@ def _plain_call(leaf: Leaf, kernel: Callable[..., Any], kinds: frozenset[dtype],
         t._rg = False
         t._fn = t._st = t._grad = t._base = None
         t._nr = t._epoch = 0
-        if (input._rg or input._st is not None) and state.grad:
-            record(leaf, t, (input,), ())
+        if (input._rg or input._base is not None) and state.grad:
+            record_pointwise(leaf, t, input)
         return t
     return call
 
@@ -210,9 +210,9 @@ def _binary_call(leaf: Leaf, kernel: Callable[..., Any], result: dtype | None, f
         t._rg = False
         t._fn = t._st = t._grad = t._base = None
         t._nr = t._epoch = 0
-        if state.grad and (input._rg or input._st is not None or (
-                y is not other and (other._rg or other._st is not None))):
-            record(leaf, t, (input, other), ())
+        if state.grad and (input._rg or input._base is not None or (
+                y is not other and (other._rg or other._base is not None))):
+            record_pointwise(leaf, t, input, other)
         return t
     return call
 

@@ -62,6 +62,7 @@ class Leaf:
 
     __slots__ = (
         "_classes",
+        "cls",
         "broadcasts",
         "exact",
         "grads",
@@ -87,6 +88,7 @@ class Leaf:
         self.grads = grad
         self.plans: dict[int, Plan | None] = {}
         self._classes: dict[str, type[OpNode]] = {}
+        self.cls: type[OpNode] | None = None  # of the nodes, once there is one and only one
         # A rule where PyTorch has several nodes for one operator: by overload.
         self.node_rule = node if callable(node) else None
         self.node_name = node if isinstance(node, str) else _camel(name) + "Backward0"
@@ -99,8 +101,9 @@ class Leaf:
     @property
     def node_class(self) -> type[OpNode]:
         """The class of this operator's nodes in the history."""
-        found = self._classes.get(self.node_name)
-        return self._named_class(self.node_name) if found is None else found
+        if self.cls is None:
+            self.cls = self._named_class(self.node_name)
+        return self.cls
 
     def node_class_for(self, tensors: tuple[Any, ...], attrs: tuple[Any, ...]) -> type[OpNode]:
         """The class of the node for these arguments, where it depends on them."""

@@ -90,10 +90,10 @@ def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = N
     if dim is None and dtype is None and axis is None and not keepdim:
         a = getattr(input, "_a", None)
         if a.__class__ is np.ndarray and input._dtype in _NATIVE and not (
-                input._rg or input._st is not None):
+                input._rg or input._base is not None):
             token = enter(IGNORE)
             try:
-                return wrap(np.asarray(_add_reduce(a, None)), input._dtype)
+                return wrap(_add_reduce(a, None, None, np.empty((), a.dtype)), input._dtype)
             finally:
                 leave(token)
     if not isinstance(input, Tensor):
