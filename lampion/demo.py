@@ -55,7 +55,8 @@ def load_data() -> tuple[Any, Any, Any]:
     digits = load_digits()
     images = ops.tensor(digits.images / 16, dtype=float32).unsqueeze(1)
     labels = ops.tensor(digits.target, dtype=int64)
-    return tuple(random_split(TensorDataset(images, labels), [1257, 180, 360]))
+    train_set, valid_set, test_set = random_split(TensorDataset(images, labels), [1257, 180, 360])
+    return train_set, valid_set, test_set
 
 
 def evaluate(model: nn.Module, data: Dataset[Any]) -> tuple[float, float]:

@@ -25,6 +25,9 @@ class BackwardNode(Node):
     function: type[Function]
     saved: tuple[Any, ...] | None
     outs: tuple[Any, ...]
+    inputs_meta: list[Any]  # shape and dtype of every tensor input
+    needs_input_grad: tuple[bool, ...]
+    materialize_grads: bool
 
     def output_count(self) -> int:
         return len(self.outs)

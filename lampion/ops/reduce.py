@@ -93,7 +93,10 @@ def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = N
                 input._rg or input._base is not None):
             token = enter(IGNORE)
             try:
-                return wrap(_add_reduce(a, None, None, np.empty((), a.dtype)), input._dtype)
+                # Into a 0-d array: cheaper than making one of the scalar that NumPy would return.
+                total = np.empty((), a.dtype)
+                _add_reduce(a, None, out=total)
+                return wrap(total, input._dtype)
             finally:
                 leave(token)
     if not isinstance(input, Tensor):

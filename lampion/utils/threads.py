@@ -26,7 +26,7 @@ def set_num_threads(n: int) -> None:
     installed."""
     _Choice.threads = _positive(n, "set_num_threads")
     try:
-        from threadpoolctl import threadpool_limits  # type: ignore[import-not-found]
+        from threadpoolctl import threadpool_limits  # type: ignore[import-not-found,import-untyped,unused-ignore]
     except ImportError:
         return
     threadpool_limits(n)
