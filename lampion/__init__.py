@@ -50,14 +50,17 @@ _ROOMS = frozenset((
     "accelerator", "amp", "backends", "compiler", "cuda", "distributed", "distributions", "export",
     "fft", "func", "functional", "fx", "hub", "jit", "library", "linalg", "mps",
     "multiprocessing", "nested", "nn", "onnx", "optim", "overrides", "profiler", "quasirandom",
-    "random", "return_types", "serialization", "sparse", "special", "storage", "testing", "types",
-    "utils", "version", "xpu", "_utils"))
+    "random", "return_types", "serialization", "signal", "sparse", "special", "storage",
+    "testing", "types", "utils", "version", "xpu", "_utils"))
 _NAMES = {"save": "serialization", "load": "serialization", "autocast": "amp",
           "GradScaler": "amp", "compile": "compiler", "vmap": "func", "Generator": "random",
           "typename": "utils.describe", "set_num_threads": "utils.threads",
           "get_num_threads": "utils.threads", "set_num_interop_threads": "utils.threads",
           "get_num_interop_threads": "utils.threads",
           "UntypedStorage": "storage", "TypedStorage": "storage",
+          **{f"{kind}Storage": "storage" for kind in (
+              "Float", "Double", "Half", "BFloat16", "Byte", "Char", "Short", "Int", "Long",
+              "Bool", "ComplexFloat", "ComplexDouble")},
           "use_deterministic_algorithms": "utils.deterministic",
           "are_deterministic_algorithms_enabled": "utils.deterministic",
           "is_deterministic_algorithms_warn_only_enabled": "utils.deterministic",

@@ -298,6 +298,30 @@ def set_(self: Tensor, source: Any = None, storage_offset: int = 0, size: Any = 
     return self
 
 
+@op("Tensor")
+def untyped_storage(self: Tensor) -> Any:
+    """The memory of the tensor and its views, as bytes."""
+    from .memory import UntypedStorage
+
+    return UntypedStorage._of(storage_of(self))
+
+
+@op("Tensor")
+def storage(self: Tensor) -> Any:
+    """The memory as elements of the tensor's type (deprecated: use `untyped_storage`)."""
+    from .memory import TypedStorage
+
+    return TypedStorage(wrap_storage=untyped_storage(self), dtype=self._dtype)
+
+
+@op("Tensor")
+def storage_type(self: Tensor) -> Any:
+    """The legacy storage class of the tensor's dtype."""
+    from .memory import LEGACY, STORAGE_NAMES, TypedStorage
+
+    return LEGACY.get(f"{STORAGE_NAMES.get(self._dtype.name)}Storage", TypedStorage)
+
+
 # --- writing --------------------------------------------------------------------------------------
 
 
