@@ -6,12 +6,18 @@ from typing import Any
 
 from .modes import WATCHED, state
 
-__all__ = ["detect_anomaly", "set_detect_anomaly", "is_anomaly_enabled"]
+__all__ = ["detect_anomaly", "set_detect_anomaly", "is_anomaly_enabled",
+           "is_anomaly_check_nan_enabled"]
 
 
 def is_anomaly_enabled() -> bool:
     """Whether anomaly detection is on in this thread."""
     return state.anomaly
+
+
+def is_anomaly_check_nan_enabled() -> bool:
+    """Whether anomaly detection also looks for NaN gradients."""
+    return state.anomaly_check_nan
 
 
 def _set(on: bool, check_nan: bool) -> None:

@@ -107,7 +107,7 @@ class BackwardNode(Node):
         meta = self.inputs_meta[i]
         if g is None or meta is None:
             if g is not None:
-                raise RuntimeError(f"function {self.name()} returned a gradient different from "
+                raise RuntimeError(f"function {self.name()} returned a gradient different than "
                                    f"None at position {i + 1}, but the corresponding forward "
                                    "input was not a Variable")
             return None

@@ -237,11 +237,12 @@ def overwritten(node: Node, tensor: Tensor, st: Any, version: int) -> RuntimeErr
 class Hooked:
     """A saved tensor that went through `saved_tensors_hooks`."""
 
-    __slots__ = ("fn", "nr", "packed", "rg", "unpack_hook")
+    __slots__ = ("fn", "leaf", "nr", "packed", "unpack_hook")
 
     def __init__(self, tensor: Tensor) -> None:
         pack, self.unpack_hook = state.saved_hooks[-1]
-        self.fn, self.nr, self.rg = tensor._fn, tensor._nr, tensor._rg
+        self.fn, self.nr = tensor._fn, tensor._nr
+        self.leaf = tensor if tensor._rg and tensor._fn is None else None
         hooks, state.saved_hooks = state.saved_hooks, ()
         grad, state.grad = state.grad, False
         try:
@@ -255,10 +256,22 @@ class Hooked:
         if not isinstance(result, Tensor):
             raise TypeError("Output of saved tensor unpack_hook expected to be a Tensor but got "
                             f"result of type {type(result).__name__}")
-        if self.fn is not None or self.rg:
+        if self.fn is not None:
             result = result.detach()
-            result._fn, result._nr, result._rg = self.fn, self.nr, self.rg
+            result._fn, result._nr, result._rg = self.fn, self.nr, True
+        elif self.leaf is not None:
+            result = result.detach()
+            result._fn, result._rg = new_node(ToLeaf, (self.leaf,), (0,)), True
         return result
+
+
+class ToLeaf(Node):
+    """Stands between a leaf that went through saved-tensor hooks and the leaf itself."""
+
+    __slots__ = ()
+
+    def backward(self, grads: list[Any]) -> tuple[Any, ...]:
+        return tuple(grads)
 
 
 def refresh(t: Tensor) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import ops
-from ..autograd import Function, enable_grad
+from ..autograd import Function, enable_grad, is_grad_enabled
 from ..autograd import backward as run_backward
 from ..autograd.graph import saved_tensors_hooks
 from ..tensor import Tensor
@@ -120,6 +120,7 @@ def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | N
     if use_reentrant:
         if kwargs:
             raise ValueError("Unexpected keyword arguments: " + ",".join(kwargs))
+        _warn_without_gradients(args)
         return _Reentrant.apply(function, preserve_rng_state, *args)
     forward_context, again_context = context_fn()
 
@@ -129,6 +130,17 @@ def checkpoint(function: Callable[..., Any], *args: Any, use_reentrant: bool | N
     recomputed = _Recomputed(again, _rng_state(preserve_rng_state))
     with saved_tensors_hooks(recomputed.pack, recomputed.unpack), forward_context:
         return function(*args, **kwargs)
+
+
+def _warn_without_gradients(args: tuple[Any, ...]) -> None:
+    import warnings
+
+    from ..debug.frames import user_stack_level
+
+    if is_grad_enabled() and not any(isinstance(a, Tensor) and a.requires_grad for a in args):
+        warnings.warn("torch.utils.checkpoint: None of the inputs have requires_grad=True. "
+                      "Gradients will be None. Use use_reentrant=False if parameters inside need "
+                      "gradients.", UserWarning, stacklevel=user_stack_level())
 
 
 def _warn_default() -> None:
