@@ -315,7 +315,7 @@ def _finish(run: _Run, targets: tuple[Any, ...] | None, accumulate: bool,
             _post_accumulate(leaf)
     if targets is not None:
         for i, t in enumerate(targets):
-            if t._fn is not None and i in run.captured:
+            if t._fn is not None and i in run.captured and not t._retains_grad:
                 accumulate_into(t, run.captured[i], create_graph)
     return []
 
