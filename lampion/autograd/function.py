@@ -233,8 +233,8 @@ def _record(ctx: Any, args: tuple[Any, ...], outputs: Any) -> Any:
             o = o.detach() if needs else o
         results.append(o)
     if needs:
-        ctx.outs = tuple((o._a.shape, o._dtype, True) if isinstance(o, Tensor) else ((), None, False)
-                         for o in results)
+        ctx.outs = tuple((o._a.shape, o._dtype, True) if isinstance(o, Tensor)
+                         else ((), None, False) for o in results)
         for nr, (o, original) in enumerate(zip(results, many, strict=True)):
             if isinstance(o, Tensor) and o._dtype.kind >= FLOAT and id(original) not in plain:
                 _attach(ctx, o, nr, id(original) in dirty)

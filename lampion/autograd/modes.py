@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from ..tensor.tensor import INFERENCE, Tensor
+
 __all__ = [
     "enable_grad",
     "inference_mode",
@@ -33,6 +35,14 @@ state = State()
 # How many threads have anomaly detection or saved-tensor hooks on: read by every recording, where
 # the thread-local switches would cost more.
 WATCHED = [0]
+
+
+def _mark_inference(t: Tensor) -> None:
+    if state.inference:
+        t._is_inference = True
+
+
+Tensor._mark_inference = staticmethod(_mark_inference)  # type: ignore[assignment]
 
 
 def is_grad_enabled() -> bool:
@@ -176,12 +186,16 @@ class inference_mode(Switch):
 
     def __enter__(self) -> None:
         self.previous = (state.grad, state.inference)
-        if self.mode:
-            state.grad = False
-        state.inference = self.mode
+        self._set(not self.mode and self.previous[0], self.mode)
 
     def __exit__(self, *exc: object) -> None:
-        state.grad, state.inference = self.previous
+        self._set(*self.previous)
+
+    @staticmethod
+    def _set(grad: bool, inference: bool) -> None:
+        INFERENCE[0] += inference - state.inference
+        INFERENCE[1] |= inference
+        state.grad, state.inference = grad, inference
 
     def clone(self) -> inference_mode:
         return inference_mode(self.mode)

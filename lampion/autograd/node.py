@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor.tensor import Tensor, storage_of, wrap
+from ..tensor.tensor import INFERENCE, Tensor, storage_of, wrap
 from .hooks import RemovableHandle
 from .modes import WATCHED, state
 
@@ -366,6 +366,8 @@ def record_pointwise(op: Any, out: Tensor, a: Any, b: Any = None) -> None:
     if plan is None or cls is None or WATCHED[0]:
         record(op, out, (a,) if b is None else (a, b), ())
         return
+    if INFERENCE[1]:
+        _refuse_inference(plan, (a, b))
     node = _new(cls)
     if b is None:
         node.edges, node.nrs = (first,), (nr1,)
@@ -413,6 +415,8 @@ def _attach_many(node: OpNode, outputs: Any) -> None:
 def save(plan: Plan, tensors: tuple[Any, ...], outputs: Any, attrs: tuple[Any, ...]) -> list[Any]:
     """The values that `plan` wants kept until backward."""
     saved: list[Any] = []
+    if INFERENCE[1]:
+        _refuse_inference(plan, tensors)
     for kind, i in plan.spec:
         if kind == INPUT and i >= 0 and not WATCHED[0]:
             t = tensors[i]
@@ -432,6 +436,16 @@ def save(plan: Plan, tensors: tuple[Any, ...], outputs: Any, attrs: tuple[Any, .
         else:
             saved.append(save_output(outputs if isinstance(outputs, Tensor) else outputs[i]))
     return saved
+
+
+def _refuse_inference(plan: Plan, tensors: tuple[Any, ...]) -> None:
+    wanted = {i for kind, i in plan.spec if kind == INPUT}
+    for i, t in enumerate(tensors):
+        if isinstance(t, Tensor) and t.is_inference() and (i in wanted or -1 in wanted):
+            raise RuntimeError(
+                "Inference tensors cannot be saved for backward: operand "
+                f"{i} of shape {list(t._a.shape)} was made under inference_mode. Make a .clone() "
+                "outside of it, or use torch.no_grad() there")
 
 
 def _shapes(t: Any) -> Any:

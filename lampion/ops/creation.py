@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.modes import state
 from ..tensor import devices
 from ..tensor.abstract import AbstractArray
 from ..tensor.dtype import (
@@ -55,8 +54,6 @@ def finish(array: Any, device: Any = None, requires_grad: bool = False,
             t._a = AbstractArray(array.shape, array.dtype)
     if requires_grad:
         Tensor._require_grad(t, True)
-    if state.inference:
-        t._is_inference = True
     return t
 
 

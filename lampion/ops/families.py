@@ -26,7 +26,7 @@ from ..tensor.dtype import (
     float32,
     float64,
 )
-from ..tensor.tensor import Tensor
+from ..tensor.tensor import INFERENCE, Tensor
 from .errors import argument_type, broadcast_mismatch, device_mismatch, not_implemented_for
 from .promotion import NUMBERS, as_scalar, cast, float_dtype, result_dtype
 from .quiet import IGNORE, enter, leave
@@ -101,6 +101,8 @@ def _plain_call(leaf: Leaf, kernel: Callable[..., Any], kinds: frozenset[dtype],
         t._rg = False
         t._fn = t._st = t._grad = t._base = None
         t._nr = t._epoch = 0
+        if INFERENCE[0]:
+            Tensor._mark_inference(t)
         if (input._rg or input._base is not None) and state.grad:
             record_pointwise(leaf, t, input)
         return t
@@ -210,6 +212,8 @@ def _binary_call(leaf: Leaf, kernel: Callable[..., Any], result: dtype | None, f
         t._rg = False
         t._fn = t._st = t._grad = t._base = None
         t._nr = t._epoch = 0
+        if INFERENCE[0]:
+            Tensor._mark_inference(t)
         if state.grad and (input._rg or input._base is not None or (
                 y is not other and (other._rg or other._base is not None))):
             record_pointwise(leaf, t, input, other)

@@ -13,7 +13,7 @@ from ..debug.frames import user_code, user_stack_level
 from ..tensor.abstract import AbstractArray
 from ..tensor.dtype import FLOAT, dtype
 from ..tensor.names import scalar_type
-from ..tensor.tensor import Tensor, storage_of, wrap
+from ..tensor.tensor import INFERENCE, Tensor, storage_of, wrap
 
 __all__ = [
     "bump",
@@ -38,6 +38,10 @@ def bump(t: Tensor, name: str) -> None:
 
 def check_writable(t: Tensor, name: str) -> None:
     """An error if an in-place operation on `t` would lose gradients."""
+    if INFERENCE[1] and not state.inference and t.is_inference():
+        raise RuntimeError(
+            "Inplace update to inference tensor outside InferenceMode is not allowed: "
+            f"{name}() on a tensor made under inference_mode. Write to a .clone()")
     if not state.grad:
         return
     if t._base is not None:
@@ -62,9 +66,9 @@ def in_place_form(fn: Any, base: str) -> Any:
     name = base + "_"
 
     def call(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        check_writable(self, name)
         if not state.grad:
             return write(self, fn(self, *args, **kwargs), name)
-        check_writable(self, name)
         start = next_seq()
         result = fn(self, *args, **kwargs)
         if result._rg:

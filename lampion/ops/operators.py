@@ -203,12 +203,6 @@ def dim_order(self: Tensor) -> tuple[int, ...]:
     return tuple(sorted(range(len(strides)), key=lambda d: (-strides[d], d)))
 
 
-@op("Tensor")
-def is_inference(self: Tensor) -> bool:
-    """Whether the tensor was made under `inference_mode`."""
-    return self._is_inference
-
-
 # --- history --------------------------------------------------------------------------------------
 
 

@@ -35,7 +35,7 @@ from ..autograd.node import (
 )
 from ..tensor.abstract import AbstractArray, AbstractOperand
 from ..tensor.dtype import _BY_NUM, dtype, from_numpy_dtype
-from ..tensor.tensor import Tensor, share
+from ..tensor.tensor import INFERENCE, Tensor, share
 from .autocast import ACTIVE, adjust
 from .quiet import IGNORE, enter, leave
 
@@ -287,6 +287,8 @@ def _wrap(r: Any, reduced: dtype | None) -> Tensor:
     t._rg = False
     t._fn = t._st = t._grad = t._base = None
     t._nr = t._epoch = 0
+    if INFERENCE[0]:
+        Tensor._mark_inference(t)
     return t
 
 

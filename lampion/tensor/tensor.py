@@ -21,9 +21,12 @@ from .size import Size
 from .storage import Storage, address, root_of
 from .typed import Typed
 
-__all__ = ["Tensor", "share", "storage_of", "wrap"]
+__all__ = ["INFERENCE", "Tensor", "share", "storage_of", "wrap"]
 
 _new = object.__new__
+# How many threads are in inference mode, and whether any ever was: read wherever a tensor is made
+# or saved, where the thread's own switch would cost more.
+INFERENCE = [0, 0]
 
 
 class Tensor(Interop, Typed):
@@ -73,6 +76,7 @@ class Tensor(Interop, Typed):
     _ones_like: ClassVar[Callable[..., Tensor]]
     _view_of_base: ClassVar[Callable[..., Tensor]]
     _split_window: ClassVar[Callable[..., tuple[Tensor, Tensor]]]
+    _mark_inference: ClassVar[Callable[[Tensor], None]]
 
     # Rarely set; kept in __dict__ when they are.
     _hooks: Any = None
@@ -211,7 +215,7 @@ class Tensor(Interop, Typed):
 
     def is_inference(self) -> bool:
         """Whether the tensor was made under `inference_mode`."""
-        return self._is_inference
+        return self._is_inference or (self._base is not None and self._base._is_inference)
 
     # --- memory ---------------------------------------------------------------------------------
 
@@ -288,6 +292,8 @@ def wrap(array: Any, dtype: dtype | None = None) -> Tensor:
     t._rg = False
     t._fn = t._st = t._grad = t._base = None
     t._nr = t._epoch = 0
+    if INFERENCE[0]:
+        Tensor._mark_inference(t)
     return t
 
 
