@@ -183,7 +183,7 @@ class OpNode(Node):
                 "values were freed by the first backward. Specify retain_graph=True in the first "
                 "call of .backward() or autograd.grad() if you need to backward again.")
         values = []
-        for source, entry in zip(self.plan.spec, self.saved):  # noqa: B905 (hot)
+        for source, entry in zip(self.plan.spec, self.saved):
             if source[0] == INPUT and entry.__class__ is tuple:
                 tensor, version = entry
                 st = tensor._st
@@ -314,6 +314,8 @@ def record(op: Any, outputs: Any, tensors: tuple[Any, ...], attrs: tuple[Any, ..
         bit <<= 1
     if not mask:
         return
+    if op.takes_list:
+        mask |= bit  # lists of other lengths have other plans
     plan = op.plans.get(mask)
     if plan is None:
         plan = op.plan(mask, len(tensors))
