@@ -249,8 +249,8 @@ class TypedStorage:
     """Memory as elements of one type: the older face of storages.
 
     >>> import lampion as torch
-    >>> torch.TypedStorage([1, 2], dtype=torch.int32).nbytes()
-    8
+    >>> torch.ones(2).storage_type()
+    <class 'torch.FloatStorage'>
     """
 
     __slots__ = ("_untyped_storage", "dtype")
