@@ -6,4 +6,4 @@ _NAMES = ("atleast_1d", "atleast_2d", "atleast_3d", "block_diag", "broadcast_ten
           "cartesian_prod", "cdist", "chain_matmul", "einsum", "meshgrid", "norm", "split",
           "tensordot", "unique", "unique_consecutive")
 globals().update({name: PUBLIC["torch"][name] for name in _NAMES})
-__all__ = list(_NAMES)  # noqa: PLE0605
+__all__ = list(_NAMES)

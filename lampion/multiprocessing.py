@@ -1,4 +1,4 @@
-"""`torch.multiprocessing`: Python's `multiprocessing`; tensors travel between processes as copies."""
+"""`torch.multiprocessing`: Python's `multiprocessing`; tensors travel as copies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import multiprocessing as _mp
 from multiprocessing import *  # noqa: F403
 from typing import Any
 
-__all__ = [*_mp.__all__, "set_sharing_strategy", "get_sharing_strategy",  # type: ignore[attr-defined] # noqa: PLE0604
+__all__ = [*_mp.__all__, "set_sharing_strategy", "get_sharing_strategy",  # type: ignore[attr-defined]
            "get_all_sharing_strategies", "spawn"]
 
 

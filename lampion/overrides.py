@@ -1,4 +1,4 @@
-"""`torch.overrides`: questions about `__torch_function__`, which lampion does not dispatch on yet."""
+"""`torch.overrides`: `__torch_function__`, on which lampion does not dispatch yet."""
 
 from __future__ import annotations
 

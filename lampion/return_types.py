@@ -3,4 +3,4 @@
 from .ops.results import RETURN_TYPES
 
 globals().update(RETURN_TYPES)
-__all__ = list(RETURN_TYPES)  # noqa: PLE0605
+__all__ = list(RETURN_TYPES)

@@ -366,9 +366,8 @@ def _calibrate() -> tuple[int, int]:
 
     def accumulate(leaf: Tensor, g: Tensor, create_graph: bool) -> None:
         held = leaf._grad
-        if held is None:
-            if create_graph or look(g):
-                leaf._grad = g
+        if held is None and (create_graph or look(g)):
+            leaf._grad = g
 
     def finish(run: _Run) -> None:
         for key in list(run.leaves):

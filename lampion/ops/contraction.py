@@ -457,9 +457,10 @@ def einsum(equation: Any, *operands: Any) -> Tensor:
 
 def _from_sublists(args: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
     """The form einsum(op1, [0, 1], op2, [1, 2], [0, 2])."""
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
     def text(labels: Any) -> str:
-        return "".join("..." if x is Ellipsis else chr(ord("A") + x if x < 26 else ord("a") + x - 26)
-                       for x in labels)
+        return "".join("..." if x is Ellipsis else letters[x] for x in labels)
     operands = args[0:len(args) - len(args) % 2:2]
     equation = ",".join(text(x) for x in args[1::2])
     return (equation + "->" + text(args[-1]) if len(args) % 2 else equation), operands
@@ -493,9 +494,9 @@ def _parse_einsum(equation: str, operands: Any) -> tuple[list[list[str]], list[s
             x for x in set(flat) if not x.isdigit() and flat.count(x) == 1)
     for x in output:
         if output.count(x) > 1 or not any(x in labels for labels in inputs):
-            why = "appears more than once" if output.count(x) > 1 else "does not appear"
-            raise RuntimeError(f"einsum(): output subscript {x} {why} in the "
-                               f"{'output' if output.count(x) > 1 else 'equation for any input operand'}")
+            why = ("appears more than once in the output" if output.count(x) > 1 else
+                   "does not appear in the equation for any input operand")
+            raise RuntimeError(f"einsum(): output subscript {x} {why}")
     return inputs, output, width
 
 

@@ -70,8 +70,7 @@ def make(size: Any, fill: Any, d: dtype | None, device: Any, requires_grad: bool
         t = wrap(AbstractArray(shape, d.np), d)
         t._rg = requires_grad
         return t
-    return finish(allocate(shape, fill, d), None, requires_grad, d) if where is devices._default.device \
-        else finish(allocate(shape, fill, d), where, requires_grad, d)
+    return finish(allocate(shape, fill, d), where, requires_grad, d)
 
 
 def allocate(shape: tuple[int, ...], fill: Any, d: dtype) -> np.ndarray[Any, Any]:
@@ -137,8 +136,8 @@ def _shape_of(data: Any) -> tuple[int, ...]:
 def _check_nesting(data: Any, shape: tuple[int, ...], depth: int = 0) -> None:
     if depth == len(shape):
         if isinstance(data, list):
-            raise TypeError(f"'list' object cannot be interpreted as a number: too many dimensions: expected a number at dimension {depth}, "
-                             f"received a sequence of length {len(data)}")
+            raise TypeError(f"'list' object cannot be interpreted as a number: expected one at "
+                            f"dimension {depth}, received a sequence of length {len(data)}")
         if not isinstance(data, (bool, int, float, complex)):
             kind = type(data).__name__
             if isinstance(data, str):
@@ -530,8 +529,8 @@ def _arange(start: Any, end: Any, step: Any, d: dtype) -> np.ndarray[Any, Any]:
 
 
 @op("torch", name="range")
-def closed_range(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None, dtype: Any = None,
-          device: Any = None, requires_grad: bool = False) -> Tensor:
+def closed_range(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None,
+                 dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Like `arange` with the end included; deprecated in PyTorch too."""
     start, end = (0, start) if end is None else (start, end)
     d = check_dtype(dtype) or get_default_dtype()

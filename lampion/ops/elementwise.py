@@ -101,9 +101,10 @@ def _trunc_divide(a: Array, b: Array) -> Array:
     return quotient + ((quotient < 0) & (quotient * b != a))
 
 
-_div_floor = binary("div_floor", _floor_divide, {"input": lambda g: g * 0, "other": lambda g: g * 0},
+_FLAT = {"input": lambda g: g * 0, "other": lambda g: g * 0}
+_div_floor = binary("div_floor", _floor_divide, _FLAT,
                     kind="real", publish=False, node="DivBackward2", bools="error")
-_div_trunc = binary("div_trunc", _trunc_divide, {"input": lambda g: g * 0, "other": lambda g: g * 0},
+_div_trunc = binary("div_trunc", _trunc_divide, _FLAT,
                     kind="real", publish=False, node="DivBackward2", bools="error")
 _ROUNDED = {None: _true_div, "floor": _div_floor, "trunc": _div_trunc}
 
@@ -279,12 +280,14 @@ def ldexp(input: Tensor, other: Tensor) -> Tensor:
 # --- elementary functions -------------------------------------------------------------------------
 
 exp = unary("exp", np.exp, lambda g, out: g * conj(out), doc="e to the power of every element.")
-exp2 = unary("exp2", np.exp2, lambda g, out: g * conj(out) * math.log(2), places="torch Tensor special")
+exp2 = unary("exp2", np.exp2, lambda g, out: g * conj(out) * math.log(2),
+             places="torch Tensor special")
 expm1 = unary("expm1", np.expm1, lambda g, out: g * (conj(out) + 1), places="torch Tensor special")
 log = unary("log", np.log, lambda g, input: g / conj(input), doc="Natural logarithm.")
 log2 = unary("log2", np.log2, lambda g, input: g / (conj(input) * math.log(2)))
 log10 = unary("log10", np.log10, lambda g, input: g / (conj(input) * math.log(10)))
-log1p = unary("log1p", np.log1p, lambda g, input: g / (conj(input) + 1), places="torch Tensor special")
+log1p = unary("log1p", np.log1p, lambda g, input: g / (conj(input) + 1),
+              places="torch Tensor special")
 sqrt = unary("sqrt", np.sqrt, lambda g, out: g / (2 * conj(out)), doc="Square root.")
 rsqrt = unary("rsqrt", lambda a: np.reciprocal(np.sqrt(a)),
               lambda g, out: -0.5 * g * conj(out * out * out))

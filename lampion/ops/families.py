@@ -183,8 +183,8 @@ def _check_pair(name: str, a: Tensor, b: Tensor) -> None:
         raise device_mismatch(name, (a, b))
 
 
-def _binary_call(leaf: Leaf, kernel: Callable[..., Any], result: dtype | None, fast: frozenset[dtype],
-                 scalars: bool, general: Callable[..., Any]) -> Callable[..., Any]:
+def _binary_call(leaf: Leaf, kernel: Callable[..., Any], result: dtype | None,
+                 fast: frozenset[dtype], scalars: bool, general: Callable[..., Any]) -> Callable[..., Any]:
     """The eager path of a two-operand function."""
     def call(input: Any, other: Any) -> Tensor:
         try:
@@ -237,8 +237,8 @@ def binary(name: str, kernel: Callable[..., Any], grad: Any, *, kind: str = "sam
            doc: str = "") -> Any:
     """A pointwise function of two operands with broadcasting and type promotion.
 
-    kind: "same", "float", "real" or "integer" (see `operands`). bools: how two bool operands compute, if
-    NumPy's way differs ("error": not at all). publish=False: the caller writes the public
+    kind: "same", "float", "real" or "integer" (see `operands`). bools: how two bool operands
+    compute, if NumPy's way differs ("error": not at all). publish=False: the caller writes the public
     function (with more arguments) around this one.
     """
     leaf = Leaf(name, _binary_kernel(kernel), ("input", "other"), 2, False, grad,

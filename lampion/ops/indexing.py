@@ -433,10 +433,9 @@ def _check_places(name: str, input: Tensor, dim: int, index: Tensor) -> int:
     d = wrap_dim(dim, input._a.ndim, name)
     if not isinstance(index, Tensor):
         raise argument_type(name, "index", "Tensor", index)
-    if index._dtype is not int64 and index._a.size:
-        if index._dtype is not int32:
-            raise RuntimeError(f"{name}(): Expected dtype int64 for index, received "
-                               f"{index._dtype}; convert it with .long()")
+    if index._dtype not in (int64, int32) and index._a.size:
+        raise RuntimeError(f"{name}(): Expected dtype int64 for index, received "
+                           f"{index._dtype}; convert it with .long()")
     n, m = input._a.shape or (1,), index._a.shape or (1,)
     if index._a.size and len(n) != len(m):
         raise RuntimeError(f"Index tensor must have the same number of dimensions as input tensor: "
@@ -753,10 +752,9 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     else:
         from .promotion import as_scalar
 
-        if input._dtype.kind < 2 and isinstance(value, float):
-            if not value.is_integer():
-                raise RuntimeError(f"value cannot be converted to type {input._dtype.name} without "
-                                   f"overflow: masked_fill() received {value}")
+        if input._dtype.kind < 2 and isinstance(value, float) and not value.is_integer():
+            raise RuntimeError(f"value cannot be converted to type {input._dtype.name} without "
+                               f"overflow: masked_fill() received {value}")
         value = as_scalar(value, input._dtype, "masked_fill")
     return _masked_fill(input, mask, value)
 

@@ -361,7 +361,8 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
 
 def _triangle(name: str, keep: Any) -> Any:
     def kernel(input: Array, diagonal: int) -> Array:
-        mask = np.tri(input.shape[-2], input.shape[-1], k=diagonal if keep else diagonal - 1, dtype=bool)
+        rows, columns = input.shape[-2:]
+        mask = np.tri(rows, columns, diagonal if keep else diagonal - 1, dtype=bool)
         return np.where(mask if keep else ~mask, input, np.zeros((), input.dtype))
     kernel.__name__ = name
     tri_leaf = leaf({"input": lambda g, diagonal: triangle(g, diagonal)}, shape=same_shape,

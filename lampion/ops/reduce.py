@@ -222,8 +222,8 @@ def _check_not_empty(input: Tensor, dims: Any, name: str) -> None:
     shape = input._a.shape
     for d in dims:
         if shape and shape[d] == 0:
-            raise IndexError(f"{name}(): Expected reduction dim {d} to have non-zero size; received "
-                             f"shape {list(shape)}")
+            raise IndexError(f"{name}(): Expected reduction dim {d} to have non-zero size; "
+                             f"received shape {list(shape)}")
     if not dims and 0 in shape:
         raise RuntimeError(f"{name}(): Expected reduction dim to be specified for input.numel() == "
                            "0. Specify the reduction dim with the 'dim' argument.")

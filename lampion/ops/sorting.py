@@ -156,8 +156,8 @@ def _median_op(name: str, skip_nan: bool) -> Any:
         return (value, index) if keepdim else (value.squeeze(dim), index.squeeze(dim))
     reference.__name__ = name
     label = "Nanmedian" if skip_nan else "Median"
-    median_leaf = leaf({"input": _value_selecting_grad}, shape=_pair_shape, node=f"{label}Backward1",
-                       exact=True)(reference)
+    median_leaf = leaf({"input": _value_selecting_grad}, shape=_pair_shape, exact=True,
+                       node=f"{label}Backward1")(reference)
     names = result_tuple(name, "values indices")
 
     def call(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:

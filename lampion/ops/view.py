@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -550,7 +551,7 @@ def _split_with_sizes(input: Array, bounds: Any, dim: int) -> Any:
 
 
 def _bounds(edges: list[int]) -> tuple[tuple[int, int], ...]:
-    return tuple(zip(edges[:-1], edges[1:], strict=True))
+    return tuple(pairwise(edges))
 
 
 @op("torch")
@@ -693,7 +694,7 @@ def _unfold(input: Array, dim: int, size: int, step: int) -> Array:
 
 @op("Tensor")
 def unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
-    """A view of all windows of `size` along a dimension, `step` apart; the last dim is the window."""
+    """A view of all windows of `size` along a dimension, `step` apart, as a last dimension."""
     d = wrap_dim(dimension, self._a.ndim, "unfold")
     n = self._a.shape[d] if self._a.ndim else 1
     if not 0 <= size <= n:

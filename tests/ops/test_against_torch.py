@@ -266,7 +266,8 @@ def test_grad_fn_names() -> None:
                  "x.clone()", "x.max()", "x.max(0)[0]", "m.cat([x, x])", "m.stack([x])",
                  "x.double()", "x.softmax(0)", "x.norm()", "x.permute(1, 0)", "x.unsqueeze(0)",
                  "m.nn.functional.linear(x, x, x[0])", "x.clamp(0)", "x.std()", "x.expand(2, 2)",
-                 "x.unbind()[0]", "x.split(1)[0]", "m.where(x > 0, x, x)", "x.abs()", "x.sigmoid()"]:
+                 "x.unbind()[0]", "x.split(1)[0]", "m.where(x > 0, x, x)", "x.abs()",
+                 "x.sigmoid()"]:
         ours = eval(text, {"x": lampion.ones(2, 2, requires_grad=True), "m": lampion})
         theirs = eval(text, {"x": torch.ones(2, 2, requires_grad=True), "m": torch})
         assert ours.grad_fn.name() == theirs.grad_fn.name(), text
