@@ -184,7 +184,8 @@ def _check_pair(name: str, a: Tensor, b: Tensor) -> None:
 
 
 def _binary_call(leaf: Leaf, kernel: Callable[..., Any], result: dtype | None,
-                 fast: frozenset[dtype], scalars: bool, general: Callable[..., Any]) -> Callable[..., Any]:
+                 fast: frozenset[dtype], scalars: bool,
+                 general: Callable[..., Any]) -> Callable[..., Any]:
     """The eager path of a two-operand function."""
     def call(input: Any, other: Any) -> Tensor:
         try:
@@ -238,8 +239,8 @@ def binary(name: str, kernel: Callable[..., Any], grad: Any, *, kind: str = "sam
     """A pointwise function of two operands with broadcasting and type promotion.
 
     kind: "same", "float", "real" or "integer" (see `operands`). bools: how two bool operands
-    compute, if NumPy's way differs ("error": not at all). publish=False: the caller writes the public
-    function (with more arguments) around this one.
+    compute, if NumPy's way differs ("error": not at all). publish=False: the caller writes the
+    public function (with more arguments) around this one.
     """
     leaf = Leaf(name, _binary_kernel(kernel), ("input", "other"), 2, False, grad,
                 _pointwise_shape, node, False, True, False)
