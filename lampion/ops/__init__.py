@@ -20,6 +20,7 @@ from . import (  # noqa: F401
     dropout,
     elementwise,
     embedding,
+    fft,
     indexing,
     joining,
     linalg,
@@ -34,7 +35,9 @@ from . import (  # noqa: F401
     rnn,
     sampling,
     sorting,
+    special,
     view,
+    windows,
 )
 from .record import PUBLIC
 from .results import RETURN_TYPES

@@ -164,6 +164,8 @@ def operands(name: str, input: Any, other: Any, kind: str) -> tuple[Any, Any]:
     for argument, x in (("input", input), ("other", other)):
         if not isinstance(x, (Tensor, *NUMBERS)):
             raise argument_type(name, argument, "Tensor or Number", x)
+    if not isinstance(input, Tensor) and not isinstance(other, Tensor):
+        raise argument_type(name, "input", "Tensor", input)
     d = result_dtype(input, other)
     if kind == "float":
         d = float_dtype(d)

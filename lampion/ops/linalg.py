@@ -482,12 +482,15 @@ def _unpack(packed: Tensor, pivots: Tensor, pivot: bool = True) -> tuple[Tensor,
     return p, low, packed[..., :k, :].triu()
 
 
+_lu_info_names = result_tuple("_lu_with_info", "LU pivots info")
+
+
 @op("torch Tensor", out=True, name="lu")
 def lu_packed(A: Tensor, pivot: bool = True, get_infos: bool = False) -> Any:
     """L and U packed, the row exchanges, and with `get_infos` an error code for each matrix."""
     check_matrix("torch.lu", A)
     out = _lu(A, bool(pivot))
-    return out if get_infos else _lu_names(*out[:2])
+    return _lu_info_names(*out) if get_infos else _lu_names(*out[:2])
 
 
 _unpack_names = result_tuple("lu_unpack", "P L U")

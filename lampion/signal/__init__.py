@@ -1,0 +1,3 @@
+"""Signals: `torch.signal`."""
+
+from . import windows as windows
