@@ -17,6 +17,17 @@ def scalar_type(dtype: Any) -> str:
     return TYPE_NAMES[dtype.name]
 
 
+C_NAMES = {"float32": "float", "float64": "double", "float16": "c10::Half",
+           "bfloat16": "c10::BFloat16", "complex64": "c10::complex<float>",
+           "complex128": "c10::complex<double>", "uint8": "unsigned char", "int8": "signed char",
+           "int16": "short", "int32": "int", "int64": "long", "bool": "bool"}
+
+
+def c_name(dtype: Any) -> str:
+    """The C++ type, which errors of matrix products name."""
+    return C_NAMES.get(dtype.name, dtype.name)
+
+
 def type_name(tensor: Any) -> str:
     """`torch.FloatTensor` and so on."""
     return f"torch.{TYPE_NAMES[tensor._dtype.name]}Tensor"
