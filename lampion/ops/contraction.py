@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from ..tensor.names import c_name, scalar_type
 from ..tensor.tensor import Tensor
 from .autocast import switch as autocast
 from .errors import argument_type
 from .families import Array, OptArray, broadcast_shape, conj
 from .promotion import as_scalar
 from .record import leaf, op
+from .reduce import _sum
+from .view import _t
 
 __all__ = ["linear"]
 
@@ -25,8 +28,9 @@ def _same_dtype(name: str, *tensors: Any) -> None:
             raise argument_type(name, "input", "Tensor", t)
         if t._dtype is not first._dtype and autocast.dtype is None:
             raise RuntimeError(
-                f"expected m1 and m2 to have the same dtype, but got: {first._dtype.name} != "
-                f"{t._dtype.name}: {name}() takes operands of one dtype; convert one with .to()")
+                "expected m1 and m2 to have the same dtype, but got: "
+                f"{c_name(first._dtype)} != {c_name(t._dtype)}: {name}() takes operands of one "
+                "dtype; convert one with .to()")
 
 
 def _shapes_error(name: str, a: Any, b: Any) -> RuntimeError:
@@ -82,7 +86,8 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     if a[0] != b[0] or a[2] != b[1]:
         raise RuntimeError(
             f"Expected size for first two dimensions of batch2 tensor to be: [{a[0]}, {a[2]}] but "
-            f"got: [{b[0]}, {b[1]}].")
+            f"got: [{b[0]}, {b[1]}]. bmm() received shapes {list(a)} and {list(b)}; the batch "
+            "sizes must agree, and the columns of the first with the rows of the second.")
     return _bmm(input, mat2)
 
 
@@ -313,8 +318,8 @@ def _linear_input_grad(g: Tensor, weight: Tensor) -> Tensor:
 
 
 @leaf({"input": _linear_input_grad,
-       "weight": lambda g, input: _mm(_g2(g).t(), conj(_g2(input))),
-       "bias": lambda g: _g2(g).sum(0)}, name="linear", shape=_linear_shape,
+       "weight": lambda g, input: _mm(_t(_g2(g)), conj(_g2(input))),
+       "bias": lambda g: _sum(_g2(g), (0,), False)}, name="linear", shape=_linear_shape,
       node="AddmmBackward0")
 def _linear(input: Array, weight: Array, bias: OptArray) -> Array:
     out = np.matmul(input, weight.T)
@@ -350,8 +355,9 @@ def _linear_general(input: Any, weight: Any, bias: Any) -> Tensor:
     for other in (weight, bias):
         if other is not None and other._dtype is not input._dtype and autocast.dtype is None:
             raise RuntimeError(
-                f"mat1 and mat2 must have the same dtype, but got {input._dtype.name} and "
-                f"{other._dtype.name}: linear() received an input of {input._dtype} and a "
+                "mat1 and mat2 must have the same dtype, but got "
+                f"{scalar_type(input._dtype)} and {scalar_type(other._dtype)}: linear() received "
+                f"an input of {input._dtype} and a "
                 f"parameter of {other._dtype}; convert one with .to()")
     x, w = input._a.shape, weight._a.shape
     if len(w) not in (1, 2) or not x or x[-1] != w[-1]:

@@ -94,8 +94,8 @@ def _basic(t: Tensor, index: Any) -> tuple[Tensor, list[Any] | None]:
     if used > t._a.ndim:
         raise IndexError(f"too many indices for tensor of dimension {t._a.ndim}: received {used} "
                          f"for shape {list(t._a.shape)}")
-    dim, out, advanced = 0, t, []
-    for position, part in enumerate(parts):
+    dim, dropped, out, advanced = 0, 0, t, []
+    for part in parts:
         if part is Ellipsis:
             skip = t._a.ndim - used
             dim += skip
@@ -106,7 +106,8 @@ def _basic(t: Tensor, index: Any) -> tuple[Tensor, list[Any] | None]:
             advanced.append(None)
         elif isinstance(part, Tensor):
             if part._a.ndim == 0 and part._dtype.kind == 1 and type(part._a) is _ndarray:
-                out = _at(out, dim, int(part._a), position)
+                out = _at(out, dim, int(part._a), dim + dropped, t)
+                dropped += 1
                 continue
             out, found = _index_tensor(out, dim, part)
             advanced += found
@@ -117,7 +118,8 @@ def _basic(t: Tensor, index: Any) -> tuple[Tensor, list[Any] | None]:
             dim += 1
             advanced.append(None)
         else:
-            out = _at(out, dim, part, position)
+            out = _at(out, dim, part, dim + dropped, t)
+            dropped += 1
     if not any(a is not None for a in advanced):
         return out, None
     return out, advanced
@@ -127,15 +129,16 @@ def _slice_numbers(s: slice) -> tuple[Any, Any, Any]:
     return tuple(int(x) if x is not None else None for x in (s.start, s.stop, s.step))  # type: ignore[return-value]
 
 
-def _at(t: Tensor, dim: int, i: int, position: int) -> Tensor:
+def _at(t: Tensor, dim: int, i: int, given: int, whole: Tensor) -> Tensor:
+    """Index `i` of `dim`, which is dimension `given` of the user's tensor `whole`."""
     shape = t._a.shape
     if dim >= len(shape):
         raise IndexError("invalid index of a 0-dim tensor. Use `tensor.item()` in Python to "
                          "convert a 0-dim tensor to a number")
     n = shape[dim]
     if not -n <= i < n:
-        raise IndexError(f"index {i} is out of bounds for dimension {dim} with size {n}: position "
-                         f"{position} of the index, on a tensor of shape {list(shape)}")
+        raise IndexError(f"index {i} is out of bounds for dimension {given} with size {n}: "
+                         f"indexing a tensor of shape {list(whole._a.shape)}")
     return _select(t, dim, i)
 
 
@@ -388,9 +391,12 @@ def _bounded_positive(index: Any, n: int, dim: int, name: str) -> None:
     if index.size and (index.min() < 0 or index.max() >= n):
         wrong = (index < 0) | (index >= n)
         place = np.unravel_index(int(np.argmax(wrong)), index.shape)
-        raise IndexError(
-            f"index out of range in self: {name}() found index {int(index[place])} at position "
-            f"{[int(p) for p in place]}; dimension {dim} has size {n}")
+        found, at = int(index[place]), [int(p) for p in place]
+        if name.startswith(("gather", "scatter")):
+            raise RuntimeError(f"index {found} is out of bounds for dimension {dim} with size {n}: "
+                               f"{name}() found it at position {at}")
+        raise IndexError(f"index out of range in self: {name}() found index {found} at position "
+                         f"{at}; dimension {dim} has size {n}")
 
 
 @op(out=True)

@@ -79,7 +79,7 @@ def cat(tensors: Any, dim: int = 0, *, axis: int | None = None) -> Tensor:
         for k in range(n):
             if k != d and shape[k] != first[k]:
                 raise RuntimeError(
-                    f"Sizes of tensors must match except in dimension {d}. Expected size "
+                    f"cat(): Sizes of tensors must match except in dimension {d}. Expected size "
                     f"{first[k]} but got size {shape[k]} for tensor number {i} in the list: "
                     f"shapes {list(first)} and {list(shape)}")
     return _cat(kept, d)

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime.quiet import IGNORE, enter, leave
 from ..tensor.dtype import COMPLEX, FLOAT, bool_, dtype, float32, float64, int64, uint8
+from ..tensor.names import scalar_type
 from ..tensor.tensor import Tensor, wrap
 from .creation import check_dtype
 from .errors import argument_type, not_implemented_for, wrap_dim, wrap_dims
 from .families import Array, conj
 from .promotion import cast
-from .quiet import IGNORE, enter, leave
 from .record import leaf, not_differentiable, op, same_shape
 from .results import result_tuple
 
@@ -139,7 +140,7 @@ def mean(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = 
     x = input if dtype is None else cast(input, check_dtype(dtype))  # type: ignore[arg-type]
     if x._dtype.kind < FLOAT:
         raise RuntimeError("mean(): could not infer output dtype. Input dtype must be either a "
-                           f"floating point or complex dtype. Got: {x._dtype.name.capitalize()}; "
+                           f"floating point or complex dtype. Got: {scalar_type(x._dtype)}; "
                            "convert it with .float()")
     dims = dim if axis is None else axis
     dims = None if dims is None else all_dims(x, dims, "mean")

@@ -57,8 +57,8 @@ def _full_shape(a: Any, size: tuple[int, ...]) -> tuple[int, ...]:
     negative = [n for n in size if n < -1]
     if negative:
         raise RuntimeError(f"invalid shape dimension {negative[0]} in {list(size)}")
-    raise RuntimeError(f"shape '{list(size)}' is invalid for input of size {total}: a tensor of "
-                       f"shape {list(a.shape)} has {total} elements")
+    raise RuntimeError(f"shape '{list(size)}' is invalid for input of size {total}: view() and "
+                       f"reshape() keep the number of elements, received shape {list(a.shape)}")
 
 
 def _strided(a: Any, shape: Any, strides: Any, offset: int = 0) -> Any:

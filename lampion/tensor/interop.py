@@ -11,6 +11,14 @@ if TYPE_CHECKING:
     from .tensor import Tensor
 
 
+def _number(t: Any, what: str) -> Any:
+    a = concrete(t, what)
+    if a.size != 1:
+        raise ValueError("only one element tensors can be converted to Python scalars: "
+                         f"{what} received shape {tuple(a.shape)}; use tolist(), or reduce it")
+    return _to_python(a)
+
+
 class Interop:
     """Methods of `Tensor` that hand its elements to Python or to other libraries."""
 
@@ -20,7 +28,8 @@ class Interop:
         """The only element as a Python number; RuntimeError if there are more or none."""
         a = concrete(self, "item()")
         if a.size != 1:
-            raise RuntimeError(f"a Tensor with {a.size} elements cannot be converted to Scalar")
+            raise RuntimeError(f"a Tensor with {a.size} elements cannot be converted to Scalar: "
+                               f"item() received shape {tuple(a.shape)}; use tolist(), or reduce it")
         return _to_python(a)
 
     def tolist(self) -> Any:
@@ -74,13 +83,13 @@ class Interop:
         return bool(a.reshape(()))
 
     def __float__(self) -> float:
-        return float(self.item())
+        return float(_number(self, "float()"))
 
     def __int__(self) -> int:
-        return int(self.item())
+        return int(_number(self, "int()"))
 
     def __complex__(self) -> complex:
-        return complex(self.item())
+        return complex(_number(self, "complex()"))
 
     def __index__(self) -> int:
         a = concrete(self, "__index__()")
