@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -65,8 +66,10 @@ def once(fn: Callable[[], Any], seconds: float) -> float:
 
 def process(code: str) -> float:
     """Milliseconds of a fresh interpreter that runs `code`."""
+    # With compiled bytecode kept, as an installed package has it.
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, env=env)
     return (time.perf_counter() - start) * 1e3
 
 
@@ -77,6 +80,8 @@ HELLO = ("import {m} as torch; torch.manual_seed(0); m = torch.nn.Linear(8, 4); 
 def starts(modules: list[str], rounds: int) -> dict[str, dict[str, float]]:
     """Import and hello world as processes, in ms, less the bare interpreter for the import."""
     found: dict[str, dict[str, list[float]]] = {"import": {}, "hello world": {}}
+    for m in modules:
+        process(f"import {m}")
     bare = statistics.median(process("pass") for _ in range(rounds))
     for _ in range(rounds):
         for m in modules:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime.quiet import IGNORE, enter, leave
 from ..tensor.tensor import Tensor, storage_of, wrap
 from .modes import state
 from .node import Node, NodeHooks, edge_of
@@ -341,8 +342,11 @@ def accumulate_into(leaf: Tensor, g: Tensor, create_graph: bool) -> None:
     elif create_graph or type(held._a) is not np.ndarray or held._dtype is not g._dtype:
         leaf._grad = held + g
     else:
-        with np.errstate(all="ignore"):
+        token = enter(IGNORE)
+        try:
             np.add(held._a, g._a, held._a)
+        finally:
+            leave(token)
         storage_of(held).version += 1
 
 

@@ -82,15 +82,17 @@ def _activation(function: Callable[..., Any]) -> Any:
 # -- gates: the gradient where a condition on the input holds, zero elsewhere
 
 
+_F32 = np.dtype(np.float32)
+_ZERO = np.zeros((), np.float32)  # converting a Python number costs more than a small maximum
+
+
 @leaf({"grad": lambda g, x, low, high: gate(g, x, low, high), "x": _flat}, shape=_pair_shape)
 def gate(grad: Array, x: Array, low: float, high: float) -> Any:
     """`grad` where low < x < high, else 0; a NaN in x keeps the gradient."""
-    closed = x <= low if high == math.inf else (x <= low) | (x >= high)
-    return np.where(closed, np.zeros((), grad.dtype), grad)
-
-
-_F32 = np.dtype(np.float32)
-_ZERO = np.zeros((), np.float32)  # converting a Python number costs more than a small maximum
+    zero = _ZERO if grad.dtype is _F32 else np.zeros((), grad.dtype)
+    bound = zero if low == 0.0 else low
+    closed = x <= bound if high == math.inf else (x <= bound) | (x >= high)
+    return np.where(closed, zero, grad)
 
 
 _relu = unary(

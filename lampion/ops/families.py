@@ -14,6 +14,7 @@ import numpy as np
 
 from ..autograd.modes import state
 from ..autograd.node import record_pointwise
+from ..runtime.quiet import IGNORE, enter, leave
 from ..tensor.abstract import AbstractArray, AbstractOperand
 from ..tensor.dtype import (
     BOOL,
@@ -29,7 +30,6 @@ from ..tensor.dtype import (
 from ..tensor.tensor import INFERENCE, Tensor
 from .errors import argument_type, broadcast_mismatch, device_mismatch, not_implemented_for
 from .promotion import NUMBERS, as_scalar, cast, float_dtype, result_dtype
-from .quiet import IGNORE, enter, leave
 from .record import Leaf, op
 
 __all__ = [

@@ -33,11 +33,11 @@ from ..autograd.node import (
     Plan,
     record,
 )
+from ..runtime.quiet import IGNORE, enter, leave
 from ..tensor.abstract import AbstractArray, AbstractOperand
 from ..tensor.dtype import _BY_NUM, dtype, from_numpy_dtype
 from ..tensor.tensor import INFERENCE, Tensor, share
 from .autocast import ACTIVE, adjust
-from .quiet import IGNORE, enter, leave
 
 __all__ = ["LEAVES", "PUBLIC", "Leaf", "leaf", "not_differentiable", "op", "same_shape"]
 
@@ -162,8 +162,11 @@ class Leaf:
         if any(a.__class__ is AbstractArray for a in arrays):
             return self._abstract(tensors, attrs)
         reduced = None if self.exact else _reduced(tensors)
-        with np.errstate(all="ignore"):
+        token = enter(IGNORE)
+        try:
             result = self.kernel(arrays if reduced is None else list(map(_widen, arrays)), *attrs)
+        finally:
+            leave(token)
         out = _wrap(result, reduced)
         if state.grad:
             record(self, out, tensors, attrs)
