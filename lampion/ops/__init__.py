@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..debug import INSTRUMENTS
 from . import (  # noqa: F401
     activation,
     attention,
@@ -46,6 +47,15 @@ __all__ = ["PUBLIC", "RETURN_TYPES"]
 
 # `ops.zeros` is `torch.zeros`; a function wins over the file of the same name.
 globals().update(PUBLIC["torch"])
+
+
+def _instrument(timer: Any) -> Any:
+    from .instrument import instrument  # only a program that is profiled needs it
+
+    return instrument(timer)
+
+
+INSTRUMENTS.append(_instrument)
 
 
 def __getattr__(name: str) -> Any:
