@@ -1,4 +1,4 @@
-"""How many threads operators use. NumPy's matrix library decides; the wish is remembered."""
+"""How many threads operators use: those of NumPy's matrix library."""
 
 from __future__ import annotations
 
@@ -22,14 +22,11 @@ def _positive(n: int, name: str) -> int:
 
 
 def set_num_threads(n: int) -> None:
-    """Asks for `n` threads within an operator; limits NumPy's library where `threadpoolctl` is
-    installed."""
+    """Limits NumPy's matrix library, the only part that uses several threads, to `n`."""
+    from threadpoolctl import threadpool_limits
+
     _Choice.threads = _positive(n, "set_num_threads")
-    try:
-        from threadpoolctl import threadpool_limits  # type: ignore[import-not-found,import-untyped,unused-ignore]
-    except ImportError:
-        return
-    threadpool_limits(n)
+    threadpool_limits(n, "blas")
 
 
 def get_num_threads() -> int:

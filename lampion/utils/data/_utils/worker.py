@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ....runtime import random as streams
+from ...threads import set_num_threads
 from .fetch import Fetcher, IterableFetcher, MapFetcher
 from .state import restore_streams, save_streams
 
@@ -159,6 +160,7 @@ class Worker:
         else:
             _process_info = info
             _seed_process(seed, job.base_seed, self.id)
+            set_num_threads(1)  # the processors belong to the training process
         if job.init_fn is not None:
             job.init_fn(self.id)
 
