@@ -15,6 +15,7 @@ from . import (  # noqa: F401
     contraction,
     conv,
     convert,
+    copies,
     creation,
     decompositions,
     distance,

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..tensor.dtype import FLOAT
 from ..tensor.tensor import Tensor
-from .errors import argument_type, not_implemented_for
+from .errors import argument_type
 from .families import binary, comparison, unary
 from .promotion import cast
 from .record import not_differentiable, op, publish
@@ -20,9 +20,9 @@ le = comparison("le", np.less_equal, aliases="less_equal", kind="real", doc="`in
 gt = comparison("gt", np.greater, aliases="greater", kind="real", doc="`input > other`.")
 ge = comparison("ge", np.greater_equal, aliases="greater_equal", kind="real",
                 doc="`input >= other`.")
-logical_and = comparison("logical_and", np.logical_and)
-logical_or = comparison("logical_or", np.logical_or)
-logical_xor = comparison("logical_xor", np.logical_xor)
+logical_and = comparison("logical_and", np.logical_and, numbers="none")
+logical_or = comparison("logical_or", np.logical_or, numbers="none")
+logical_xor = comparison("logical_xor", np.logical_xor, numbers="none")
 
 _BITS = not_differentiable("integers and bools only")
 
@@ -78,6 +78,9 @@ def equal(input: Tensor, other: Tensor) -> bool:
 def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08,
             equal_nan: bool = False) -> Tensor:
     """Whether `|input - other| <= atol + rtol * |other|`; equal infinities are close."""
+    for argument, t in (("input", input), ("other", other)):
+        if not isinstance(t, Tensor):
+            raise argument_type("isclose", argument, "Tensor", t)
     if input._dtype is not other._dtype:
         raise RuntimeError(f"{input._dtype.name} did not match {other._dtype.name}: isclose() "
                            "expects both tensors in one dtype")

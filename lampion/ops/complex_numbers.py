@@ -8,6 +8,7 @@ import numpy as np
 
 from ..tensor.dtype import BOOL, COMPLEX, FLOAT, float32, float64
 from ..tensor.tensor import Tensor
+from .errors import argument_type
 from .families import Array, broadcast_shape
 from .promotion import cast, float_dtype
 from .record import leaf, op, same_shape
@@ -18,10 +19,16 @@ def _conj(input: Array) -> Array:
     return np.conjugate(input)
 
 
-@op(aliases="conj_physical")
+@op()
 def conj(input: Tensor) -> Tensor:
     """The complex conjugate; computed at once (PyTorch marks a view and computes later)."""
     return _conj(input) if input._dtype.kind == COMPLEX else input
+
+
+@op(inplace=True, out=True)
+def conj_physical(input: Tensor) -> Tensor:
+    """The complex conjugate, computed at once."""
+    return conj(input)
 
 
 @op(aliases="resolve_neg")
@@ -57,6 +64,9 @@ def complex(real: Tensor, imag: Tensor) -> Tensor:
 @op("torch", out=True)
 def polar(abs: Tensor, angle: Tensor) -> Tensor:
     """A complex tensor of moduli and angles."""
+    for argument, t in (("abs", abs), ("angle", angle)):
+        if not isinstance(t, Tensor):
+            raise argument_type("polar", argument, "Tensor", t)
     if abs._dtype is not angle._dtype or abs._dtype.kind != FLOAT:
         raise RuntimeError(f"Expected object of scalar type {abs._dtype.name} but got scalar type "
                            f"{angle._dtype.name} for second argument")

@@ -543,6 +543,8 @@ def linspace(start: Any, end: Any, steps: int, *, out: Any = None, dtype: Any = 
              layout: Any = None, device: Any = None, requires_grad: bool = False,
              pin_memory: bool = False) -> Tensor:
     """`steps` numbers from `start` to `end`, evenly spaced, both included."""
+    if not hasattr(steps, "__index__"):
+        raise argument_type("linspace", "steps", "int", steps)
     if steps < 0:
         raise RuntimeError(f"number of steps must be non-negative, received {steps}")
     first, last = _plain(start), _plain(end)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..tensor.dtype import BOOL, COMPLEX, FLOAT, dtype, int64
 from ..tensor.tensor import Tensor
-from .errors import not_implemented_for
+from .errors import argument_type, not_implemented_for
 from .families import Array, OptArray, binary, broadcast_shape, conj, operands, unary
 from .promotion import NUMBERS, as_scalar, cast, float_dtype, result_dtype
 from .record import leaf, not_differentiable, op
@@ -63,6 +63,8 @@ def sub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
 @op("torch")
 def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     """`other - alpha * input`."""
+    if not isinstance(input, Tensor):
+        raise argument_type("rsub", "input", "Tensor", input)
     return _sub(other, input if alpha == 1 else _scaled("rsub", input, alpha, other))
 
 
@@ -153,7 +155,7 @@ remainder = binary("remainder", _remainder, {
 fmod = binary("fmod", _fmod, {
     "input": lambda g: g, "other": lambda g, input, other: -g * div(
         input, other, rounding_mode="trunc")}, kind="real", bools="error",
-    doc="Remainder with the sign of the dividend (C's `fmod`).")
+    doc="Remainder with the sign of the dividend (C's `fmod`).", numbers="other")
 
 
 def _pow_grad_base(g: Any, input: Any, other: Any) -> Any:
@@ -226,17 +228,18 @@ def _no_complex(d: dtype) -> None:
 atan2 = binary("atan2", np.arctan2, {
     "input": lambda g, input, other: g * other / (input * input + other * other),
     "other": lambda g, input, other: -g * input / (input * input + other * other)},
-    kind="float", aliases="arctan2", check=_no_complex)
+    kind="float", aliases="arctan2", check=_no_complex, numbers="none")
 hypot = binary("hypot", np.hypot, {"input": lambda g, input, out: g * (input / out),
-                                   "other": lambda g, other, out: g * (other / out)}, kind="real")
+                                   "other": lambda g, other, out: g * (other / out)}, kind="real",
+    numbers="none")
 copysign = binary("copysign", np.copysign, {
     "input": lambda g, input, out: g * (out / input).masked_fill(input == 0, 0),
-    "other": lambda g: g * 0}, kind="float")
+    "other": lambda g: g * 0}, kind="float", numbers="other")
 nextafter = binary("nextafter", np.nextafter, not_differentiable("not a smooth function"),
-                   kind="real")
+                   kind="real", numbers="none")
 heaviside = binary("heaviside", lambda a, b: np.where(np.isnan(a), 0, np.where(
     a == 0, b, (a > 0))).astype(np.result_type(a, b)), not_differentiable("a step function"),
-    kind="real")
+    kind="real", numbers="none")
 
 
 def _first_wins(g: Any, input: Any, other: Any, better: str) -> Any:
@@ -248,32 +251,38 @@ def _first_wins(g: Any, input: Any, other: Any, better: str) -> Any:
 
 maximum = binary("maximum", np.maximum, {
     "input": lambda g, input, other: _first_wins(g, input, other, "gt"),
-    "other": lambda g, input, other: _first_wins(g, input, other, "lt")}, kind="real")
+    "other": lambda g, input, other: _first_wins(g, input, other, "lt")}, kind="real",
+    numbers="none")
 minimum = binary("minimum", np.minimum, {
     "input": lambda g, input, other: _first_wins(g, input, other, "lt"),
-    "other": lambda g, input, other: _first_wins(g, input, other, "gt")}, kind="real")
+    "other": lambda g, input, other: _first_wins(g, input, other, "gt")}, kind="real",
+    numbers="none")
 fmax = binary("fmax", np.fmax, {
     "input": lambda g, input, other: g.masked_fill(~((input >= other) | other.isnan()), 0),
     "other": lambda g, input, other: g.masked_fill((input >= other) | other.isnan(), 0)},
-    kind="real", inplace=False)
+    kind="real", inplace=False, numbers="none")
 fmin = binary("fmin", np.fmin, {
     "input": lambda g, input, other: g.masked_fill(~((input <= other) | other.isnan()), 0),
     "other": lambda g, input, other: g.masked_fill((input <= other) | other.isnan(), 0)},
-    kind="real", inplace=False)
+    kind="real", inplace=False, numbers="none")
 logaddexp = binary("logaddexp", np.logaddexp, {
     "input": lambda g, input, other: g / (1 + (other - input).exp()),
-    "other": lambda g, input, other: g / (1 + (input - other).exp())}, kind="same", inplace=False)
+    "other": lambda g, input, other: g / (1 + (input - other).exp())}, kind="same", inplace=False,
+    numbers="none")
 logaddexp2 = binary("logaddexp2", np.logaddexp2, {
     "input": lambda g, input, other: g / (1 + (other - input).exp2()),
     "other": lambda g, input, other: g / (1 + (input - other).exp2())}, kind="real",
-    inplace=False)
-gcd = binary("gcd", np.gcd, not_differentiable("integers only"), kind="real")
-lcm = binary("lcm", np.lcm, not_differentiable("integers only"), kind="real")
+    inplace=False, numbers="none")
+gcd = binary("gcd", np.gcd, not_differentiable("integers only"), kind="real", numbers="none")
+lcm = binary("lcm", np.lcm, not_differentiable("integers only"), kind="real", numbers="none")
 
 
 @op(inplace=True, out=True)
 def ldexp(input: Tensor, other: Tensor) -> Tensor:
     """`input * 2**other`."""
+    for argument, t in (("input", input), ("other", other)):
+        if not isinstance(t, Tensor):
+            raise argument_type("ldexp", argument, "Tensor", t)
     return mul(input, pow(2.0, other))
 
 
@@ -319,8 +328,13 @@ sigmoid = unary("sigmoid", _sigmoid, lambda g, out: g * conj((1 - out) * out),
                 places="torch Tensor F")
 op("special", out=True, name="expit")(sigmoid)
 
-neg = unary("neg", np.negative, lambda g: -g, integers="same", bools="error", aliases="negative",
-            doc="Minus every element.")
+def _no_bool_neg() -> None:
+    raise RuntimeError("Negation, the `-` operator, on a bool tensor is not supported. If you are "
+                       "trying to invert a mask, use the `~` or `logical_not()` operator instead.")
+
+
+neg = unary("neg", np.negative, lambda g: -g, integers="same", bools=_no_bool_neg,
+            aliases="negative", doc="Minus every element.")
 _square = unary("square", np.square, lambda g, input: g * conj(2 * input), integers="same",
                 node="PowBackward0", places="", inplace=False)
 
@@ -494,6 +508,8 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     >>> torch.tensor([-2., 0.5, 3.]).clamp(0, 1)
     tensor([0.0000, 0.5000, 1.0000])
     """
+    if not isinstance(input, Tensor):
+        raise argument_type("clamp", "input", "Tensor", input)
     if min is None and max is None:
         raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
     if input._dtype.kind == COMPLEX:

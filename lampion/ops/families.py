@@ -102,7 +102,7 @@ def _plain_call(leaf: Leaf, kernel: Callable[..., Any], kinds: frozenset[dtype],
         t._fn = t._st = t._grad = t._base = None
         t._nr = t._epoch = 0
         if INFERENCE[0]:
-            Tensor._mark_inference(t)
+            Tensor._note_birth(t)
         if (input._rg or input._base is not None) and state.grad:
             record_pointwise(leaf, t, input)
         return t
@@ -110,13 +110,15 @@ def _plain_call(leaf: Leaf, kernel: Callable[..., Any], kinds: frozenset[dtype],
 
 
 def unary(name: str, kernel: Callable[..., Any], grad: Any, *, places: str = "torch Tensor",
-          kinds: str = "float complex", integers: str = "float", bools: str | None = None,
+          kinds: str = "float complex", integers: str = "float",
+          bools: str | Callable[[], None] | None = None,
           aliases: str = "", inplace: bool = True, node: str | None = None,
           predicate: bool = False, doc: str = "") -> Any:
     """A pointwise function of one tensor.
 
     kinds: element kinds it takes; integers: "float" (computed in the default dtype), "same", or
-    "error"; bools likewise (default: as integers). predicate: the result is bool.
+    "error"; bools likewise (default: as integers), or a function that raises. predicate: the
+    result is bool.
     """
     leaf = Leaf(name, _array_kernel(kernel), ("input",), 1, False,
                 grad if not callable(grad) else {"input": grad}, _predicate_shape if predicate
@@ -129,6 +131,8 @@ def unary(name: str, kernel: Callable[..., Any], grad: Any, *, places: str = "to
         if not isinstance(input, Tensor):
             raise argument_type(name, "input", "Tensor", input)
         rule = how[input._dtype.kind]
+        if callable(rule):
+            rule()
         if rule == "error":
             raise not_implemented_for(name, input._dtype)
         if rule == "float":
@@ -216,7 +220,7 @@ def _binary_call(leaf: Leaf, kernel: Callable[..., Any], result: dtype | None,
         t._fn = t._st = t._grad = t._base = None
         t._nr = t._epoch = 0
         if INFERENCE[0]:
-            Tensor._mark_inference(t)
+            Tensor._note_birth(t)
         if state.grad and (input._rg or input._base is not None or (
                 y is not other and (other._rg or other._base is not None))):
             record_pointwise(leaf, t, input, other)
@@ -237,17 +241,19 @@ def binary(name: str, kernel: Callable[..., Any], grad: Any, *, kind: str = "sam
            places: str = "torch Tensor", aliases: str = "", inplace: bool = True,
            node: Any = None, bools: Callable[..., Any] | str | None = None,
            check: Callable[[dtype], None] | None = None, publish: bool = True,
-           doc: str = "") -> Any:
+           numbers: str = "both", doc: str = "") -> Any:
     """A pointwise function of two operands with broadcasting and type promotion.
 
     kind: "same", "float", "real" or "integer" (see `operands`). bools: how two bool operands
     compute, if NumPy's way differs ("error": not at all). publish=False: the caller writes the
-    public function (with more arguments) around this one.
+    public function (with more arguments) around this one. numbers: which operands may be
+    Python numbers ("both", "other" or "none").
     """
     leaf = Leaf(name, _binary_kernel(kernel), ("input", "other"), 2, False, grad,
                 _pointwise_shape, node, False, True, False)
 
     def general(input: Any, other: Any) -> Tensor:
+        _check_numbers(name, numbers, input, other)
         a, b = operands(name, input, other, kind)
         d = (a if isinstance(a, Tensor) else b)._dtype
         if check is not None:
@@ -258,14 +264,22 @@ def binary(name: str, kernel: Callable[..., Any], grad: Any, *, kind: str = "sam
             return bools(a, b)  # type: ignore[operator]
         return leaf(a, b)
 
-    call = _binary_call(leaf, kernel, None, _FAST[kind], kind != "int", general)
+    call = _binary_call(leaf, kernel, None, _FAST[kind], numbers != "none", general)
     call.__name__ = call.__qualname__ = name
     call.__doc__ = doc or f"`{name}` of two operands, element by element, broadcast."
     return op(places, inplace=inplace, out=True, aliases=aliases)(call) if publish else call
 
 
+def _check_numbers(name: str, numbers: str, input: Any, other: Any) -> None:
+    """TypeError for a Python number where PyTorch's function needs a tensor."""
+    if numbers != "both" and not isinstance(input, Tensor):
+        raise argument_type(name, "input", "Tensor", input)
+    if numbers == "none" and not isinstance(other, Tensor):
+        raise argument_type(name, "other", "Tensor", other)
+
+
 def comparison(name: str, kernel: Callable[..., Any], *, aliases: str = "", kind: str = "same",
-               doc: str = "") -> Any:
+               numbers: str = "other", doc: str = "") -> Any:
     """A pointwise comparison: the result is bool."""
     from .record import not_differentiable
 
@@ -274,10 +288,11 @@ def comparison(name: str, kernel: Callable[..., Any], *, aliases: str = "", kind
                 False)
 
     def general(input: Any, other: Any) -> Tensor:
+        _check_numbers(name, numbers, input, other)
         a, b = _comparable(name, input, other, kind)
         return leaf(a, b)
 
-    call = _binary_call(leaf, kernel, bool_, _FAST[kind], True, general)
+    call = _binary_call(leaf, kernel, bool_, _FAST[kind], numbers != "none", general)
     call.__name__ = call.__qualname__ = name
     call.__doc__ = doc or f"Whether `{name}` holds, element by element."
     return op(inplace=True, out=True, aliases=aliases)(call)

@@ -623,7 +623,8 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
 
 
 @leaf({"input": lambda g, dim, index, value_shape: g.index_fill(dim, index, 0),
-       "value": lambda g, dim, index, value_shape: g.index_select(dim, index).sum()},
+       "value": lambda g, dim, index, value_shape: g.index_select(
+           dim, index.unique()).sum()},
       name="index_fill", shape=_index_add_shape, exact=True)
 def _index_fill(input: Array, value: Array, dim: int, index: Any) -> Array:
     out = input.copy("K")
@@ -652,8 +653,8 @@ _REDUCE = {"sum": np.add, "prod": np.multiply, "amax": np.maximum, "amin": np.mi
 def _scatter_reduce_grad(g: Any, needs: Any, input: Any, src: Any, out: Any, dim: int, index: Any,
                          reduce: str, include_self: bool) -> Any:
     if reduce == "prod":
-        raise NotImplementedError("the derivative of scatter_reduce() with reduce='prod' is not "
-                                  "implemented; use log, sum and exp")
+        mine, theirs = _product_grads(g, input, src, out, dim, index, include_self)
+        return (mine if include_self else mine.scatter(dim, index, 0)), theirs
     back = g.gather(dim, index)
     if reduce == "sum":
         mine, theirs = g, back
@@ -663,13 +664,33 @@ def _scatter_reduce_grad(g: Any, needs: Any, input: Any, src: Any, out: Any, dim
             g._a.shape)).scatter_add(dim, index, ones).clamp(min=1)
         mine, theirs = g / count, (g / count).gather(dim, index)
     else:
-        hit, hits = input == out, src == out.gather(dim, index)
-        total = g.new_zeros(g._a.shape).scatter_add(dim, index, hits.to(g._dtype)) + (
-            hit if include_self else 0)
+        hit, hits = input == out, _crop_to(src, index) == out.gather(dim, index)
+        total = hit.to(g._dtype).scatter_add(dim, index, hits.to(g._dtype))
         mine, theirs = g * hit / total, (g / total).gather(dim, index) * hits
     if not include_self:
         mine = mine.scatter(dim, index, 0)
     return mine, theirs
+
+
+def _crop_to(src: Any, index: Any) -> Any:
+    for d, n in enumerate(index._a.shape):
+        src = src.narrow(d, 0, n) if src._a.shape[d] != n else src
+    return src
+
+
+def _product_grads(g: Any, input: Any, src: Any, out: Any, dim: int, index: Any,
+                   include_self: bool) -> Any:
+    """Products without one factor: the whole divided by it, taken without it where it is 0."""
+    src = _crop_to(src, index)
+    one = input.masked_fill(input == 0, 1)
+    mine = g * one.scatter_reduce(dim, index, src, "prod", include_self=include_self) / one
+    zero = src == 0
+    zeros = g.new_zeros(g._a.shape).scatter_add(dim, index, zero.to(g._dtype))
+    lone = zero & (zeros.gather(dim, index) == 1)
+    others = input.scatter_reduce(dim, index, src.masked_fill(lone, 1), "prod",
+                                  include_self=include_self)
+    without = (g * out).gather(dim, index) / src.masked_fill(zero, 1)
+    return mine, (g * others).gather(dim, index).where(lone, without)
 
 
 @leaf(_scatter_reduce_grad, name="scatter_reduce", shape=same_shape)
@@ -855,4 +876,9 @@ def fill_diagonal_(self: Tensor, fill_value: Any, wrap: bool = False) -> Tensor:
     return self
 
 
-op("torch", name="fill")(lambda input, value: input.clone().fill_(value))
+@op("torch")
+def fill(input: Tensor, value: Any) -> Tensor:
+    """A tensor like `input` with every element `value`."""
+    if isinstance(value, Tensor) and value._a.ndim == 0:
+        return masked_fill(input, input.new_ones(input._a.shape, dtype=bool_), value)
+    return input.clone().fill_(value)

@@ -141,20 +141,28 @@ for _n in (1, 2, 3):
 @op("torch", out=True, aliases="row_stack")
 def vstack(tensors: Any) -> Tensor:
     """Stacked row by row."""
-    return cat([_at_least(t, 2) for t in tensors], 0)
+    return cat([_at_least(t, 2) for t in _filled("vstack", tensors)], 0)
+
+
+def _filled(name: str, tensors: Any) -> Any:
+    """The tensors, of which there must be one."""
+    listed = list(tensors)
+    if not listed:
+        raise RuntimeError(f"{name} expects a non-empty TensorList")
+    return listed
 
 
 @op("torch", out=True)
 def hstack(tensors: Any) -> Tensor:
     """Stacked column by column (1-D tensors: end to end)."""
-    parts = [_at_least(t, 1) for t in tensors]
+    parts = [_at_least(t, 1) for t in _filled("hstack", tensors)]
     return cat(parts, 0 if parts[0]._a.ndim == 1 else 1)
 
 
 @op("torch", out=True)
 def dstack(tensors: Any) -> Tensor:
     """Stacked along the third dimension."""
-    return cat([_at_least(t, 3) for t in tensors], 2)
+    return cat([_at_least(t, 3) for t in _filled("dstack", tensors)], 2)
 
 
 @op("torch", out=True)
@@ -209,7 +217,6 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
              for i, (p, n) in enumerate(zip(parts, shape, strict=True))]
     if swap:
         grids[0], grids[1] = grids[1], grids[0]
-        grids = [g.transpose(0, 1) for g in grids]
     return tuple(grids)
 
 
@@ -305,7 +312,10 @@ def flip(input: Tensor, dims: Any) -> Tensor:
     return _flip(input, wrap_dims(dims, input._a.ndim, "flip"))
 
 
-op("Tensor", name="flip")(lambda self, *dims: flip(self, as_size(dims)))
+@op("Tensor", name="flip")
+def flip_method(self: Tensor, *order: Any, dims: Any = None) -> Tensor:
+    """A copy with the order along `dims` reversed."""
+    return flip(self, as_size(order) if dims is None else dims)
 
 
 @op()
@@ -327,14 +337,22 @@ def flipud(input: Tensor) -> Tensor:
 @op()
 def rot90(input: Tensor, k: int = 1, dims: Any = (0, 1)) -> Tensor:
     """Rotated by `k` quarter turns in the plane of two dimensions."""
-    a, b = wrap_dims(dims, input._a.ndim, "rot90")
+    n = input._a.ndim
+    if len(dims) != 2:
+        raise RuntimeError(f"expected total rotation dims == 2, but got dims = {len(dims)}")
+    if n < 2:
+        raise RuntimeError(f"expected total dims >= 2, but got total dims = {n}")
+    a, b = (wrap_dim(d, n, "rot90") for d in dims)
+    if a == b:
+        raise RuntimeError("expected rotation dims to be different, but got dim0 = "
+                           f"{dims[0]} and dim1 = {dims[1]}")
     turns = k % 4
     if turns == 0:
         return input.clone()
     if turns == 2:
         return flip(input, (a, b))
     return flip(input, b).transpose(a, b) if turns == 1 else flip(
-        input.transpose(a, b), b)
+        input, a).transpose(a, b)
 
 
 @leaf({"input": lambda g, shifts, dims: _roll(g, tuple(-s for s in shifts), dims)}, name="roll",
@@ -400,10 +418,14 @@ _indices("triu_indices", np.triu_indices)
       name="diag_embed", exact=True)
 def _diag_embed(input: Array, offset: int, dim1: int, dim2: int) -> Array:
     n = input.shape[-1] + abs(offset)
-    full = np.zeros((*input.shape[:-1], n, n), input.dtype)
+    shape = list(input.shape[:-1])
+    for d in (dim1, dim2):
+        shape.insert(d, n)
+    full = np.zeros(shape, input.dtype)
     rows = np.arange(input.shape[-1])
-    full[..., rows + max(-offset, 0), rows + max(offset, 0)] = input
-    return np.moveaxis(full, (-2, -1), (dim1, dim2))
+    window = np.moveaxis(full, (dim1, dim2), (-2, -1))
+    window[..., rows + max(-offset, 0), rows + max(offset, 0)] = input
+    return full
 
 
 @op()
@@ -451,7 +473,7 @@ def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
     return _window_scatter(input, src, lambda t: t.select(dim, index))
 
 
-@op()
+@op(out=True)
 def slice_scatter(input: Tensor, src: Tensor, dim: int = 0, start: Any = None, end: Any = None,
                   step: int = 1) -> Tensor:
     """A copy of `input` with `src` in a slice of `dim`."""

@@ -632,8 +632,12 @@ def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
 
 def _logcumsumexp_grad(g: Any, input: Any, out: Any, dim: int) -> Any:
     """Both signs of g apart, so that the sums stay in the logarithmic domain."""
+    if g._a.ndim == 0:
+        return g
+
     def part(positive: Any) -> Any:
-        logs = positive.log() - out
+        absent = positive <= 0
+        logs = positive.masked_fill(absent, 1).log().masked_fill(absent, -1e30) - out
         return (logs.flip((dim,)).logcumsumexp(dim).flip((dim,)) + input).exp()
     return part(g.clamp(min=0)) - part((-g).clamp(min=0))
 
@@ -681,13 +685,19 @@ cummax = _cum_extreme("cummax", np.maximum, "largest")
 cummin = _cum_extreme("cummin", np.minimum, "smallest")
 
 
-@op()
+@op(out=True)
 def diff(input: Tensor, n: int = 1, dim: int = -1, prepend: Any = None,
          append: Any = None) -> Tensor:
     """Differences of neighbours along `dim`, taken `n` times."""
+    if n < 0:
+        raise RuntimeError(f"order must be non-negative but got {n}")
+    if input._a.ndim == 0:
+        raise RuntimeError("diff expects input to be at least one-dimensional")
     d = wrap_dim(dim, input._a.ndim, "diff")
     parts = [t for t in (prepend, input, append) if t is not None]
     x = Tensor._cat(parts, d) if len(parts) > 1 else input
+    if n == 0:
+        return input.clone()
     for _ in range(n):
         m = x._a.shape[d]
         if m == 0:

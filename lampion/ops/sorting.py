@@ -365,14 +365,16 @@ def histc(input: Tensor, bins: int = 100, min: float = 0, max: float = 0) -> Ten
 _HIST = result_tuple("histogram", "hist bin_edges")
 
 
-@op()
+@op(out=True)
 def histogram(input: Tensor, bins: Any, *, range: Any = None, weight: Any = None,
               density: bool = False) -> Any:
     """Counts of the elements in bins, with the edges of the bins."""
     a = input._a.reshape(-1)
     edges = bins._a if isinstance(bins, Tensor) else bins
     low, high = range or ((float(a.min()), float(a.max())) if a.size else (0.0, 0.0))
-    limits = None if isinstance(bins, Tensor) else (low, high if high > low else low + 1)
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    limits = None if isinstance(bins, Tensor) else (low, high)
     counts, found = np.histogram(a, edges, limits, density=density,
                                  weights=None if weight is None else weight._a.reshape(-1))
     return _HIST(wrap(counts.astype(a.dtype)), wrap(found.astype(a.dtype)))

@@ -133,10 +133,10 @@ def _gamma_density(x: Any, a: Any) -> Any:
 
 igamma = binary("igamma", _pair(lambda a, x: gamma.gammainc(a, x, False)), {
     "other": lambda g, input, other: g * _gamma_density(other, input)}, kind="float",
-    doc="The lower incomplete gamma function of `input` at `other`, regularised.")
+    numbers="none", doc="The lower incomplete gamma function of `input` at `other`, regularised.")
 igammac = binary("igammac", _pair(lambda a, x: gamma.gammainc(a, x, True)), {
     "other": lambda g, input, other: -g * _gamma_density(other, input)}, kind="float",
-    doc="The upper incomplete gamma function of `input` at `other`, regularised.")
+    numbers="none", doc="The upper incomplete gamma function of `input` at `other`, regularised.")
 op("special", out=True, name="gammainc")(igamma)
 op("special", out=True, name="gammaincc")(igammac)
 

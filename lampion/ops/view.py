@@ -9,7 +9,7 @@ import numpy as np
 
 from ..autograd.modes import enable_grad, state
 from ..autograd.node import record
-from ..tensor.dtype import COMPLEX, dtype, float32, float64
+from ..tensor.dtype import COMPLEX, INT, dtype, float32, float64
 from ..tensor.strides import reshape_strides
 from ..tensor.tensor import Tensor, share, storage_of, wrap
 from .errors import argument_type, wrap_dim, wrap_dims
@@ -366,7 +366,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 @op()
 def ravel(input: Tensor) -> Tensor:
     """All elements in one dimension."""
-    return reshape(input, (-1,)) if input._a.size else reshape(input, (0,))
+    return _view(input.contiguous(), (input._a.size,))
 
 
 @op()
@@ -450,7 +450,7 @@ def sum_to_size(self: Tensor, *size: Any) -> Tensor:
     """Summed over the dimensions that broadcasting had repeated."""
     target, shape = as_size(size, "sum_to_size"), self._a.shape
     if target == shape:
-        return self
+        return self if shape else self.sum()
     lead = len(shape) - len(target)
     dims = (*range(lead), *(i for i in range(lead, len(shape))
                             if target[i - lead] == 1 and shape[i] != 1))
@@ -523,6 +523,8 @@ def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
     shape = input._a.shape
     if not shape:
         raise RuntimeError("narrow() cannot be applied to a 0-dim tensor.")
+    if isinstance(start, Tensor) and (start._a.ndim or start._dtype.kind != INT):
+        raise RuntimeError("start must be an 0-dim integral Tensor.")
     d, first = wrap_dim(dim, len(shape), "narrow"), int(start)
     n = shape[d]
     if length < 0:
@@ -673,6 +675,8 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
 
 def _unfold_grad(g: Any, input_shape: Any, dim: Any, size: Any, step: Any) -> Any:
     """Windows overlap, so their gradients add up."""
+    if not input_shape:
+        return g.sum()
     full = g.new_zeros(input_shape)
     count = g._a.shape[dim]
     for k in range(size):

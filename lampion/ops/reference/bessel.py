@@ -137,7 +137,7 @@ def j(n: int, x: Array) -> Array:
     """The Bessel function of the first kind."""
     size = np.abs(x)
     with np.errstate(all="ignore"):
-        out = np.where(size <= _FAR, _j_near(n, np.minimum(size, _FAR)),
+        out: Array = np.where(size <= _FAR, _j_near(n, np.minimum(size, _FAR)),
                        _far(n, np.maximum(size, _FAR), False))
     out = np.where(np.isinf(x), 0.0, np.where(np.isnan(x), x, out))
     return np.where(x < 0, -out, out) if n else out

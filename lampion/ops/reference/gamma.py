@@ -60,7 +60,7 @@ def stirling(x: Array) -> Array:
 def lgamma(x: Array) -> Array:
     """The logarithm of |gamma(x)|; inf at 0, -1, -2, ..."""
     size = np.where(x < 0, 1 - x, x)
-    out = np.where(size >= 8, _lgamma_large(np.maximum(size, 8)),
+    out: Array = np.where(size >= 8, _lgamma_large(np.maximum(size, 8)),
                    _lgamma_small(np.minimum(size, 8)))
     with np.errstate(all="ignore"):
         reflected = np.log(np.pi / np.abs(sin_pi(x))) - out
