@@ -51,7 +51,8 @@ _ROOMS = frozenset((
     "fft", "func", "functional", "fx", "hub", "jit", "library", "linalg", "mps",
     "multiprocessing", "nested", "nn", "onnx", "optim", "overrides", "profiler", "quasirandom",
     "random", "return_types", "serialization", "signal", "sparse", "special", "storage",
-    "testing", "types", "utils", "version", "xpu", "_utils"))
+    "testing", "types", "utils", "version", "xpu", "_utils", "_tensor",
+    "torch_version"))
 _NAMES = {"save": "serialization", "load": "serialization", "autocast": "amp",
           "GradScaler": "amp", "compile": "compiler", "vmap": "func", "Generator": "random",
           "typename": "utils.describe", "set_num_threads": "utils.threads",
@@ -68,6 +69,8 @@ _NAMES = {"save": "serialization", "load": "serialization", "autocast": "amp",
           "get_float32_matmul_precision": "utils.deterministic",
           "is_anomaly_enabled": "autograd.anomaly_mode",
           "is_anomaly_check_nan_enabled": "autograd.anomaly_mode",
+          **dict.fromkeys(("_check", "_check_index", "_check_value", "_check_type", "_assert",
+                           "_check_not_implemented", "_check_is_size"), "utils.checks"),
           "is_autocast_enabled": "amp", "get_autocast_dtype": "amp",
           "get_autocast_gpu_dtype": "amp", "get_autocast_cpu_dtype": "amp",
           "is_autocast_cpu_enabled": "amp", "is_autocast_cache_enabled": "amp",
@@ -75,7 +78,9 @@ _NAMES = {"save": "serialization", "load": "serialization", "autocast": "amp",
 
 
 def __getattr__(name: str) -> Any:
-    if name in _NAMES:
+    if name.startswith("_foreach_"):
+        value = getattr(_import_module(f"{__name__}.utils.foreach"), name)
+    elif name in _NAMES:
         value = getattr(_import_module(f"{__name__}.{_NAMES[name]}"), name)
     elif name in _ROOMS:
         try:

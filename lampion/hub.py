@@ -18,6 +18,12 @@ _CHUNK = 1 << 17
 _dir: str | None = None
 
 
+def _get_torch_home() -> str:
+    """`$TORCH_HOME`, or ~/.cache/torch."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return os.path.expanduser(os.environ.get("TORCH_HOME", os.path.join(cache, "torch")))
+
+
 def get_dir() -> str:
     """Where downloads are kept: ``set_dir``'s, or ``$TORCH_HOME/hub``, or ~/.cache/torch/hub.
 
@@ -28,9 +34,7 @@ def get_dir() -> str:
     """
     if _dir is not None:
         return _dir
-    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    home = os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))
-    return os.path.join(os.path.expanduser(home), "hub")
+    return os.path.join(_get_torch_home(), "hub")
 
 
 def set_dir(d: str | os.PathLike[str]) -> None:

@@ -7,7 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 __all__ = ["tree_flatten", "tree_unflatten", "tree_map", "tree_map_only", "tree_leaves",
-           "TreeSpec"]
+           "TreeSpec", "SUPPORTED_NODES", "register_pytree_node"]
+
+# Classes that programs have registered: how to take them apart and put them together.
+SUPPORTED_NODES: dict[type, tuple[Callable[[Any], Any], Callable[[Any, Any], Any]]] = {}
+
+
+def register_pytree_node(cls: type, flatten_fn: Callable[[Any], Any],
+                         unflatten_fn: Callable[[Any, Any], Any], **_: Any) -> None:
+    """Makes `cls` an inner node: `flatten_fn(x)` gives (children, context)."""
+    SUPPORTED_NODES[cls] = flatten_fn, unflatten_fn
 
 
 class TreeSpec:
@@ -43,6 +52,9 @@ def _children(tree: Any) -> tuple[Any, Any, list[Any]] | None:
         return kind, tuple(tree), list(tree.values())
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return namedtuple, kind, list(tree)
+    if kind in SUPPORTED_NODES:
+        children, context = SUPPORTED_NODES[kind][0](tree)
+        return kind, context, list(children)
     return None
 
 
@@ -78,6 +90,8 @@ def _build(spec: TreeSpec, it: Any) -> Any:
     children = [_build(c, it) for c in spec.children]
     if spec.kind in (dict, OrderedDict):
         return spec.kind(zip(spec.context, children, strict=True))
+    if spec.kind in SUPPORTED_NODES:
+        return SUPPORTED_NODES[spec.kind][1](children, spec.context)
     return spec.context(*children) if spec.kind is namedtuple else spec.kind(children)
 
 
