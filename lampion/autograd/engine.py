@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime.quiet import IGNORE, enter, leave
-from ..tensor.tensor import Tensor, storage_of, wrap
+from ..tensor.tensor import INFERENCE, Tensor, storage_of, wrap
 from .modes import state
 from .node import Node, NodeHooks, edge_of
 
@@ -332,6 +332,8 @@ def _post_accumulate(leaf: Tensor) -> None:
 
 def accumulate_into(leaf: Tensor, g: Tensor, create_graph: bool) -> None:
     """Adds `g` to `leaf.grad`; a gradient that nobody else holds is taken as it is."""
+    if INFERENCE[0] and state.recorder is not None:
+        state.recorder.watch(leaf)
     held = leaf._grad
     if held is None:
         if create_graph or _is_exclusive(g):
@@ -339,7 +341,8 @@ def accumulate_into(leaf: Tensor, g: Tensor, create_graph: bool) -> None:
         else:
             leaf._grad = g.clone() if type(g._a) is not np.ndarray else wrap(
                 g._a.copy("K"), g._dtype)
-    elif create_graph or type(held._a) is not np.ndarray or held._dtype is not g._dtype:
+    elif (create_graph or type(held._a) is not np.ndarray or type(g._a) is not np.ndarray
+          or held._dtype is not g._dtype or state.recorder is not None):
         leaf._grad = held + g
     else:
         token = enter(IGNORE)

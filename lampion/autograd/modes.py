@@ -29,6 +29,7 @@ class State(threading.local):
     anomaly: bool = False
     anomaly_check_nan: bool = True
     saved_hooks: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = ()
+    recorder: Any = None  # of the capture that runs in this thread
 
 
 state = State()
@@ -37,12 +38,14 @@ state = State()
 WATCHED = [0]
 
 
-def _mark_inference(t: Tensor) -> None:
+def _note_birth(t: Tensor) -> None:
     if state.inference:
         t._is_inference = True
+    if state.recorder is not None:
+        t.__dict__["_born_in"] = state.recorder
 
 
-Tensor._mark_inference = staticmethod(_mark_inference)  # type: ignore[assignment]
+Tensor._note_birth = staticmethod(_note_birth)  # type: ignore[assignment]
 
 
 def is_grad_enabled() -> bool:

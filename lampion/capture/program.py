@@ -77,14 +77,20 @@ def _flatten(value: Any) -> Iterable[Any]:
         yield value
 
 
+def _like(sequence: Any, parts: list[Any]) -> Any:
+    """A sequence of the same kind (named tuples take their parts one by one)."""
+    kind = type(sequence)
+    return kind(*parts) if hasattr(sequence, "_fields") else kind(parts)
+
+
 def _template(value: Any, found: list[Tensor]) -> Callable[[Any], Any]:
     """How to rebuild the structure of `value` around new tensors."""
     if isinstance(value, Tensor):
         found.append(value)
         return next
     if isinstance(value, (tuple, list)):
-        kind, parts = type(value), [_template(v, found) for v in value]
-        return lambda it: kind(p(it) for p in parts)
+        parts = [_template(v, found) for v in value]
+        return lambda it: _like(value, [p(it) for p in parts])
     if isinstance(value, dict):
         items = {k: _template(v, found) for k, v in value.items()}
         return lambda it: {k: p(it) for k, p in items.items()}
@@ -106,8 +112,9 @@ def capture(fn: Callable[..., Any], *args: Any, state: Any = ()) -> Program:
 
     Tensors among `args` become its arguments. Tensors of `state` (modules, tensors), and any other
     tensor that meets one of them, become inputs by reference; in-place writes and gradients
-    accumulated by `backward()` become writes of the program. Reading a value raises CaptureError
-    with the user's line. Nothing outside is changed by the capture.
+    accumulated by `backward()` become writes of the program; tensors that `fn` makes without
+    their help are constants. Reading a value or drawing random numbers raises CaptureError with
+    the user's line. Nothing outside is changed by the capture.
     """
     recorder = Recorder()
     names: dict[int, str] = {}
@@ -122,7 +129,8 @@ def capture(fn: Callable[..., Any], *args: Any, state: Any = ()) -> Program:
             if id(t) not in recorder.places:
                 names[len(recorder.inputs)] = name
                 recorder.lift(t)
-        result = fn(*_replace(args, stand_ins))
+        with recorder:
+            result = fn(*_replace(args, stand_ins))
         found: list[Tensor] = []
         shape = _template(result, found)
         outputs = [recorder.value_of(t) for t in found]
@@ -139,7 +147,7 @@ def _replace(value: Any, stand_ins: dict[int, Tensor]) -> Any:
     if isinstance(value, Tensor):
         return stand_ins[id(value)]
     if isinstance(value, (tuple, list)):
-        return type(value)(_replace(v, stand_ins) for v in value)
+        return _like(value, [_replace(v, stand_ins) for v in value])
     if isinstance(value, dict):
         return {k: _replace(v, stand_ins) for k, v in value.items()}
     return value
@@ -150,6 +158,8 @@ def _writes(recorder: Recorder) -> list[Write]:
     found: list[Write] = []
     for number, (t, original) in enumerate(zip(list(recorder.tensors), list(recorder.originals),
                                                strict=True)):
+        if number in recorder.constants:
+            continue
         if number in recorder.written:
             found.append(Write("data", number, recorder.value_of(t)))
         if t._grad is not None and t._grad is not original[2]:

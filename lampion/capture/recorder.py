@@ -7,13 +7,16 @@ made functional: a write through a view becomes a new value of its base.
 
 from __future__ import annotations
 
+from gc import get_referrers
 from typing import Any
 
+from ..autograd.modes import state
 from ..debug.frames import describe, user_code
 from ..graph.node import Interner, Node
 from ..ops.record import LEAVES, leaf, same_shape
-from ..tensor.abstract import AbstractArray
-from ..tensor.tensor import Tensor, storage_of
+from ..tensor.abstract import AbstractArray, contiguous_strides
+from ..tensor.storage import address
+from ..tensor.tensor import INFERENCE, Tensor, storage_of
 
 __all__ = ["Recorder", "CaptureError"]
 
@@ -55,30 +58,95 @@ class Recorder:
         self.inputs: list[Node] = []
         self.tensors: list[Tensor] = []  # the real tensor behind every input
         self.originals: list[tuple[Any, Any, Any]] = []  # its array, storage and gradient
-        self.places: dict[int, int] = {}
+        self.places: dict[int, int] = {}  # by id of the tensor
+        self.arrays: dict[int, int] = {}  # by id of the array that records in its place
         self.written: set[int] = set()
+        self.constants: set[int] = set()  # inputs made by the program itself, with data
+        # Other tensors on the memory of an input, with what they had: array, storage, epoch, grad.
+        self.sharers: list[tuple[Tensor, Any, Any, int, Any]] = []
+
+    def __enter__(self) -> None:
+        """From now on this thread's new tensors are known to be the program's own."""
+        if state.recorder is not None:
+            raise self._error("a capture inside a capture")
+        state.recorder = self
+        INFERENCE[0] += 1
+
+    def __exit__(self, *exc: object) -> None:
+        state.recorder = None
+        INFERENCE[0] -= 1
 
     # --- values ---------------------------------------------------------------------------------
 
     def lift(self, t: Tensor) -> Node:
         """Makes a real tensor an input, by reference; it records until `restore`."""
+        if t._base is not None:
+            return self._lift_view(t)
         a = t._a
         number = len(self.inputs)
+        if t.__dict__.get("_born_in") is self:
+            self.constants.add(number)
         node = self.interner.make("input", None, (), (number,), tuple(a.shape), a.dtype)
         self.inputs.append(node)
         self.tensors.append(t)
         self.originals.append((a, t._st, t._grad))
         self.places[id(t)] = number
-        strides = tuple(a.strides)
-        t._a = AbstractArray(tuple(a.shape), a.dtype, strides, recorder=self, value=(node, 0))
+        storage = t._st
+        t._a = AbstractArray(tuple(a.shape), a.dtype, tuple(a.strides), recorder=self,
+                             value=(node, 0))
+        self.arrays[id(t._a)] = number
         t._st = None
         storage_of(t)
+        if storage is not None:
+            self._lift_sharers(t, storage, a, number)
         return node
+
+    def _lift_sharers(self, t: Tensor, storage: Any, array: Array, number: int) -> None:
+        """Lets every other tensor on the same memory record too, so that none goes stale."""
+        others = [o for o in get_referrers(storage) if isinstance(o, Tensor) and o is not t
+                  and type(o._a) is not AbstractArray]
+        for o in others:
+            if o._base is None:
+                if (o._a.shape, o._a.strides, address(o._a)) != (
+                        array.shape, array.strides, address(array)):
+                    raise self._error("a tensor that shares memory with another in another shape")
+                self._keep(o)
+                o._a, o._st, self.places[id(o)] = t._a, t._st, number
+        for o in others:
+            if o._base is not None and type(o._base._a) is AbstractArray:
+                self._lift_view(o)
+
+    def _keep(self, t: Tensor) -> None:
+        self.sharers.append((t, t._a, t._st, t._epoch, t._grad))
+
+    def _lift_view(self, t: Tensor) -> Node:
+        """Makes a real view a view of its base, which becomes an input."""
+        base = t._base
+        assert base is not None
+        if type(base._a) is not AbstractArray:
+            self.lift(base)
+        if type(t._a) is not AbstractArray:  # lifting the base may have done it
+            a, origin = t._a, self.originals[self.places[id(base)]][0]
+            self._keep(t)
+            t._a = AbstractArray(tuple(a.shape), a.dtype, tuple(a.strides),
+                                 address(a) - address(origin), recorder=self, value=(None, -1))
+            t._st, t._epoch = base._st, storage_of(base).history
+        return self.value_of(t)  # type: ignore[no-any-return]
+
+    def watch(self, t: Tensor) -> None:
+        """Called before an in-place write: memory from outside the program must not change."""
+        owner = t if t._base is None else t._base
+        if type(t._a) is not AbstractArray and owner.__dict__.get("_born_in") is not self:
+            self.lift(t)
 
     def restore(self) -> None:
         """Gives every lifted tensor its memory back."""
+        for t, array, storage, epoch, grad in self.sharers:
+            t._a, t._st, t._epoch, t._grad = array, storage, epoch, grad
         for t, (array, storage, grad) in zip(self.tensors, self.originals, strict=True):
             t._a, t._st, t._grad = array, storage, grad
+            if t._fn is not None:
+                t._fn.out_st = storage
 
     def value_of(self, t: Any) -> Any:
         """The node that stands for a tensor now."""
@@ -102,6 +170,8 @@ class Recorder:
         assert base is not None
         if t._dtype is not base._dtype:
             raise self._error("a write through a view of another dtype")
+        if base._a.strides != contiguous_strides(base._a.shape, width):
+            raise self._error("a write through a view of a tensor that is not contiguous")
         return tuple(t._a.shape), t.stride(), (t._a.offset - base._a.offset) // width
 
     def _call(self, op: Any, args: tuple[Any, ...], attrs: tuple[Any, ...], out: Any) -> Node:
@@ -147,19 +217,24 @@ class Recorder:
             whole = self._call(_write_window, (self.value_of(base), node), self._window(target),
                                base._a)
             base._a.value = (whole, st.version + 1)
-            self._mark(base)
+            self._mark(base._a)
         a.value = (node, st.version + 1)
-        self._mark(target)
+        self._mark(a)
 
-    def _mark(self, t: Tensor) -> None:
-        if id(t) in self.places:
-            self.written.add(self.places[id(t)])
+    def _mark(self, array: Array) -> None:
+        if id(array) in self.arrays:
+            self.written.add(self.arrays[id(array)])
 
     def materialize(self, t: Tensor, what: str) -> Any:
         """Called when a program wants to look at a value that does not exist yet."""
-        raise self._error(f"reading a value with {what}")
+        raise self._error(f"reading a value with {what}",
+                          "the value does not exist until the program runs")
 
-    def _error(self, what: str) -> CaptureError:
-        return CaptureError(f"{what} cannot be captured: the value does not exist until the "
-                            f"program runs. It happened at {describe(*user_code(2))}. Move it "
-                            "out of the captured function, or return the tensor.")
+    def draw(self, name: str) -> CaptureError:
+        """The error for random numbers, which a program would repeat at every run."""
+        return self._error(f"drawing random numbers ({name})", "every run would repeat them")
+
+    def _error(self, what: str, why: str = "programs have no node for it") -> CaptureError:
+        return CaptureError(f"{what} cannot be captured: {why}. It happened at "
+                            f"{describe(*user_code(2))}. Move it out of the captured function, or "
+                            "return the tensor.")

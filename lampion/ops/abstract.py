@@ -12,6 +12,7 @@ from ..tensor.abstract import AbstractArray
 from ..tensor.dtype import from_numpy_dtype
 from ..tensor.tensor import Tensor, share, wrap
 from .errors import device_mismatch
+from .record import data_dependent
 
 __all__ = ["run"]
 
@@ -21,6 +22,8 @@ def run(leaf: Any, tensors: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
     recorder = _recorder((*tensors, *attrs))
     if recorder is None:
         _check_devices(leaf.name, tensors)
+    if leaf.shape is data_dependent:
+        raise _no_elements(leaf.name, recorder, tensors)
     arrays = [t._a if isinstance(t, Tensor) else t for t in tensors]
     results = _view(leaf, arrays, attrs) if leaf.view else _infer(leaf, arrays, attrs)
     many = isinstance(results, list)
@@ -43,6 +46,14 @@ def _recorder(tensors: tuple[Any, ...]) -> Any:
             if found is not None:
                 return found
     return None
+
+
+def _no_elements(name: str, recorder: Any, tensors: tuple[Any, ...]) -> Exception:
+    if recorder is not None:
+        recorder.materialize(tensors[0], f"{name}()")
+    return NotImplementedError(
+        f"{name}() cannot run on meta tensors: the size of its result depends on elements that "
+        "they do not have")
 
 
 def _check_devices(name: str, tensors: tuple[Any, ...]) -> None:

@@ -30,7 +30,7 @@ from ..tensor.dtype import (
 from ..tensor.formats import contiguous_format, memory_format
 from ..tensor.storage import Storage
 from ..tensor.strides import is_contiguous as dense
-from ..tensor.tensor import Tensor, storage_of, wrap
+from ..tensor.tensor import Tensor, alias, storage_of, wrap
 from .errors import argument_type
 from .families import Array
 from .forms import bump, check_overlap, check_writable, convert_array, copy_array, write
@@ -220,7 +220,7 @@ def cuda(self: Tensor, device: Any = None, non_blocking: bool = False,
 @op()
 def detach(input: Tensor) -> Tensor:
     """The same memory, outside the recorded history."""
-    out = wrap(input._a, input._dtype)
+    out = alias(input)
     out._st = storage_of(input)
     if type(input) is not Tensor and type(input).__name__ not in ("Parameter", "Buffer"):
         out.__class__ = type(input)

@@ -37,7 +37,9 @@ def bump(t: Tensor, name: str) -> None:
 
 
 def check_writable(t: Tensor, name: str) -> None:
-    """An error if an in-place operation on `t` would lose gradients."""
+    """An error if an in-place operation on `t` would lose gradients; called before the write."""
+    if INFERENCE[0] and state.recorder is not None:
+        state.recorder.watch(t)
     if INFERENCE[1] and not state.inference and t.is_inference():
         raise RuntimeError(
             "Inplace update to inference tensor outside InferenceMode is not allowed: "
@@ -296,6 +298,8 @@ def _deliver_one(out: Any, result: Tensor, name: str) -> Tensor:
     if out._a.shape != result._a.shape:
         _resize_out(out, result)
     check_overlap(out, name)
+    if state.recorder is not None:
+        state.recorder.watch(out)
     copy_array(out, result)
     bump(out, f"{name}(out=...)")
     return out

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.modes import state
 from ..runtime.random import Stream, default_stream
 from ..tensor.devices import CPU
 from ..tensor.devices import device as device_type
@@ -104,6 +105,8 @@ publish("torch", "default_generator", default_generator)
 
 def stream_of(generator: Any, name: str) -> Stream:
     """The stream of a `generator=` argument; None means the default one."""
+    if state.recorder is not None:
+        raise state.recorder.draw(name)
     if generator is None:
         return default_generator.stream
     if not isinstance(generator, Generator):

@@ -13,7 +13,7 @@ from .errors import argument_type, wrap_dim
 from .families import Array, OptArray, broadcast_shape
 from .forms import bump, check_overlap, check_writable, write
 from .promotion import cast
-from .record import leaf, not_differentiable, op, publish, same_shape
+from .record import data_dependent, leaf, not_differentiable, op, publish, same_shape
 from .view import _select, _unsqueeze, alias, slice_dim
 
 __all__ = ["getitem", "setitem"]
@@ -340,7 +340,8 @@ publish("Tensor", "__setitem__", setitem)
 # --- places ---------------------------------------------------------------------------------------
 
 
-@leaf(not_differentiable("the result is an index"), name="nonzero", exact=True)
+@leaf(not_differentiable("the result is an index"), name="nonzero", exact=True,
+      shape=data_dependent)
 def _nonzero(input: Array) -> Array:
     if input.ndim == 0:
         return np.zeros((int(bool(input)), 0), np.int64)

@@ -291,7 +291,7 @@ def _wrap(r: Any, reduced: dtype | None) -> Tensor:
     t._fn = t._st = t._grad = t._base = None
     t._nr = t._epoch = 0
     if INFERENCE[0]:
-        Tensor._mark_inference(t)
+        Tensor._note_birth(t)
     return t
 
 
@@ -322,6 +322,11 @@ def leaf(grad: Any, *, name: str | None = None, shape: ShapeRule | None = None,
         return Leaf(name or kernel.__name__.strip("_"), kernel, params, n, takes_list, grad, shape,
                     node, view, broadcasts, exact)
     return make
+
+
+def data_dependent(*_: Any) -> Any:
+    """Shape rule of results whose size depends on the elements: there is none without data."""
+    raise AssertionError("data_dependent is a mark, not a rule")
 
 
 def same_shape(input: Any, *_: Any) -> Any:

@@ -11,7 +11,7 @@ from ..tensor.tensor import Tensor, wrap
 from .errors import not_implemented_for, wrap_dim
 from .families import Array, OptArray
 from .promotion import cast
-from .record import leaf, not_differentiable, op
+from .record import data_dependent, leaf, not_differentiable, op
 from .reduce import _check_not_empty, _pair_shape, _value_selecting_grad
 from .results import result_tuple
 
@@ -319,7 +319,8 @@ def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False,
     return searchsorted(boundaries, input, out_int32=out_int32, right=right)
 
 
-@leaf(not_differentiable("the result is a count"), name="bincount", exact=True)
+@leaf(not_differentiable("the result is a count"), name="bincount", exact=True,
+      shape=data_dependent)
 def _bincount(input: Array, weights: OptArray, minlength: int) -> Array:
     out = np.bincount(input, weights, minlength)
     return out.astype(np.int64) if weights is None else out.astype(

@@ -29,7 +29,7 @@ class Interop:
         a = concrete(self, "item()")
         if a.size != 1:
             raise RuntimeError(f"a Tensor with {a.size} elements cannot be converted to Scalar: "
-                               f"item() received shape {tuple(a.shape)}; use tolist(), or reduce it")
+                               f"item() received shape {tuple(a.shape)}; use tolist()")
         return _to_python(a)
 
     def tolist(self) -> Any:

@@ -21,11 +21,12 @@ from .size import Size
 from .storage import Storage, address, root_of
 from .typed import Typed
 
-__all__ = ["INFERENCE", "Tensor", "share", "storage_of", "wrap"]
+__all__ = ["INFERENCE", "Tensor", "alias", "share", "storage_of", "wrap"]
 
 _new = object.__new__
-# How many threads are in inference mode, and whether any ever was: read wherever a tensor is made
-# or saved, where the thread's own switch would cost more.
+# How many threads want to know of new tensors (inference mode, capture), and whether inference
+# mode was ever used: read wherever a tensor is made or saved, where a thread's own switch would
+# cost more.
 INFERENCE = [0, 0]
 
 
@@ -76,7 +77,7 @@ class Tensor(Interop, Typed):
     _ones_like: ClassVar[Callable[..., Tensor]]
     _view_of_base: ClassVar[Callable[..., Tensor]]
     _split_window: ClassVar[Callable[..., tuple[Tensor, Tensor]]]
-    _mark_inference: ClassVar[Callable[[Tensor], None]]
+    _note_birth: ClassVar[Callable[[Tensor], None]]
 
     # Rarely set; kept in __dict__ when they are.
     _hooks: Any = None
@@ -201,7 +202,7 @@ class Tensor(Interop, Typed):
     @property
     def data(self) -> Tensor:
         """The same memory outside the recorded history, with a version counter of its own."""
-        out = wrap(self._a, self._dtype)
+        out = alias(self)
         out._st = Storage(storage_of(self).array)
         return out
 
@@ -293,8 +294,16 @@ def wrap(array: Any, dtype: dtype | None = None) -> Tensor:
     t._fn = t._st = t._grad = t._base = None
     t._nr = t._epoch = 0
     if INFERENCE[0]:
-        Tensor._mark_inference(t)
+        Tensor._note_birth(t)
     return t
+
+
+def alias(t: Tensor) -> Tensor:
+    """A new tensor around the array of `t`, outside any history."""
+    out = wrap(t._a, t._dtype)
+    if INFERENCE[0]:  # its memory is as old as that of `t`
+        out.__dict__.update(_is_inference=t._is_inference, _born_in=t.__dict__.get("_born_in"))
+    return out
 
 
 def storage_of(t: Tensor) -> Storage:
