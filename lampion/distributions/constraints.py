@@ -164,6 +164,9 @@ class independent(Constraint):
             inside = inside.all(-1)
         return inside
 
+    def __repr__(self) -> str:
+        return f"IndependentConstraint({self.base_constraint!r}, {self.reinterpreted_batch_ndims})"
+
 
 def is_dependent(constraint: Any) -> bool:
     """Whether the region depends on other parameters."""
