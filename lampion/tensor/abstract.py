@@ -53,6 +53,13 @@ class AbstractArray:
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         raise AbstractOperand
 
+    def _refuse(self, *args: Any) -> Any:
+        raise AbstractOperand
+
+    __neg__ = __invert__ = __abs__ = __pow__ = __rpow__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse
+    __truediv__ = __rtruediv__ = __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _refuse
+
     def __getattr__(self, name: str) -> Any:
         """A NumPy method that needs elements."""
         raise AbstractOperand(name)
