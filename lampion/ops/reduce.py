@@ -76,7 +76,8 @@ def _sum_dtype(input: Tensor, d: dtype | None) -> Tensor:
 
 
 _NATIVE = frozenset((float32, float64, int64))
-_add_reduce = np.add.reduce
+_add_reduce: Any = np.add.reduce
+_empty, _ndarray = np.empty, np.ndarray
 
 
 @op(out=True)
@@ -88,20 +89,20 @@ def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = N
     >>> torch.tensor([[1, 2], [3, 4]]).sum(0)
     tensor([4, 6])
     """
-    if dim is None and dtype is None and axis is None and not keepdim:
-        a = getattr(input, "_a", None)
-        if a.__class__ is np.ndarray and input._dtype in _NATIVE and not (
-                input._rg or input._base is not None):
-            token = enter(IGNORE)
-            try:
-                # Into a 0-d array: cheaper than making one of the scalar that NumPy would return.
-                total = np.empty((), a.dtype)
-                _add_reduce(a, None, out=total)
-                return wrap(total, input._dtype)
-            finally:
-                leave(token)
     if not isinstance(input, Tensor):
         raise argument_type("sum", "input", "Tensor", input)
+    if dim is None and dtype is None and axis is None and not (
+            keepdim or input._rg or input._base is not None):
+        a, d = input._a, input._dtype
+        if a.__class__ is _ndarray and d in _NATIVE:
+            # Into a 0-d array: cheaper than making one of the scalar that NumPy would return.
+            total = _empty((), a.dtype)
+            token = enter(IGNORE)
+            try:
+                _add_reduce(a, None, None, total)
+            finally:
+                leave(token)
+            return wrap(total, d)
     dims = dim if axis is None else axis
     dims = None if dims is None else all_dims(input, dims, "sum")
     return _sum(_sum_dtype(input, check_dtype(dtype)), dims,
