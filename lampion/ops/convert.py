@@ -31,7 +31,7 @@ from ..tensor.formats import contiguous_format, memory_format
 from ..tensor.storage import Storage
 from ..tensor.strides import is_contiguous as dense
 from ..tensor.tensor import Tensor, alias, storage_of, wrap
-from .errors import argument_type
+from .errors import allocating, argument_type
 from .families import Array
 from .forms import bump, check_overlap, check_writable, convert_array, copy_array, write
 from .record import leaf, op
@@ -291,6 +291,9 @@ def set_(self: Tensor, source: Any = None, storage_offset: int = 0, size: Any = 
     width = self._dtype.itemsize
     from ..tensor.abstract import contiguous_strides
 
+    if min((*(size or ()), *(stride or ()), storage_offset), default=0) < 0:
+        raise RuntimeError("set_(): sizes, strides and the storage offset must not be negative: "
+                           f"received {size}, {stride}, {storage_offset}")
     shape = tuple(size) if size is not None else (st.nbytes // width - storage_offset,)
     steps = contiguous_strides(shape, width) if stride is None else tuple(
         s * width for s in stride)
@@ -346,6 +349,7 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
 
 
 @op("Tensor")
+@allocating
 def resize_(self: Tensor, *size: Any, memory_format: Any = None) -> Tensor:
     """Changes shape and, where needed, the amount of memory; new elements are undefined."""
     shape = _size_of(size)

@@ -25,7 +25,7 @@ from ..tensor.dtype import (
 from ..tensor.names import TYPE_NAMES
 from ..tensor.storage import Storage
 from ..tensor.tensor import Tensor, wrap
-from .errors import argument_type
+from .errors import allocating, argument_type
 from .forms import convert_array, deliver
 from .promotion import number_dtype
 from .record import op, publish
@@ -480,6 +480,7 @@ def _plain(x: Any) -> Any:
 
 
 @op("torch")
+@allocating
 def arange(*args: Any, out: Any = None, dtype: Any = None, layout: Any = None, device: Any = None,
            requires_grad: bool = False, pin_memory: bool = False, **named: Any) -> Tensor:
     """Numbers from `start` (0) up to but without `end`, `step` (1) apart.
@@ -519,6 +520,8 @@ def _range_arguments(args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any,
 def _arange(start: Any, end: Any, step: Any, d: dtype) -> np.ndarray[Any, Any]:
     if d.kind == FLOAT or not all(isinstance(x, int) for x in (start, end, step)):
         count = max(0, math.ceil((end - start) / step))
+        if count >= 2 ** 60:
+            raise MemoryError(f"{count} elements")
         if d.kind == FLOAT:
             exact = float32 if d.itemsize < 8 else float64
             steps = np.arange(count, dtype=np.float64) * step + start
@@ -529,6 +532,7 @@ def _arange(start: Any, end: Any, step: Any, d: dtype) -> np.ndarray[Any, Any]:
 
 
 @op("torch", name="range")
+@allocating
 def closed_range(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = None,
                  dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Like `arange` with the end included; deprecated in PyTorch too."""
@@ -539,6 +543,7 @@ def closed_range(start: Any = 0, end: Any = None, step: Any = 1, *, out: Any = N
 
 
 @op("torch")
+@allocating
 def linspace(start: Any, end: Any, steps: int, *, out: Any = None, dtype: Any = None,
              layout: Any = None, device: Any = None, requires_grad: bool = False,
              pin_memory: bool = False) -> Tensor:
@@ -574,6 +579,7 @@ def _linspace(first: Any, last: Any, steps: int, d: dtype) -> np.ndarray[Any, An
 
 
 @op("torch")
+@allocating
 def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, out: Any = None,
              dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """`base` to the power of evenly spaced exponents."""
@@ -585,6 +591,7 @@ def logspace(start: Any, end: Any, steps: int, base: float = 10.0, *, out: Any =
 
 
 @op("torch")
+@allocating
 def eye(n: int, m: int | None = None, *, out: Any = None, dtype: Any = None, layout: Any = None,
         device: Any = None, requires_grad: bool = False, pin_memory: bool = False) -> Tensor:
     """The identity matrix, n by m."""

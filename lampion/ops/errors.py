@@ -2,19 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import wraps
+from operator import index
+from typing import Any, TypeVar
 
 from ..tensor.names import scalar_type
 
 __all__ = [
+    "allocating",
     "argument_type",
+    "as_int",
     "broadcast_mismatch",
     "device_mismatch",
     "dim_out_of_range",
+    "out_of_memory",
     "wrap_dim",
     "wrap_dims",
 ]
+
+
+def out_of_memory(name: str, error: BaseException) -> RuntimeError:
+    """More memory than there is: PyTorch raises a RuntimeError."""
+    return RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: "
+                        f"{name}() needs more than there is ({error or 'MemoryError'})")
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def allocating(fn: F) -> F:
+    """`fn` with `out_of_memory` in place of Python's MemoryError; for what is no leaf."""
+    @wraps(fn)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return fn(*args, **kwargs)
+        except MemoryError as error:
+            raise out_of_memory(fn.__name__, error) from None
+    return call  # type: ignore[return-value]
 
 
 def broadcast_mismatch(name: str, shapes: Sequence[tuple[int, ...]]) -> RuntimeError:
@@ -51,12 +76,20 @@ def dim_out_of_range(dim: int, ndim: int, name: str = "") -> IndexError:
                       f"got {dim}){where}")
 
 
+def as_int(value: Any, name: str, argument: str) -> int:
+    """A whole number; TypeError for floats, texts and the like."""
+    try:
+        return index(value)
+    except TypeError:
+        raise argument_type(name, argument, "int", value) from None
+
+
 def wrap_dim(dim: Any, ndim: int, name: str = "") -> int:
     """`dim` counted from the front; 0-d tensors act as if they had one dimension."""
     n = ndim if ndim > 0 else 1
     try:
         if -n <= dim < n:
-            return int(dim + n if dim < 0 else dim)
+            return index(dim + n if dim < 0 else dim)
     except TypeError:
         raise argument_type(name, "dim", "int", dim) from None
     raise dim_out_of_range(dim, ndim, name)
@@ -64,7 +97,7 @@ def wrap_dim(dim: Any, ndim: int, name: str = "") -> int:
 
 def wrap_dims(dims: Any, ndim: int, name: str = "") -> tuple[int, ...]:
     """Several dims counted from the front; each may appear once."""
-    listed = (dims,) if isinstance(dims, int) or not hasattr(dims, "__iter__") else tuple(dims)
+    listed = tuple(dims) if isinstance(dims, (tuple, list)) else (dims,)
     found = tuple(wrap_dim(d, ndim, name) for d in listed)
     if len(set(found)) != len(found):
         twice = next(d for d in found if found.count(d) > 1)

@@ -91,7 +91,7 @@ def _plain_call(leaf: Leaf, kernel: Callable[..., Any], kinds: frozenset[dtype],
                 r = kernel(input._a)
             finally:
                 leave(token)
-        except (AttributeError, AbstractOperand):
+        except (AttributeError, AbstractOperand, MemoryError):
             return general(input)
         if r.__class__ is not _ndarray:
             r = np.asarray(r)
@@ -209,7 +209,7 @@ def _binary_call(leaf: Leaf, kernel: Callable[..., Any], result: dtype | None,
                 r = kernel(input._a, y)
             finally:
                 leave(token)
-        except (AttributeError, ValueError, AbstractOperand, OverflowError):
+        except (AttributeError, ValueError, AbstractOperand, OverflowError, MemoryError):
             return general(input, other)
         if r.__class__ is not _ndarray:
             r = np.asarray(r)

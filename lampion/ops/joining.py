@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from ..tensor.dtype import promote_types
 from ..tensor.tensor import Tensor, wrap
-from .errors import argument_type, wrap_dim, wrap_dims
+from .errors import allocating, argument_type, wrap_dim, wrap_dims
 from .families import Array, Arrays, broadcast_shape
 from .promotion import cast
 from .record import leaf, op, same_shape
@@ -221,6 +222,7 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
 
 
 @op("torch")
+@allocating
 def cartesian_prod(*tensors: Any) -> Tensor:
     """Every combination of elements of 1-D tensors, one per row."""
     if len(tensors) == 1:
@@ -229,12 +231,17 @@ def cartesian_prod(*tensors: Any) -> Tensor:
 
 
 @op()
+@allocating
 def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:
     """All choices of `r` elements of a 1-D tensor, one per row."""
     import itertools
 
     pick = itertools.combinations_with_replacement if with_replacement else itertools.combinations
-    rows = list(pick(range(input._a.shape[0]), r))
+    n = input._a.shape[0]
+    count = math.comb(n + r - 1 if with_replacement else n, r) if n else 0
+    if count >= 2 ** 31:
+        raise MemoryError(f"{count} rows")
+    rows = list(pick(range(n), r))
     index = wrap(np.array(rows, np.int64).reshape(len(rows), r))
     return input[index] if r else input.new_empty(0)
 
@@ -280,6 +287,7 @@ op("Tensor", name="tile")(lambda self, *dims: tile(self, as_size(dims)))
 
 
 @op()
+@allocating
 def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None, *,
                       output_size: int | None = None) -> Tensor:
     """Each element (or each index along `dim`) repeated in place."""
@@ -407,7 +415,7 @@ def _indices(name: str, find: Any) -> None:
         t = wrap(np.stack(find(row, offset, col)).astype(np.int64))
         return t if dtype is None else t.to(dtype)
     call.__name__, call.__doc__ = name, "Row and column numbers of a triangle, as two rows."
-    op("torch")(call)
+    op("torch")(allocating(call))
 
 
 _indices("tril_indices", np.tril_indices)

@@ -38,6 +38,7 @@ from ..tensor.abstract import AbstractArray, AbstractOperand
 from ..tensor.dtype import _BY_NUM, dtype, from_numpy_dtype
 from ..tensor.tensor import INFERENCE, Tensor, share
 from .autocast import ACTIVE, adjust
+from .errors import out_of_memory
 
 __all__ = ["LEAVES", "PUBLIC", "Leaf", "leaf", "not_differentiable", "op", "same_shape"]
 
@@ -148,6 +149,8 @@ class Leaf:
                       else self.kernel(*map(_widen, arrays), *attrs))
         except AbstractOperand:  # an index tensor without elements
             return self._abstract(tensors, attrs)
+        except MemoryError as error:
+            raise out_of_memory(self.name, error) from None
         finally:
             leave(token)
         out = _wrap(result, reduced) if result.__class__ is not tuple else tuple(
@@ -165,6 +168,8 @@ class Leaf:
         token = enter(IGNORE)
         try:
             result = self.kernel(arrays if reduced is None else list(map(_widen, arrays)), *attrs)
+        except MemoryError as error:
+            raise out_of_memory(self.name, error) from None
         finally:
             leave(token)
         out = _wrap(result, reduced)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +13,7 @@ from ..autograd.node import record
 from ..tensor.dtype import COMPLEX, INT, dtype, float32, float64
 from ..tensor.strides import reshape_strides
 from ..tensor.tensor import Tensor, share, storage_of, wrap
-from .errors import argument_type, wrap_dim, wrap_dims
+from .errors import argument_type, as_int, wrap_dim, wrap_dims
 from .families import Array
 from .record import leaf, op, publish
 
@@ -72,7 +73,7 @@ def _strided(a: Any, shape: Any, strides: Any, offset: int = 0) -> Any:
 
 @leaf({"input": lambda g, input_shape: g.reshape(input_shape)}, view=True)
 def view(input: Array, size: Any) -> Array:
-    if type(input) is np.ndarray:
+    if type(input) is np.ndarray and min(size, default=0) >= -1:
         try:
             return input.reshape(size, copy=False)
         except ValueError:
@@ -102,7 +103,11 @@ def view_method(self: Tensor, *size: Any, dtype: Any = None) -> Tensor:
     a = self._a
     if a.__class__ is np.ndarray and not self._rg and dtype is None:
         try:
-            return share(self, a.reshape(size if len(size) != 1 else size[0], copy=False))
+            want = size if len(size) != 1 else size[0]
+            r = a.reshape(want, copy=False)
+            # NumPy takes any negative number for -1.
+            if want >= -1 if want.__class__ is int else r.shape == want or -1 in want:
+                return share(self, r)
         except (ValueError, TypeError):
             pass  # an error to explain, a dtype, or strides that NumPy does not see through
     if dtype is not None or (len(size) == 1 and isinstance(size[0], _DTYPE)):
@@ -397,6 +402,8 @@ def _expand(input: Array, size: tuple[int, ...]) -> Array:
         s if n == m else 0 for s, n, m in zip(input.strides, input.shape, size[lead:],
                                               strict=True))
     if type(input) is np.ndarray and input.size:
+        if math.prod(size) >= 2 ** 60:
+            raise RuntimeError(f"expand(): size {list(size)} has more elements than can be counted")
         return np.lib.stride_tricks.as_strided(input, size, strides, subok=False)
     if type(input) is np.ndarray:
         return np.broadcast_to(input, size)
@@ -490,7 +497,7 @@ def select(input: Tensor, dim: int, index: Any) -> Tensor:
     shape = input._a.shape
     if not shape:
         raise IndexError("select() cannot be applied to a 0-dim tensor.")
-    d, i = wrap_dim(dim, len(shape), "select"), int(index)
+    d, i = wrap_dim(dim, len(shape), "select"), as_int(index, "select", "index")
     if not -shape[d] <= i < shape[d]:
         raise IndexError(f"select(): index {i} out of range for tensor of size {list(shape)} at "
                          f"dimension {d}")
@@ -525,7 +532,7 @@ def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
         raise RuntimeError("narrow() cannot be applied to a 0-dim tensor.")
     if isinstance(start, Tensor) and (start._a.ndim or start._dtype.kind != INT):
         raise RuntimeError("start must be an 0-dim integral Tensor.")
-    d, first = wrap_dim(dim, len(shape), "narrow"), int(start)
+    d, first = wrap_dim(dim, len(shape), "narrow"), as_int(start, "narrow", "start")
     n = shape[d]
     if length < 0:
         raise RuntimeError(f"narrow(): length must be non-negative, received {length}.")

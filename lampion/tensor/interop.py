@@ -35,7 +35,10 @@ class Interop:
     def tolist(self) -> Any:
         """The elements as nested lists of Python numbers."""
         a = concrete(self, "tolist()")
-        return (a if a.dtype.num < 256 else a.astype(np.float32)).tolist()
+        try:
+            return (a if a.dtype.num < 256 else a.astype(np.float32)).tolist()
+        except MemoryError:
+            raise RuntimeError(f"can't allocate memory: tolist() of {a.size} elements") from None
 
     def numpy(self, *, force: bool = False) -> np.ndarray[Any, Any]:
         """The same memory as a NumPy array (bfloat16 and float8 as ml_dtypes arrays)."""
