@@ -8,10 +8,11 @@ from .. import ops
 from ..tensor import Tensor
 
 __all__ = [
-    "Constraint", "boolean", "dependent", "greater_than", "greater_than_eq", "half_open_interval",
-    "independent", "integer_interval", "interval", "is_dependent", "less_than", "lower_cholesky",
-    "nonnegative", "nonnegative_integer", "positive", "positive_definite", "positive_integer",
-    "real", "real_vector", "simplex", "unit_interval",
+    "Constraint", "boolean", "dependent", "dependent_property", "greater_than", "greater_than_eq",
+    "half_open_interval", "independent", "integer_interval", "interval", "is_dependent",
+    "less_than", "lower_cholesky", "lower_triangular", "multinomial", "nonnegative",
+    "nonnegative_integer", "one_hot", "positive", "positive_definite", "positive_integer",
+    "positive_semidefinite", "real", "real_vector", "simplex", "symmetric", "unit_interval",
 ]  # fmt: skip
 
 
@@ -34,8 +35,22 @@ class Constraint:
 class _Dependent(Constraint):
     """A region that depends on other parameters; the distribution knows it."""
 
+    def __init__(self, *, is_discrete: bool = False, event_dim: int = 0) -> None:
+        self.is_discrete, self.event_dim = is_discrete, event_dim
+
     def check(self, value: Tensor) -> Any:
         raise ValueError("Cannot determine validity of dependent constraint")
+
+
+class dependent_property(property, _Dependent):
+    """A property of a distribution whose value is a region that depends on its parameters."""
+
+    def __init__(self, fn: Any = None, *, is_discrete: bool = False, event_dim: int = 0) -> None:
+        super().__init__(fn)
+        self.is_discrete, self.event_dim = is_discrete, event_dim
+
+    def __call__(self, fn: Any) -> dependent_property:
+        return dependent_property(fn, is_discrete=self.is_discrete, event_dim=self.event_dim)
 
 
 class _Real(Constraint):
@@ -141,6 +156,48 @@ class _PositiveDefinite(Constraint):
         return symmetric & (cholesky_ex(value).info == 0)
 
 
+class _OneHot(Constraint):
+    is_discrete = True
+    event_dim = 1
+
+    def check(self, value: Tensor) -> Any:
+        return ((value == 0) | (value == 1)).all(-1) & (value.sum(-1) == 1)
+
+
+class multinomial(Constraint):
+    """Counts whose total is at most the bound."""
+
+    is_discrete = True
+    event_dim = 1
+
+    def __init__(self, upper_bound: Any) -> None:
+        self.upper_bound = upper_bound
+
+    def check(self, value: Tensor) -> Any:
+        return (value >= 0).all(-1) & (value.sum(-1) <= self.upper_bound)
+
+
+class _LowerTriangular(Constraint):
+    event_dim = 2
+
+    def check(self, value: Tensor) -> Any:
+        return (value.tril() == value).flatten(-2).all(-1)
+
+
+class _Symmetric(Constraint):
+    event_dim = 2
+
+    def check(self, value: Tensor) -> Any:
+        return ops.isclose(value, value.mT, atol=1e-6).flatten(-2).all(-1)
+
+
+class _PositiveSemidefinite(_Symmetric):
+    def check(self, value: Tensor) -> Any:
+        from ..linalg import eigvalsh
+
+        return super().check(value) & (eigvalsh(value) >= 0).all(-1)
+
+
 class independent(Constraint):
     """The base region, with the last dimensions taken as one event."""
 
@@ -183,5 +240,9 @@ nonnegative = greater_than_eq(0.0)
 nonnegative_integer = _IntegerGreaterThan(0)
 positive_integer = _IntegerGreaterThan(1)
 simplex = _Simplex()
+one_hot = _OneHot()
+lower_triangular = _LowerTriangular()
+symmetric = _Symmetric()
+positive_semidefinite = _PositiveSemidefinite()
 lower_cholesky = _LowerCholesky()
 positive_definite = _PositiveDefinite()

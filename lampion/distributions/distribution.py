@@ -20,9 +20,10 @@ class Distribution:
     and the values given to `log_prob` are checked.
     """
 
-    has_rsample = False
-    has_enumerate_support = False
+    has_rsample: Any = False
+    has_enumerate_support: Any = False
     arg_constraints: Any = {}
+    _held: tuple[str, ...] = ()  # tensors beside those of `arg_constraints` that expand
     _validate_args = __debug__
 
     def __init__(self, batch_shape: Any = (), event_shape: Any = (),
@@ -97,6 +98,10 @@ class Distribution:
         with no_grad():
             return self.rsample(sample_shape)
 
+    def sample_n(self, n: int) -> Tensor:
+        """`n` draws."""
+        return self.sample((n,))
+
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draws that gradients flow through to the parameters."""
         raise NotImplementedError(self._lacks("rsample: use sample()"))
@@ -131,8 +136,8 @@ class Distribution:
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         """The same distribution with its parameters broadcast to `batch_shape`."""
-        new = type(self).__new__(type(self))
-        for name in self.arg_constraints:
+        new = type(self).__new__(type(self)) if _instance is None else _instance
+        for name in (*self.arg_constraints, *self._held):
             if name in vars(self):
                 value = getattr(self, name)
                 event = value.shape[len(self._batch_shape):]
@@ -140,10 +145,18 @@ class Distribution:
         new._validate_args = False
         Distribution.__init__(new, batch_shape, self._event_shape)
         new._validate_args = self._validate_args
+        self._expanded(new, batch_shape)
         return new
+
+    def _expanded(self, new: Any, batch_shape: Any) -> None:
+        """What else an expanded distribution holds; subclasses fill it in."""
 
     def _extended_shape(self, sample_shape: Any = ()) -> Size:
         return Size((*sample_shape, *self._batch_shape, *self._event_shape))
+
+    def _checked(self, value: Tensor) -> Tensor:
+        self._validate_sample(value)
+        return value
 
     def _validate_sample(self, value: Any) -> None:
         if not self._validate_args:
@@ -156,6 +169,8 @@ class Distribution:
                 raise ValueError("Value is not broadcastable with batch_shape+event_shape: "
                                  f"{value.shape} vs {Size(wanted)}.")
         support = self.support
+        if constraints.is_dependent(support):
+            return
         if not support.check(value).all():
             raise ValueError(
                 f"Expected value argument ({type(value).__name__} of shape {tuple(value.shape)}) "

@@ -14,19 +14,31 @@ __all__ = ["Laplace"]
 
 
 class Laplace(Distribution):
-    """Two exponential tails of width `scale` around `loc`."""
+    """Two exponentials back to back at `loc`, of the scale `scale`."""
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
-    support = constraints.real  # type: ignore[assignment]
+    arg_constraints: Any = {"loc": constraints.real, "scale": constraints.positive}
+    support = constraints.real
     has_rsample = True
 
     def __init__(self, loc: Any, scale: Any, validate_args: bool | None = None) -> None:
         self.loc, self.scale = broadcast_all(loc, scale)
         super().__init__(self.loc.shape, validate_args=validate_args)
 
-    mean = mode = property(lambda self: self.loc)  # type: ignore[assignment]
-    variance = property(lambda self: 2 * self.scale.pow(2))  # type: ignore[assignment]
-    stddev = property(lambda self: 2 ** 0.5 * self.scale)  # type: ignore[assignment]
+    @property
+    def mean(self) -> Tensor:
+        return self.loc
+
+    @property
+    def mode(self) -> Tensor:
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        return 2 * self.scale.pow(2)
+
+    @property
+    def stddev(self) -> Tensor:
+        return 2 ** 0.5 * self.scale
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         shape = self._extended_shape(sample_shape)
@@ -34,17 +46,17 @@ class Laplace(Distribution):
         return self.loc - self.scale * u.sign() * ops.log1p(-u.abs())
 
     def log_prob(self, value: Tensor) -> Tensor:
-        self._validate_sample(value)
+        self._checked(value)
         return -ops.log(2 * self.scale) - ops.abs(value - self.loc) / self.scale
 
     def cdf(self, value: Tensor) -> Tensor:
-        self._validate_sample(value)
-        gap = value - self.loc
-        return 0.5 - 0.5 * gap.sign() * ops.expm1(-gap.abs() / self.scale)
+        self._checked(value)
+        side = value - self.loc
+        return 0.5 - 0.5 * side.sign() * ops.expm1(-side.abs() / self.scale)
 
     def icdf(self, value: Tensor) -> Tensor:
-        side = value - 0.5
-        return self.loc - self.scale * side.sign() * ops.log1p(-2 * side.abs())
+        term = value - 0.5
+        return self.loc - self.scale * term.sign() * ops.log1p(-2 * term.abs())
 
     def entropy(self) -> Tensor:
         return 1 + ops.log(2 * self.scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from .. import ops
@@ -14,40 +15,52 @@ __all__ = ["Uniform"]
 
 
 class Uniform(Distribution):
-    """Every value from `low` up to `high` with one density."""
+    """Uniform on [`low`, `high`)."""
 
     has_rsample = True
-    arg_constraints = {"low": constraints.dependent, "high": constraints.dependent}
 
     def __init__(self, low: Any, high: Any, validate_args: bool | None = None) -> None:
         self.low, self.high = broadcast_all(low, high)
         super().__init__(self.low.shape, validate_args=validate_args)
-        if self._validate_args and not (self.low < self.high).all():
-            raise ValueError("Uniform is not defined when low >= high: Expected parameter low to "
-                             f"be less than high, but got {self!r}")
 
     @property
+    def arg_constraints(self) -> Any:
+        """Each bound is limited by the other."""
+        return {"low": constraints.less_than(self.high),
+                "high": constraints.greater_than(self.low)}
+
+    @constraints.dependent_property
     def support(self) -> Any:
         return constraints.interval(self.low, self.high)
 
-    mean = property(lambda self: (self.high + self.low) / 2)  # type: ignore[assignment]
-    stddev = property(  # type: ignore[assignment]
-        lambda self: (self.high - self.low) / 12 ** 0.5)
-    variance = property(  # type: ignore[assignment]
-        lambda self: (self.high - self.low).pow(2) / 12)
+    @property
+    def mean(self) -> Tensor:
+        return (self.high + self.low) / 2
+
+    @property
+    def mode(self) -> Tensor:
+        return math.nan * self.high
+
+    @property
+    def stddev(self) -> Tensor:
+        return (self.high - self.low) / 12 ** 0.5
+
+    @property
+    def variance(self) -> Tensor:
+        return (self.high - self.low).pow(2) / 12
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         shape = self._extended_shape(sample_shape)
-        drawn = ops.rand(shape, dtype=self.low.dtype, device=self.low.device)
-        return self.low + drawn * (self.high - self.low)
+        rand = ops.rand(shape, dtype=self.low.dtype, device=self.low.device)
+        return self.low + rand * (self.high - self.low)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        self._validate_sample(value)
-        inside = (self.low <= value) & (self.high > value)
-        return ops.log(inside.type_as(self.low)) - ops.log(self.high - self.low)
+        self._checked(value)
+        inside = self.low.le(value).type_as(self.low) * self.high.gt(value).type_as(self.low)
+        return ops.log(inside) - ops.log(self.high - self.low)
 
     def cdf(self, value: Tensor) -> Tensor:
-        self._validate_sample(value)
+        self._checked(value)
         return ((value - self.low) / (self.high - self.low)).clamp(min=0, max=1)
 
     def icdf(self, value: Tensor) -> Tensor:

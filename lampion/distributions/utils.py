@@ -9,6 +9,8 @@ from .. import ops
 from ..autograd import enable_grad
 from ..tensor import Tensor, finfo, get_default_dtype
 
+euler_constant = 0.57721566490153286060
+
 __all__ = ["broadcast_all", "clamp_probs", "lazy_property", "logits_to_probs", "probs_to_logits"]
 
 
@@ -38,6 +40,12 @@ def probs_to_logits(probs: Tensor, is_binary: bool = False) -> Tensor:
 def logits_to_probs(logits: Tensor, is_binary: bool = False) -> Tensor:
     """Probabilities from their unnormalised logarithms, or from log-odds."""
     return logits.sigmoid() if is_binary else logits.softmax(-1)
+
+
+def standard_normal(shape: Any, like: Tensor) -> Tensor:
+    """Standard normal draws in the dtype and on the device of `like`."""
+    how = {"dtype": like.dtype, "device": like.device}
+    return ops.normal(ops.zeros(shape, **how), ops.ones(shape, **how))
 
 
 class lazy_property:

@@ -23,6 +23,7 @@ from . import (  # noqa: F401
     elementwise,
     embedding,
     fft,
+    gamma_draws,
     indexing,
     joining,
     linalg,

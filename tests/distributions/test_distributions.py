@@ -101,7 +101,7 @@ def test_divergence_is_the_mean_of_the_difference(name: str) -> None:
     (lambda: D.Uniform(1.0, 0.0), ValueError, "Expected parameter low"),
     (lambda: D.Categorical(torch.ones(3)).rsample(), NotImplementedError, "rsample"),
     (lambda: D.kl_divergence(D.Normal(0.0, 1.0), D.Poisson(1.0)), NotImplementedError, "No KL"),
-    (lambda: D.Dirichlet, AttributeError, "lampion has no torch.distributions.Dirichlet yet"),
+    (lambda: D.LKJCholesky, AttributeError, "lampion has no torch.distributions.LKJ"),
     (lambda: D.MultivariateNormal(torch.zeros(2)), ValueError, "Exactly one of"),
 ])
 def test_errors(call, error, text) -> None:
