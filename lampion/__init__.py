@@ -47,7 +47,8 @@ inf, nan, pi, e, newaxis = _math.inf, _math.nan, _math.pi, _math.e, None
 
 # Rooms that a program may never enter are loaded when it does.
 _ROOMS = frozenset((
-    "accelerator", "amp", "backends", "compiler", "cuda", "distributed", "distributions", "export",
+    "accelerator", "amp", "backends", "compiler", "cpu", "cuda", "distributed", "distributions",
+    "export",
     "fft", "func", "functional", "fx", "hub", "jit", "library", "linalg", "mps",
     "multiprocessing", "nested", "nn", "onnx", "optim", "overrides", "profiler", "quasirandom",
     "random", "return_types", "serialization", "signal", "sparse", "special", "storage",
@@ -69,6 +70,8 @@ _NAMES = {"save": "serialization", "load": "serialization", "autocast": "amp",
           "get_float32_matmul_precision": "utils.deterministic",
           "is_anomaly_enabled": "autograd.anomaly_mode",
           "is_anomaly_check_nan_enabled": "autograd.anomaly_mode",
+          **dict.fromkeys(("AcceleratorError", "OutOfMemoryError", "get_device_module"),
+                          "utils.devices"),
           **dict.fromkeys(("_check", "_check_index", "_check_value", "_check_type", "_assert",
                            "_check_not_implemented", "_check_is_size"), "utils.checks"),
           "is_autocast_enabled": "amp", "get_autocast_dtype": "amp",

@@ -57,7 +57,7 @@ def reset() -> None:
 cudagraph_mark_step_begin = reset
 
 
-def list_backends(exclude_tags: Any = ()) -> list[str]:
+def list_backends(exclude_tags: Any = ("debug", "experimental")) -> list[str]:
     """The names that `backend=` is usually given."""
     return ["eager", "inductor"]
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import IO, Any
 
-from .serialization import load
+from .serialization import load as _load
 from .serialization.archive import replacing
 
 __all__ = ["download_url_to_file", "get_dir", "load_state_dict_from_url", "set_dir"]
@@ -70,7 +70,7 @@ def load_state_dict_from_url(
         sys.stderr.write(f'Downloading: "{url}" to {path}\n')
         found = _HASH_IN_NAME.search(name) if check_hash else None
         download_url_to_file(url, path, found.group(1) if found else None, progress)
-    return load(path, map_location, weights_only=weights_only)
+    return _load(path, map_location, weights_only=weights_only)
 
 
 def download_url_to_file(
@@ -117,3 +117,7 @@ def _bar(total: int | None) -> Any:
     except ModuleNotFoundError:
         return None
     return tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1024)
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(f"lampion has no torch.hub.{name} yet")

@@ -55,7 +55,8 @@ class profile:
                  profile_memory: bool = False, with_stack: bool = False,
                  with_modules: bool = False, use_kineto: bool = False, use_cpu: bool = True,
                  experimental_config: Any = None, acc_events: bool = False,
-                 custom_trace_id_callback: Any = None) -> None:
+                 custom_trace_id_callback: Any = None,
+                 post_processing_timeout_s: float | None = None) -> None:
         self.enabled, self.record_shapes = enabled, record_shapes
         self._timer = Timer(record_shapes)
 

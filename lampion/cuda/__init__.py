@@ -56,7 +56,14 @@ def manual_seed(seed: int) -> None:
     """Accepted without a device, as in PyTorch: the seed would count once CUDA starts."""
 
 
-manual_seed_all = seed = seed_all = manual_seed
+manual_seed_all = manual_seed
+
+
+def seed() -> None:
+    """Nothing to seed without a device."""
+
+
+seed_all = seed
 
 
 def _nothing() -> None:

@@ -73,3 +73,17 @@ def test_registered_tree_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
     _pytree.register_pytree_node(Pair, lambda p: ([p.a, p.b], None), lambda c, _: Pair(*c))
     doubled = _pytree.tree_map(lambda x: 2 * x, {"p": Pair(1, [2])})
     assert (doubled["p"].a, doubled["p"].b) == (2, [4])
+
+
+def test_device_modules() -> None:
+    assert torch.get_device_module() is torch.cpu and torch.cpu.is_available()
+    assert torch.get_device_module("cuda") is torch.cuda
+    with pytest.raises(RuntimeError, match="corresponding module"):
+        torch.get_device_module("meta")
+    assert issubclass(torch.OutOfMemoryError, RuntimeError)
+    assert torch.cpu.device_count() == 1 and torch.cpu.current_device() == "cpu"
+
+
+def test_missing_hub_names_say_so() -> None:
+    with pytest.raises(AttributeError, match=r"lampion has no torch\.hub\.load yet"):
+        torch.hub.load
