@@ -83,11 +83,9 @@ def _guarded(run: Any, args: list[str], missing: str) -> int:
 
 
 def _user_part(trace: Any) -> Any:
-    """The traceback from the first frame that is not ours or the import machinery's."""
-    ours = (os.path.abspath(__file__), "<frozen runpy>")
-    while trace is not None and trace.tb_next is not None and (
-            os.path.abspath(trace.tb_frame.f_code.co_filename) in ours
-            or trace.tb_frame.f_code.co_filename in ours):
+    """The traceback from the first frame of the program; None if it never ran."""
+    ours = (__file__, "<frozen runpy>")
+    while trace is not None and trace.tb_frame.f_code.co_filename in ours:
         trace = trace.tb_next
     return trace
 
