@@ -237,7 +237,7 @@ def _transpose(input: Array, dim0: int, dim1: int) -> Array:
     return _permuted(input, _swapped(input.ndim, dim0, dim1))
 
 
-@op(aliases="swapaxes swapdims")
+@op(aliases="swapdims")
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """Two dimensions exchanged."""
     n = input._a.ndim
@@ -245,6 +245,12 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     if n == 0:
         return alias(input)
     return _transpose(input, d0, d1)
+
+
+@op()
+def swapaxes(input: Tensor, axis0: int, axis1: int) -> Tensor:
+    """Two dimensions exchanged: `transpose` with NumPy's names."""
+    return transpose(input, axis0, axis1)
 
 
 @leaf({"input": lambda g: g.t()}, name="t", view=True, node="TBackward0")
