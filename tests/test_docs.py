@@ -1,0 +1,78 @@
+"""Every example in a docstring and in the README runs and prints what it says."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import lampion
+from lampion.ops.record import PUBLIC
+
+ROOT = Path(__file__).resolve().parent.parent
+# Modules that run a program when they are imported, or need an extra.
+SKIPPED = {"lampion.__main__", "lampion.demo"}
+MODULES = sorted(m.name for m in pkgutil.walk_packages(lampion.__path__, "lampion.")
+                 if m.name not in SKIPPED)
+
+
+def run_examples(examples: list[doctest.DocTest]) -> int:
+    runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS)
+    for example in examples:
+        lampion.manual_seed(0)
+        runner.run(example)
+    assert runner.failures == 0
+    return runner.tries
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Examples that write files write them here."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings_of_a_module(name):
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        pytest.skip(str(error))
+    run_examples(doctest.DocTestFinder(exclude_empty=True).find(module, name))
+
+
+def public_functions() -> dict[str, object]:
+    """Public functions that are made by factories, which no module holds under their name."""
+    found = {}
+    for place, names in PUBLIC.items():
+        for name, fn in names.items():
+            if ">>>" in (getattr(fn, "__doc__", None) or ""):
+                found[f"{place}.{name}"] = fn
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(public_functions()))
+def test_docstring_of_a_public_function(name):
+    text = public_functions()[name].__doc__
+    example = doctest.DocTestParser().get_doctest(text, {}, name, None, 0)
+    assert run_examples([example]) > 0
+
+
+def readme_blocks() -> list[str]:
+    readme = ROOT / "README.md"
+    text = readme.read_text() if readme.exists() else ""
+    return re.findall(r"```python\n(.*?)```", text, re.S)
+
+
+@pytest.mark.parametrize("number", range(len(readme_blocks())))
+def test_block_of_the_readme(number):
+    block = readme_blocks()[number].replace("import torch\n", "import lampion as torch\n").replace(
+        "from torch", "from lampion")
+    if ">>>" in block:
+        example = doctest.DocTestParser().get_doctest(block, {}, f"README block {number}", None, 0)
+        assert run_examples([example]) > 0
+    else:
+        exec(compile(block, f"README block {number}", "exec"), {"__name__": "readme"})
