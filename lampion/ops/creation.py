@@ -22,6 +22,7 @@ from ..tensor.dtype import (
     get_default_dtype,
     int64,
 )
+from ..tensor.formats import contiguous_format, preserve_format
 from ..tensor.names import TYPE_NAMES
 from ..tensor.storage import Storage
 from ..tensor.tensor import Tensor, wrap
@@ -192,7 +193,7 @@ def _from_numbers(nested: Any, shape: tuple[int, ...], d: dtype) -> np.ndarray[A
         return np.empty(shape, d.np)
     try:
         if d.np.num > 255:
-            return np.array(nested, np.float32).astype(d.np)
+            return convert_array(np.array(nested, np.float32), d.np)
         if d.kind < FLOAT:
             a = np.array(nested)
             if a.dtype.kind == "c":
@@ -353,6 +354,8 @@ def _filled(name: str, fill: Any, doc: str) -> Any:
         if out is not None and dtype is None:
             dtype = out._dtype
         t = make(size, fill, dtype, device, requires_grad, name)
+        if memory_format is not None and memory_format not in (preserve_format, contiguous_format):
+            t = t.contiguous(memory_format=memory_format).detach().requires_grad_(requires_grad)
         return t if out is None else deliver(out, t, name)
     call.__name__ = call.__qualname__ = name
     call.__doc__ = doc

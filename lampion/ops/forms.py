@@ -165,6 +165,8 @@ def convert_array(b: np.ndarray[Any, Any], target: np.dtype[Any]) -> np.ndarray[
         b = b.real
     if b.dtype.num > 255 or (target.num > 255 and b.dtype.itemsize > 4):
         b = b.astype(np.float32)
+    if target.num > 255 and target.name == "float8_e4m3fn":
+        b = np.clip(b, -448, 448)  # has no infinity: PyTorch saturates
     if b.dtype.kind == "f" and target.kind in "iu" and target.num != np.dtype(np.int32).num:
         # Through int64: what PyTorch's CPU does for values outside the narrow range.
         return b.astype(np.int64).astype(target)

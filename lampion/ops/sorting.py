@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor.dtype import COMPLEX, FLOAT, bool_, int64
+from ..tensor.dtype import COMPLEX, FLOAT, bool_, int32, int64
 from ..tensor.tensor import Tensor, wrap
 from .errors import not_implemented_for, wrap_dim
 from .families import Array, OptArray
@@ -277,10 +277,12 @@ def isin(elements: Any, test_elements: Any, *, assume_unique: bool = False,
 # --- bins -----------------------------------------------------------------------------------------
 
 
-def _search(sequence: Any, values: Any, side: Any, sorter: Any) -> Any:
+@leaf(not_differentiable("the result is an index"), exact=True,
+      shape=lambda sequence, values, sorter, side, d: (values.shape, d.np))
+def _search(sequence: Array, values: Array, sorter: OptArray, side: Any, d: Any) -> Array:
     if sequence.ndim == 1:
-        return np.searchsorted(sequence, values, side, sorter)
-    out = np.empty(values.shape, np.int64)
+        return np.searchsorted(sequence, values, side, sorter).astype(d.np)
+    out = np.empty(values.shape, d.np)
     for place in np.ndindex(sequence.shape[:-1]):
         order = None if sorter is None else sorter[place]
         out[place] = np.searchsorted(sequence[place], values[place], side, order)
@@ -297,16 +299,15 @@ def searchsorted(sorted_sequence: Tensor, input: Any, *, out_int32: bool = False
     if right and side == "left":
         raise RuntimeError("torch.searchsorted(): side and right can't be set to opposites, got "
                            "side of left while right was True")
-    values = input._a if isinstance(input, Tensor) else np.asarray(input)
-    s = sorted_sequence._a
-    if s.ndim != 1 and (s.ndim != values.ndim or s.shape[:-1] != values.shape[:-1]):
+    values = input if isinstance(input, Tensor) else wrap(np.asarray(input))
+    s, v = sorted_sequence._a.shape, values._a.shape
+    if len(s) != 1 and (len(s) != len(v) or s[:-1] != v[:-1]):
         raise RuntimeError(
             "torch.searchsorted(): boundaries tensor should be 1 dimension or the first N-1 "
             "dimensions of boundaries tensor and input value tensor must match, but we got "
-            f"boundaries tensor {list(s.shape)} and input value tensor {list(values.shape)}")
+            f"boundaries tensor {list(s)} and input value tensor {list(v)}")
     where = side or ("right" if right else "left")
-    found = _search(s, values, where, None if sorter is None else sorter._a)
-    return wrap(np.asarray(found).astype(np.int32 if out_int32 else np.int64))
+    return _search(sorted_sequence, values, sorter, where, int32 if out_int32 else int64)
 
 
 @op("torch", out=True)

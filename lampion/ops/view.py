@@ -453,9 +453,9 @@ def expand_as(self: Tensor, other: Tensor) -> Tensor:
 
 
 @op("torch Tensor")
-def broadcast_to(input: Tensor, size: Any) -> Tensor:
-    """The tensor expanded to `size`."""
-    return _expand(input, _expanded_size(input._a.shape, tuple(size)))
+def broadcast_to(input: Tensor, *size: Any) -> Tensor:
+    """The tensor expanded to `size`, one sequence or several numbers."""
+    return _expand(input, _expanded_size(input._a.shape, as_size(size, "broadcast_to")))
 
 
 @op("Tensor")

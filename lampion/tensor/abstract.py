@@ -14,8 +14,12 @@ import numpy as np
 __all__ = ["AbstractArray", "AbstractOperand", "contiguous_strides"]
 
 
-class AbstractOperand(Exception):
+class AbstractOperand(NotImplementedError):
     """A NumPy function met an array that has no data."""
+
+    def __init__(self, what: str = "this operator") -> None:
+        super().__init__(f"{what} has no rule yet for tensors without data (device 'meta', or "
+                         "inside a capture): run it on device 'cpu', outside of the capture")
 
 
 def contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:

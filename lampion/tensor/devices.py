@@ -19,7 +19,7 @@ class device:
     Used as a context manager it is the default device of factory functions.
     """
 
-    __slots__ = ("_previous", "index", "type")
+    __slots__ = ("index", "type")
 
     type: str
     index: int | None
@@ -31,6 +31,9 @@ class device:
         if isinstance(type, int):
             self.type, self.index = "cuda", type
             return
+        if not isinstance(type, str):
+            raise TypeError("device(): argument 'type' must be str, int or torch.device, not "
+                            f"{type.__class__.__name__}")
         name, colon, number = type.partition(":")
         if name not in TYPES:
             raise RuntimeError(
@@ -62,12 +65,14 @@ class device:
         return device, ((self.type,) if self.index is None else (self.type, self.index))
 
     def __enter__(self) -> device:
-        self._previous = _default.device
-        _default.device = self
+        found = resolve(self)
+        _default.previous = (*_default.previous, _default.device)
+        _default.device = found
         return self
 
     def __exit__(self, *exc: object) -> None:
-        _default.device = self._previous
+        *rest, _default.device = _default.previous
+        _default.previous = tuple(rest)
 
     def __call__(self, fn: Any) -> Any:
         """As a decorator: the function runs with this default device."""
@@ -87,6 +92,7 @@ META = device("meta")
 
 class _DefaultDevice(threading.local):
     device: device = CPU
+    previous: tuple[Any, ...] = ()  # of the contexts around
 
 
 _default = _DefaultDevice()
@@ -99,7 +105,7 @@ def get_default_device() -> device:
 
 def set_default_device(device: Device) -> None:
     """Sets the device on which factory functions place tensors (None: cpu)."""
-    _default.device = resolve(device)
+    _default.device = CPU if device is None else resolve(device)
 
 
 def resolve(where: Device) -> device:

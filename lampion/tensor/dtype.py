@@ -190,7 +190,7 @@ class finfo:
         self.bits, self.dtype = d.itemsize * 8, d.name
         self.eps, self.max, self.min = float(info.eps), float(info.max), float(info.min)
         self.tiny = self.smallest_normal = float(info.smallest_normal)
-        self.resolution = float(info.resolution)
+        self.resolution = float(f"1e-{info.precision}") if d.itemsize > 1 else 1.0
 
     def __repr__(self) -> str:
         rows = ("resolution", "min", "max", "eps", "smallest_normal", "tiny")
