@@ -48,7 +48,8 @@ def main() -> int:
     run(args.harness, args.out)
     reached = counts(args.out)
     if args.update:
-        FLOOR.write_text(json.dumps(reached, indent=1) + "\n")
+        # One record less than reached: on a busy machine a record may run out of time.
+        FLOOR.write_text(json.dumps({k: n - 1 for k, n in reached.items()}, indent=1) + "\n")
     floor = json.loads(FLOOR.read_text())
     fallen = {k: (reached.get(k, 0), n) for k, n in floor.items() if reached.get(k, 0) < n}
     for key, n in reached.items():
