@@ -347,14 +347,14 @@ def record_pointwise(op: Any, out: Tensor, a: Any, b: Any = None) -> None:
     """`record` for the eager path of one or two operands: the same, without loops."""
     first = second = None
     mask = nr1 = nr2 = 0
-    if a.__class__ not in NOT_TENSORS:
+    lead, pair = a.__class__ not in NOT_TENSORS, b.__class__ not in NOT_TENSORS
+    if lead:
         if a._base is not None and a._epoch != a._st.history:
             refresh(a)
         if a._rg:
             mask, first, nr1 = 1, a._fn, a._nr
             if first is None:
                 first = a
-    pair = b.__class__ not in NOT_TENSORS
     if pair:
         if b._base is not None and b._epoch != b._st.history:
             refresh(b)
@@ -377,7 +377,7 @@ def record_pointwise(op: Any, out: Tensor, a: Any, b: Any = None) -> None:
         node.edges, node.nrs = (first, second), (nr1, nr2)
     node.seq, node.plan = next_seq(), plan
     node.hooks = node.shapes = node.outs = node.out_st = node.trace = None
-    if pair and a.__class__ not in NOT_TENSORS:
+    if pair and lead:
         shape, other = a._a.shape, b._a.shape
         if shape != other:
             node.shapes = (shape, other)

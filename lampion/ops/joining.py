@@ -283,7 +283,10 @@ def tile(input: Tensor, dims: Any) -> Tensor:
     return repeat(input, (1,) * (input._a.ndim - len(counts)) + counts)
 
 
-op("Tensor", name="tile")(lambda self, *dims: tile(self, as_size(dims)))
+@op("Tensor", name="tile")
+def tile_method(self: Tensor, *dims: Any) -> Tensor:
+    """Copies of the tensor, missing leading counts taken as 1."""
+    return tile(self, as_size(dims))
 
 
 @op()

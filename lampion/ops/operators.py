@@ -311,4 +311,7 @@ publish("Tensor", "__deepcopy__", _deepcopy)
 
 
 
-op("torch", name="is_storage")(lambda obj: type(obj).__name__.endswith("Storage"))
+@op("torch")
+def is_storage(obj: Any) -> bool:
+    """Whether `obj` is a storage."""
+    return type(obj).__name__.endswith("Storage")

@@ -101,12 +101,12 @@ def view_method(self: Tensor, *size: Any, dtype: Any = None) -> Tensor:
             [3, 4, 5]])
     """
     a = self._a
-    if a.__class__ is np.ndarray and not self._rg and dtype is None:
+    if a.__class__ is _ndarray and not self._rg and dtype is None:
         try:
             want = size if len(size) != 1 else size[0]
             r = a.reshape(want, copy=False)
             # NumPy takes any negative number for -1.
-            if want >= -1 if want.__class__ is int else r.shape == want or -1 in want:
+            if r.shape == want or (want >= -1 if want.__class__ is int else -1 in want):
                 return share(self, r)
         except (ValueError, TypeError):
             pass  # an error to explain, a dtype, or strides that NumPy does not see through
@@ -116,7 +116,7 @@ def view_method(self: Tensor, *size: Any, dtype: Any = None) -> Tensor:
     return _view(self, shape)
 
 
-_DTYPE = dtype
+_DTYPE, _ndarray = dtype, np.ndarray
 
 
 @leaf({"input": lambda g, input_dtype: view_as_dtype(g, input_dtype)}, view=True, exact=True)
@@ -844,8 +844,18 @@ def _imag_part(self: Tensor) -> Tensor:
 
 publish("Tensor", "real", property(_real_part, lambda self, v: _real_part(self).copy_(v) and None))
 publish("Tensor", "imag", property(_imag_part, lambda self, v: _imag_part(self).copy_(v) and None))
-op("torch", name="real")(lambda input: _real_part(input))
-op("torch", name="imag")(lambda input: _imag_part(input))
+
+
+@op("torch", name="real")
+def real_part(input: Tensor) -> Tensor:
+    """The real part, a view; real tensors as they are."""
+    return _real_part(input)
+
+
+@op("torch", name="imag")
+def imag_part(input: Tensor) -> Tensor:
+    """The imaginary part of a complex tensor, a view."""
+    return _imag_part(input)
 
 
 @leaf({"input": lambda g: view_as_complex(g.contiguous())}, name="view_as_real", view=True)
