@@ -13,7 +13,7 @@ from ..tensor.tensor import Tensor
 from .autocast import switch as autocast
 from .errors import argument_type
 from .families import Array, OptArray, broadcast_shape, conj
-from .promotion import as_scalar
+from .promotion import as_scalar, cast
 from .record import leaf, op
 from .reduce import _sum
 from .view import _t
@@ -62,8 +62,10 @@ def _check_matrices(name: str, a: Tensor, b: Tensor, labels: tuple[str, str]) ->
 
 
 @op(out=True)
-def mm(input: Tensor, mat2: Tensor) -> Tensor:
-    """The product of two matrices."""
+def mm(input: Tensor, mat2: Tensor, *, out_dtype: Any = None) -> Tensor:
+    """The product of two matrices; `out_dtype` keeps the precision of its accumulation."""
+    if out_dtype is not None:
+        return mm(cast(input, out_dtype), cast(mat2, out_dtype))
     _check_matrices("mm", input, mat2, ("self", "mat2"))
     return _mm(input, mat2)
 

@@ -311,6 +311,25 @@ publish("Tensor", "__deepcopy__", _deepcopy)
 
 
 
+def _needs_sparse(name: str, layout: str) -> None:
+    def call(self: Tensor) -> Any:
+        raise RuntimeError(f"{name} expected {layout} tensor layout but got Strided: lampion's "
+                           "tensors are dense")
+    call.__name__, call.__doc__ = name, "Of sparse tensors only: an error on dense ones."
+    op("Tensor")(call)
+
+
+for _name in ("indices", "coalesce", "is_coalesced"):
+    _needs_sparse(_name, "sparse coordinate")
+_needs_sparse("values", "sparse")
+
+
+@op("Tensor")
+def to_dense(self: Tensor, dtype: Any = None, *, masked_grad: bool | None = None) -> Tensor:
+    """The tensor itself, in `dtype`: all tensors are dense."""
+    return self if dtype is None else self.to(dtype)
+
+
 @op("torch")
 def is_storage(obj: Any) -> bool:
     """Whether `obj` is a storage."""

@@ -405,3 +405,15 @@ def test_meta_tensors_have_shapes_only():
     with pytest.raises(RuntimeError, match="device"):
         x + torch.ones(4, 5)
     assert torch.empty_like(x, device="cpu").is_cpu
+
+
+@pytest.mark.parametrize("name", ["indices", "values", "coalesce", "is_coalesced"])
+def test_sparse_accessors_refuse_dense_tensors(name: str) -> None:
+    with pytest.raises(RuntimeError, match=f"{name} expected sparse .*layout but got Strided"):
+        getattr(torch.ones(2), name)()
+
+
+def test_products_in_a_wider_dtype() -> None:
+    a = torch.full((1, 2), 257.0, dtype=torch.bfloat16)
+    assert torch.mm(a, a.t(), out_dtype=torch.float32).dtype is torch.float32
+    assert torch.ones(2).to_dense(torch.float64).dtype is torch.float64
