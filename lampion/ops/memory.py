@@ -66,6 +66,19 @@ class UntypedStorage:
         """A copy of the bytes of `buffer`, in this machine's byte order."""
         return cls._of(Storage(_bytes_of(buffer, byte_order, dtype)))
 
+    @classmethod
+    def from_file(cls, filename: Any, shared: bool = False, nbytes: int = 0) -> UntypedStorage:
+        """The bytes of a file, mapped into memory; writes reach the file only if `shared`."""
+        if nbytes == 0:
+            return cls(0)
+        mapped = np.memmap(filename, np.uint8, "r+" if shared else "c", shape=(nbytes,))
+        return cls._of(Storage(mapped.view(np.ndarray)))
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        """The bytes as an array, for `torch.asarray` and NumPy; shares the memory."""
+        return self._storage.flat.__array_interface__
+
     # --- what it is -----------------------------------------------------------------------------
 
     def __eq__(self, other: object) -> bool:
