@@ -15,7 +15,7 @@ import numpy as np
 from ..autograd.modes import state
 from ..autograd.node import record_pointwise
 from ..runtime.quiet import IGNORE, enter, leave
-from ..tensor.abstract import AbstractArray, AbstractOperand
+from ..tensor.abstract import AbstractOperand
 from ..tensor.dtype import (
     BOOL,
     COMPLEX,
@@ -306,8 +306,3 @@ def _comparable(name: str, input: Any, other: Any, kind: str) -> tuple[Any, Any]
         if isinstance(other, int) and isinstance(input, Tensor) and input._dtype.kind == INT:
             return cast(input, float64), float(other)
         raise
-
-
-def is_abstract(x: Any) -> bool:
-    """Whether a tensor has no elements to look at."""
-    return isinstance(x, Tensor) and type(x._a) is AbstractArray
