@@ -1,0 +1,118 @@
+"""LLVM text to machine code: a relocatable ELF object, or assembly to read.
+
+llvmlite is imported when the first kernel must be compiled, never before. Kernels arrive with
+explicit vectors and loops, so the work is code generation; see `PASSES` for what runs before it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from llvmlite.binding import ModuleRef, TargetMachine
+
+__all__ = ["CompileError", "assembly", "compile_object", "object_triple"]
+
+
+class CompileError(RuntimeError):
+    """LLVM refused a module: the text is malformed, or the target cannot do what it asks."""
+
+
+class TargetLike(Protocol):
+    """What a processor is to LLVM: triple, processor name, feature string (`+avx2,+fma`)."""
+
+    @property
+    def triple(self) -> str: ...
+    @property
+    def cpu(self) -> str: ...
+    @property
+    def features(self) -> str: ...
+
+
+def compile_object(text: str, target: TargetLike, opt: int = 2) -> bytes:
+    """The ELF object of a module of LLVM `text`, position independent, for `runtime.loader.load`.
+
+    `opt` is LLVM's code generation level, 0 to 3. Raises CompileError where LLVM refuses.
+    """
+    machine, module = _prepared(text, target, opt)
+    try:
+        return machine.emit_object(module)
+    except RuntimeError as error:
+        raise CompileError(f"code generation for {target.cpu}: {error}") from None
+
+
+def assembly(text: str, target: TargetLike, opt: int = 2) -> str:
+    """The assembly of a module of LLVM `text`: the same instructions as `compile_object` emits."""
+    machine, module = _prepared(text, target, opt)
+    return machine.emit_assembly(module)
+
+
+def object_triple(triple: str) -> str:
+    """`triple` with ELF as its object format: on macOS and Windows, Linux's on that processor."""
+    arch, _, rest = triple.partition("-")
+    if "darwin" not in rest and "macos" not in rest and "windows" not in rest:
+        return triple
+    return f"{'aarch64' if arch == 'arm64' else arch}-unknown-linux-gnu"
+
+
+def _prepared(text: str, target: TargetLike, opt: int) -> tuple[TargetMachine, ModuleRef]:
+    """The target machine, and `text` parsed, verified and passed through `PASSES`."""
+    import llvmlite.binding as llvm
+
+    machine = _machine(object_triple(target.triple), target.cpu, _features(target), opt)
+    try:
+        module = llvm.parse_assembly(text, context=llvm.create_context())
+        module.verify()
+    except RuntimeError as error:
+        raise CompileError(_with_line(str(error), text)) from None
+    return machine, module
+
+
+def _features(target: TargetLike) -> str:
+    """The features, with the register that macOS keeps for itself out of use there."""
+    if object_triple(target.triple) == target.triple or "64" not in target.triple[:7]:
+        return target.features
+    if target.triple.startswith(("arm64", "aarch64")):
+        return ",".join(filter(None, (target.features, "+reserve-x18")))
+    return target.features
+
+
+@functools.lru_cache(maxsize=16)
+def _machine(triple: str, cpu: str, features: str, opt: int) -> Any:
+    import llvmlite.binding as llvm
+
+    # macOS and Linux agree on ELF, small code model: the loader keeps an image within 2 GiB.
+    _initialize(triple)
+    try:
+        target = llvm.Target.from_triple(triple)
+    except RuntimeError as error:
+        raise CompileError(f"LLVM has no target {triple!r}: {error}") from None
+    return target.create_target_machine(cpu=cpu, features=features, opt=opt, reloc="pic",
+                                        codemodel="small")
+
+
+@functools.lru_cache(maxsize=8)
+def _initialize(triple: str) -> None:
+    """The native target alone where that is enough: all targets take several milliseconds."""
+    import llvmlite.binding as llvm
+
+    if triple.split("-")[0] == llvm.get_default_triple().split("-")[0]:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+    else:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+
+
+def _with_line(message: str, text: str) -> str:
+    """LLVM's message, with the line of `text` that it names."""
+    parts = message.split(":")
+    for part in parts[:4]:
+        if part.strip().isdigit():
+            lines = text.splitlines()
+            number = int(part)
+            line = lines[number - 1].strip() if 0 < number <= len(lines) else ""
+            return f"LLVM refused line {number}: {line}{os.linesep}{message}"
+    return f"LLVM refused the module: {message}"
