@@ -8,30 +8,21 @@ from __future__ import annotations
 
 import functools
 import os
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llvmlite.binding import ModuleRef, TargetMachine
 
-__all__ = ["CompileError", "assembly", "compile_object", "object_triple"]
+    from .target import Target
+
+__all__ = ["CompileError", "assembly", "compile_object"]
 
 
 class CompileError(RuntimeError):
     """LLVM refused a module: the text is malformed, or the target cannot do what it asks."""
 
 
-class TargetLike(Protocol):
-    """What a processor is to LLVM: triple, processor name, feature string (`+avx2,+fma`)."""
-
-    @property
-    def triple(self) -> str: ...
-    @property
-    def cpu(self) -> str: ...
-    @property
-    def features(self) -> str: ...
-
-
-def compile_object(text: str, target: TargetLike, opt: int = 2) -> bytes:
+def compile_object(text: str, target: Target, opt: int = 2) -> bytes:
     """The ELF object of a module of LLVM `text`, position independent, for `runtime.loader.load`.
 
     `opt` is LLVM's code generation level, 0 to 3. Raises CompileError where LLVM refuses.
@@ -43,25 +34,19 @@ def compile_object(text: str, target: TargetLike, opt: int = 2) -> bytes:
         raise CompileError(f"code generation for {target.cpu}: {error}") from None
 
 
-def assembly(text: str, target: TargetLike, opt: int = 2) -> str:
+def assembly(text: str, target: Target, opt: int = 2) -> str:
     """The assembly of a module of LLVM `text`: the same instructions as `compile_object` emits."""
     machine, module = _prepared(text, target, opt)
     return machine.emit_assembly(module)
 
 
-def object_triple(triple: str) -> str:
-    """`triple` with ELF as its object format: on macOS and Windows, Linux's on that processor."""
-    arch, _, rest = triple.partition("-")
-    if "darwin" not in rest and "macos" not in rest and "windows" not in rest:
-        return triple
-    return f"{'aarch64' if arch == 'arm64' else arch}-unknown-linux-gnu"
-
-
-def _prepared(text: str, target: TargetLike, opt: int) -> tuple[TargetMachine, ModuleRef]:
+def _prepared(text: str, target: Target, opt: int) -> tuple[TargetMachine, ModuleRef]:
     """The target machine, and `text` parsed, verified and passed through `PASSES`."""
     import llvmlite.binding as llvm
 
-    machine = _machine(object_triple(target.triple), target.cpu, _features(target), opt)
+    if " asm " in text:  # LLVM ends the process where it has no assembler for the target
+        raise CompileError("kernels may not contain inline assembly")
+    machine = _machine(target.triple, target.cpu, target.features, opt)
     try:
         module = llvm.parse_assembly(text, context=llvm.create_context())
         module.verify()
@@ -70,25 +55,16 @@ def _prepared(text: str, target: TargetLike, opt: int) -> tuple[TargetMachine, M
     return machine, module
 
 
-def _features(target: TargetLike) -> str:
-    """The features, with the register that macOS keeps for itself out of use there."""
-    if object_triple(target.triple) == target.triple or "64" not in target.triple[:7]:
-        return target.features
-    if target.triple.startswith(("arm64", "aarch64")):
-        return ",".join(filter(None, (target.features, "+reserve-x18")))
-    return target.features
-
-
 @functools.lru_cache(maxsize=16)
 def _machine(triple: str, cpu: str, features: str, opt: int) -> Any:
     import llvmlite.binding as llvm
 
-    # macOS and Linux agree on ELF, small code model: the loader keeps an image within 2 GiB.
     _initialize(triple)
     try:
         target = llvm.Target.from_triple(triple)
     except RuntimeError as error:
         raise CompileError(f"LLVM has no target {triple!r}: {error}") from None
+    # Small code model: an image is one mapping, far below 2 GiB.
     return target.create_target_machine(cpu=cpu, features=features, opt=opt, reloc="pic",
                                         codemodel="small")
 
