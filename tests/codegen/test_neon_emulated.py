@@ -13,9 +13,9 @@ from lampion.codegen.emit import emit
 from lampion.codegen.target import TARGETS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "runtime"))
-import emulator  # noqa: E402  skips this file where there is no emulator
-import native_modules  # noqa: E402
-import test_emitted_code as emitted  # noqa: E402
+import emulator  # skips this file where there is none
+import native_modules
+import test_emitted_code as emitted
 
 
 def machine(text):

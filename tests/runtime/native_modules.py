@@ -103,6 +103,33 @@ define ptr @entry(ptr %self, ptr %args, i64 %n) {
   call void @Py_IncRef(ptr @_Py_NoneStruct)
   ret ptr @_Py_NoneStruct
 }
+; counted(array, tasks): task i adds one to array[i].
+define internal void @adding(ptr %ctx, i64 %first, i64 %last, i64 %worker) {
+entry:
+  br label %one
+one:
+  %i = phi i64 [ %first, %entry ], [ %next, %one ]
+  %p = getelementptr i64, ptr %ctx, i64 %i
+  %old = load i64, ptr %p
+  %new = add i64 %old, 1
+  store i64 %new, ptr %p
+  %next = add i64 %i, 1
+  %left = icmp slt i64 %next, %last
+  br i1 %left, label %one, label %end
+end:
+  ret void
+}
+define ptr @counted(ptr %self, ptr %args, i64 %n) {
+  %array = load ptr, ptr %args
+  %second = getelementptr ptr, ptr %args, i64 1
+  %tasks = load ptr, ptr %second
+  %field = getelementptr i8, ptr %array, i64 16
+  %data = load ptr, ptr %field
+  %count = call i64 @PyLong_AsLongLong(ptr %tasks)
+  call void @lampion_parallel(ptr @adding, ptr %data, i64 %count)
+  call void @Py_IncRef(ptr @_Py_NoneStruct)
+  ret ptr @_Py_NoneStruct
+}
 ; Every task launches a job of its own, over the eight words that follow its own.
 define internal void @outer(ptr %ctx, i64 %first, i64 %last, i64 %worker) {
 entry:
