@@ -119,16 +119,19 @@ def override(**values: Any) -> Iterator[Knobs]:
     'sync'
     """
     before = dict(vars(knobs))
-    for name, value in values.items():
+    for name in values:
         if name not in _BY_NAME:
             raise KnobError(f"no knob '{name}'; there are {', '.join(_BY_NAME)}")
-        text = str(int(value)) if isinstance(value, bool) else str(value)
-        setattr(knobs, name, _BY_NAME[name].parse(text))
+    vars(knobs).update({name: _BY_NAME[name].parse(_text(value)) for name, value in values.items()})
     try:
         yield knobs
     finally:
         vars(knobs).clear()
         vars(knobs).update(before)
+
+
+def _text(value: Any) -> str:
+    return str(int(value)) if isinstance(value, bool) else str(value)
 
 
 def describe() -> str:

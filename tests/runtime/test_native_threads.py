@@ -23,7 +23,8 @@ HERE = Path(__file__).parent
 
 def kernels():
     image = loader.load(compile_object(native_modules.TASKS, host()))
-    return [native.function(image.symbols[name], name, image) for name in ("entry", "nested", "counted")]
+    return [native.function(image.symbols[name], name, image)
+            for name in ("entry", "nested", "counted")]
 
 
 @pytest.fixture(scope="module")
