@@ -145,7 +145,8 @@ def _plan(tile: Tile, size: int, m: int, n: int, k: int, batch: int) -> tuple[in
     """
     parts = -(-k // _DEPTH) or 1
     block = max(-(-k // parts), 1)
-    most = A_BLOCK // size // (block + 32) // tile.rows
+    space = A_BLOCK // size  # for rows of a block or for its columns, each with a gap below 32
+    most = min(space // (block + 31), space // block - 31) // tile.rows
     tiles, panels = -(-m // tile.rows) or 1, -(-n // tile.width) or 1
     tasks = min(_TASKS, max(1, batch * m * n * k // _TASK))
     by_rows = -(-tiles // most)
