@@ -77,13 +77,23 @@ class _Module:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.declarations: dict[str, None] = {}
+        self.tables: dict[str, str] = {}  # constant memory, by content
         self.functions: list[str] = []
 
     def declare(self, name: str, result: str, args: str) -> None:
         self.declarations[f"declare {result} @{name}({args})"] = None
 
+    def table(self, numbers: tuple[Any, ...], kind: Type) -> str:
+        """The name of constant memory that holds `numbers`."""
+        text = type_text(kind.pointee)
+        inside = ", ".join(f"{text} {literal(n, kind.pointee)}" for n in numbers)
+        content = f"[{len(numbers)} x {text}] [{inside}]"
+        return self.tables.setdefault(content, f"@table{len(self.tables)}")
+
     def text(self, name: str) -> str:
         head = [f'source_filename = "{name}"', "@_Py_NoneStruct = external global i8"]
+        head += [f"{table} = internal constant {content}, align 64"
+                 for content, table in self.tables.items()]
         return "\n".join([*head, *self.declarations, *self.functions]) + "\n"
 
 
@@ -134,7 +144,8 @@ class _Function:
     def operand(self, value: Value) -> str:
         """How a value is written where it is used."""
         if value.op == "const":
-            return constant(*value.attr)
+            number, kind = value.attr
+            return self.module.table(number, kind) if kind.pointer else constant(number, kind)
         if value.op == "iota":
             scalar = type_text(value.type.scalar)
             lanes = ", ".join(f"{scalar} {i}" for i in range(value.type.lanes))

@@ -139,7 +139,11 @@ def _kind(value: Value) -> np.dtype[Any]:
 
 
 def _const(value: Value) -> Any:
-    return np.full(value.type.lanes, value.attr[0]).astype(_kind(value))
+    number, kind = value.attr
+    if kind.pointer:
+        raw = np.array(number).astype(numpy_type(kind.pointee)).view(np.uint8)
+        return Pointer(raw, 0, kind.size)
+    return np.full(kind.lanes, number).astype(_kind(value))
 
 
 def _div(value: Value, a: Any, b: Any) -> Any:

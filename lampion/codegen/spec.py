@@ -42,9 +42,10 @@ def _need(holds: bool, why: str) -> None:
 
 @_rule("const")
 def _const(args: Sequence[Type], attr: Any) -> Type:
-    kind: Type = attr[1]
-    _need(not args and not kind.pointer, "a constant of a scalar or vector type")
-    return kind
+    number, kind = attr
+    table = isinstance(number, tuple) and len(number) > 0
+    _need(not args and kind.pointer == table, "a number, or a tuple and the pointer to its copy")
+    return kind  # type: ignore[no-any-return]
 
 
 @_rule("param")

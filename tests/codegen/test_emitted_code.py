@@ -162,3 +162,16 @@ def test_every_target_compiles_the_same_kernel():
     for name, mnemonic in (("sse", "addps"), ("avx2", "vaddps"), ("avx512", "zmm"),
                            ("neon", "fadd")):
         assert mnemonic in assembly(emit(k, TARGETS[name]), TARGETS[name])
+
+
+@pytest.mark.parametrize("target", RUNNABLE)
+def test_tables_of_constants(target):
+    for kind, numbers in ((F64, (1.5, -0.0, 3e300)), (I32, (7, -1, 5)), (F32, (0.1, 2.0, -3.0))):
+        k = Kernel("table")
+        out, places = k.array("out", kind), k.array("p", I64)
+        table = k.emit("const", (), (numbers, kind.to()))
+        k.store(out.ptr, 0, k.gather(table, k.load(places.ptr, 0, 8)))
+        args = np.zeros(8, numpy_type(kind)), np.array([2, 1, 0, 0, 2, 1, 1, 2])
+        mine, native = both(k, *args, target=target)
+        np.testing.assert_array_equal(mine[0], native[0])
+        np.testing.assert_array_equal(native[0], np.array(numbers)[args[1]].astype(args[0].dtype))
