@@ -31,10 +31,12 @@ from .math_exp import (
     tanh,
 )
 from .math_log import acosh, asinh, atanh, log, log1p, log2, log10, pow, softplus
+from .math_trig import acos, asin, atan, atan2, cos, sin, tan
 
-__all__ = ["FUNCTIONS", "MAX_ULP", "acosh", "asinh", "atanh", "cosh", "erf", "erfc", "exp", "exp2",
-           "exp_in_range", "expm1", "gelu", "gelu_tanh", "log", "log10", "log1p", "log2", "pow",
-           "rsqrt", "sigmoid", "silu", "sinh", "softplus", "tanh"]
+__all__ = ["FUNCTIONS", "MAX_ULP", "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh",
+           "cos", "cosh", "erf", "erfc", "exp", "exp2", "exp_in_range", "expm1", "gelu",
+           "gelu_tanh", "log", "log10", "log1p", "log2", "mish", "pow", "rsqrt", "sigmoid", "silu",
+           "sin", "sinh", "softplus", "tan", "tanh"]
 
 
 def rsqrt(x: Value) -> Value:
@@ -42,10 +44,19 @@ def rsqrt(x: Value) -> Value:
     return x.kernel.const(1.0, x.type) / x.kernel.sqrt(x)
 
 
+def mish(x: Value) -> Value:
+    """x * tanh(softplus(x)): with e = e**x, x * (e*e + 2 e) / (e*e + 2 e + 2)."""
+    k = x.kernel
+    e = exp(k.min(k.const(20.0, x.type), x))  # from 20 on the quotient is 1
+    t = e * (e + 2.0)
+    return x * (t / (t + 2.0))
+
+
 FUNCTIONS: dict[str, Callable[[Value], Value]] = {
     f.__name__: f
-    for f in (exp, exp2, expm1, log, log2, log10, log1p, tanh, sinh, cosh, asinh, acosh, atanh,
-              sigmoid, softplus, erf, erfc, rsqrt, silu, gelu, gelu_tanh)
+    for f in (exp, exp2, expm1, log, log2, log10, log1p, sin, cos, tan, asin, acos, atan, sinh,
+              cosh, tanh, asinh, acosh, atanh, sigmoid, softplus, erf, erfc, rsqrt, silu, gelu,
+              gelu_tanh, mish)
 }
 
 MAX_ULP: dict[str, tuple[float, float]] = {
@@ -53,5 +64,7 @@ MAX_ULP: dict[str, tuple[float, float]] = {
     "log2": (1.0, 1.0), "log10": (1.0, 1.0), "log1p": (1.5, 1.5), "tanh": (1.5, 1.5),
     "sinh": (2.0, 2.0), "cosh": (1.5, 1.5), "asinh": (1.0, 2.5), "acosh": (1.0, 2.5),
     "atanh": (1.0, 2.0), "sigmoid": (2.0, 2.0), "softplus": (2.0, 2.0), "erf": (1.5, 1.5),
-    "erfc": (1.5, 4.0), "rsqrt": (1.5, 1.5), "pow": (1.0, 1.5),
+    "erfc": (1.5, 4.0), "rsqrt": (1.5, 1.5), "pow": (1.0, 1.5), "sin": (2.0, 2.5),
+    "cos": (2.0, 2.5), "tan": (1.0, 4.0), "asin": (1.0, 2.5), "acos": (1.0, 1.5),
+    "atan": (2.0, 2.0), "atan2": (2.0, 2.0),
 }

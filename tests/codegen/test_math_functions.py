@@ -46,7 +46,8 @@ REFERENCE = {
     "log10": np.log10, "log1p": np.log1p, "tanh": np.tanh, "sinh": np.sinh, "cosh": np.cosh,
     "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh, "sigmoid": sigmoid,
     "softplus": softplus, "erf": each(math.erf), "erfc": each(math.erfc),
-    "rsqrt": lambda x: 1 / np.sqrt(x),
+    "rsqrt": lambda x: 1 / np.sqrt(x), "sin": np.sin, "cos": np.cos, "tan": np.tan,
+    "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan,
 }
 
 
@@ -117,7 +118,7 @@ def test_error_stays_within_its_bound(name, dtype, target):
 
 
 def test_every_function_has_a_reference_or_is_an_activation():
-    assert set(vector.FUNCTIONS) - set(REFERENCE) <= {"silu", "gelu", "gelu_tanh"}
+    assert set(vector.FUNCTIONS) - set(REFERENCE) <= {"silu", "gelu", "gelu_tanh", "mish"}
     assert set(REFERENCE) <= set(vector.MAX_ULP)
 
 
@@ -145,6 +146,36 @@ def test_pow(dtype, target):
     assert error[worst] <= bound, f"pow({x[worst]!r}, {y[worst]!r}) = {got[worst]!r}"
 
 
+@pytest.mark.parametrize("target", RUNNABLE)
+@pytest.mark.parametrize("dtype", KINDS)
+def test_atan2(dtype, target):
+    rng = np.random.default_rng(2)
+    edges = np.array([*EDGES, np.finfo(dtype).max, -np.finfo(dtype).max], dtype)
+    y, x = (v.ravel() for v in np.meshgrid(edges, edges))
+    everything = whole_range(dtype)
+    y = np.concatenate([y, rng.standard_normal(20000).astype(dtype), everything])
+    x = np.concatenate([x, rng.standard_normal(20000).astype(dtype), rng.permutation(everything)])
+    got = run(vector.atan2, y, x, target=target)
+    with np.errstate(all="ignore"):
+        error = error_in_ulp(got, np.arctan2(y.astype(WIDER[dtype]), x.astype(WIDER[dtype])))
+    worst = int(error.argmax())
+    bound = vector.MAX_ULP["atan2"][dtype == "float64"] + 0.5 * (not TARGETS[target].has_fma)
+    assert error[worst] <= bound, f"atan2({y[worst]!r}, {x[worst]!r}) = {got[worst]!r}"
+
+
+@pytest.mark.parametrize("target", RUNNABLE)
+@pytest.mark.parametrize("dtype", KINDS)
+@pytest.mark.parametrize("name", ["sin", "cos", "tan"])
+def test_angles_next_to_multiples_of_a_quarter_turn(name, dtype, target):
+    """Where the digits of the reduced angle are farthest behind the point."""
+    turns = np.concatenate([np.arange(1, 500), np.arange(1, 500) * 1000003.0, 2.0**np.arange(90)])
+    x = np.concatenate([turns * (np.pi / 2), [6381956970095103 * 2.0**70, 16367173 * 2.0**72]])
+    x = x.astype(dtype)
+    got = run(vector.FUNCTIONS[name], x, target=target)
+    error = error_in_ulp(got, REFERENCE[name](x.astype(WIDER[dtype])))
+    assert error.max() <= allowed(name, dtype, target)
+
+
 @pytest.mark.parametrize("dtype", KINDS)
 def test_activations(dtype):
     x = np.concatenate([np.linspace(-12, 12, 4001), [0.0, -0.0, 1e-30, 30, -30]]).astype(dtype)
@@ -153,7 +184,8 @@ def test_activations(dtype):
     inner = 2 * math.sqrt(2 / math.pi) * (wide + 0.044715 * wide**3)
     # gelu of a negative x cancels in 1 + erf, as the formula in one precision does.
     for name, exact in (("silu", wide * sigmoid(wide)), ("gelu", wide * normal),
-                        ("gelu_tanh", wide * sigmoid(inner))):
+                        ("gelu_tanh", wide * sigmoid(inner)),
+                        ("mish", wide * np.tanh(softplus(wide)))):
         got = run(vector.FUNCTIONS[name], x)
         bound = 4 * np.finfo(dtype).eps * np.maximum(np.abs(exact), np.abs(x) * (name == "gelu"))
         if name == "gelu_tanh":  # the error of the exponent grows with it
