@@ -16,9 +16,11 @@ from ..tensor.tensor import INFERENCE, Tensor, storage_of, wrap
 from .hooks import RemovableHandle
 from .modes import WATCHED, state
 
-__all__ = ["AccumulateGrad", "Node", "OpNode", "Plan", "record", "refresh"]
+__all__ = ["LEAST", "AccumulateGrad", "Node", "OpNode", "Plan", "record", "refresh"]
 
 next_seq = count(1).__next__
+
+LEAST = 1024  # elements from which a kernel may pay: below, NumPy is as quick
 
 # Kinds of things a gradient rule can ask for.
 INPUT, OUTPUT, ATTR, SHAPE, DTYPE = range(5)
@@ -124,12 +126,14 @@ class AccumulateGrad(Node):
 class Plan:
     """For one operator and one set of inputs that need gradients: what to save, which rules run.
 
-    `spec` lists (kind, index) of the things to save; `calls` lists (input, rule, places in spec).
+    `spec` lists (kind, index) of the things to save; `calls` lists (input, rule, the rule as one
+    kernel for large tensors, places in spec).
     """
 
     __slots__ = ("calls", "joint", "needs", "saves_tensors", "spec")
 
-    def __init__(self, spec: list[tuple[int, int]], calls: list[tuple[int, Any, tuple[int, ...]]],
+    def __init__(self, spec: list[tuple[int, int]],
+                 calls: list[tuple[int, Any, Any, tuple[int, ...]]],
                  joint: bool, needs: tuple[bool, ...]) -> None:
         self.spec, self.calls, self.joint, self.needs = spec, calls, joint, needs
         self.saves_tensors = any(kind in (INPUT, OUTPUT) for kind, _ in spec)
@@ -157,12 +161,13 @@ class OpNode(Node):
         plan, shapes = self.plan, self.shapes
         values = self.unpack()
         g: Any = grads[0] if self.outs is None else self._fill(grads)
+        large = self.outs is not None or not 1 < g._a.size < LEAST
         if plan.joint:
-            rule, places = plan.calls[0][1:]
-            return tuple(rule(g, plan.needs, *[values[p] for p in places]))
+            _, rule, fused, places = plan.calls[0]
+            return tuple((fused if large else rule)(g, plan.needs, *[values[p] for p in places]))
         result: list[Any] = [None] * len(self.edges)
-        for i, rule, places in plan.calls:
-            r = rule(g, *[values[p] for p in places])
+        for i, rule, fused, places in plan.calls:
+            r = (fused if large else rule)(g, *[values[p] for p in places])
             if shapes is not None and r is not None and r._a.shape != shapes[i]:
                 r = r.sum_to_size(shapes[i])
             result[i] = r

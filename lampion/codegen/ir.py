@@ -13,7 +13,7 @@ assigned twice. Writing a kernel reads like the kernel:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -307,12 +307,16 @@ class Kernel:
 
     def _fold(self, op: str, a: Value, b: Value) -> Value | None:
         """Integer address arithmetic on constants is done here."""
-        if b.op != "const" or a.type.kind != "i" or a.type.lanes != 1:
+        if a.type.kind != "i" or a.type.lanes != 1 or (a.op != "const" != b.op):
+            return None
+        if a.op == "const" and op in ("add", "mul"):
+            a, b = b, a
+        if b.op != "const":
             return None
         y = b.attr[0]
         if (y == 0 and op in ("add", "sub")) or (y == 1 and op in ("mul", "div")):
             return a
-        if a.op != "const" or op not in _FOLDS:
+        if a.op != "const" or op not in _FOLDS or (op == "div" and y == 0):
             return None
         return self.const(_FOLDS[op](a.attr[0], y), a.type)
 
@@ -344,8 +348,9 @@ class Kernel:
                 raise SpecError("select between two numbers: make one of them a const()")
             yes = self.like(no, yes)
         no = self.like(yes, no)
-        yes = self.like(no, yes)
-        return self.emit("select", (self.like(yes, condition), yes, no))
+        lanes = max(condition.type.lanes, no.type.lanes)
+        yes, no = self.splat(yes, lanes), self.splat(no, lanes)
+        return self.emit("select", (self.splat(condition, lanes), yes, no))
 
     def splat(self, a: Value, lanes: int) -> Value:
         """A scalar in every lane."""
@@ -469,4 +474,8 @@ class Kernel:
         return self.emit("lt", (self.iota(lanes, I32), self.splat(small, lanes)))
 
 
-_FOLDS = {"add": lambda x, y: x + y, "sub": lambda x, y: x - y, "mul": lambda x, y: x * y}
+_FOLDS: dict[str, Callable[[int, int], int]] = {
+    "add": lambda x, y: x + y, "sub": lambda x, y: x - y, "mul": lambda x, y: x * y,
+    "min": min, "max": max, 
+    "div": lambda x, y: abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1),
+}

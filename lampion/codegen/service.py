@@ -1,26 +1,224 @@
-"""Where kernels come from: from memory, from the cache on disk, or newly made."""
+"""Where kernels come from: from memory, from the cache on disk, or newly made.
+
+`kernel(key, build)` answers at once. While a kernel is being compiled in the background it
+answers None and the caller keeps to the reference; LAMPION_KERNELS=sync waits instead.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import hashlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Hashable
+from functools import cache
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, NamedTuple
 
+from ..debug.knobs import knobs
+from ..runtime import cache as disk
 from ..runtime.loader import load
-from ..runtime.native import array_layout, function
+from ..runtime.native import KernelsUnavailable, array_layout, function
+from . import pool as _pool  # noqa: F401  brings `lampion_parallel` to the loader
 from .emit import emit
 from .ir import Kernel
 from .spec import check
-from .target import Target, host
+from .target import Target, target
 
-__all__ = ["make"]
+__all__ = ["Made", "available", "kernel", "made", "make", "wait"]
+
+Native = Callable[..., None]
+Build = Callable[[Target], Kernel]
 
 
-def make(kernel: Kernel, target: Target | None = None) -> Callable[..., None]:
+class Made(NamedTuple):
+    """What is known of a kernel of this process."""
+
+    name: str
+    build: Build
+    seconds: float  # to make or load it
+    compiled: bool  # here and now, not found on disk
+
+
+_ready: dict[Hashable, Native] = {}
+_failed: dict[Hashable, str] = {}
+_waiting: set[Hashable] = set()
+_queue: SimpleQueue[tuple[Hashable, Build]] = SimpleQueue()
+_lock = threading.Lock()
+made: dict[Hashable, Made] = {}
+
+
+def kernel(key: Hashable, build: Build) -> Native | None:
+    """The native function for `key`, or None while there is none.
+
+    key: what, with lampion's source, determines the kernel; its `repr` must be stable.
+    build: makes the kernel for a target, called only when it is neither in memory nor on disk.
+    """
+    found = _ready.get(key)
+    return found if found is not None else _request(key, build)
+
+
+def _request(key: Hashable, build: Build) -> Native | None:
+    if key in _failed or not available():
+        return None
+    if knobs.kernels == "sync":
+        with _lock:
+            return _ready.get(key) or _obtain(key, build)
+    if key in _waiting:
+        return None
+    data = disk.get(_disk_key(key))
+    if data is not None:
+        return _place(key, build, data, time.perf_counter(), False)
+    _waiting.add(key)
+    _queue.put((key, build))
+    _start_worker()
+    return None
+
+
+def available() -> bool:
+    """Whether kernels are wanted (LAMPION_KERNELS) and possible here."""
+    return knobs.kernels != "off" and _possible()
+
+
+@cache
+def _possible() -> bool:
+    try:
+        array_layout()
+    except KernelsUnavailable as error:
+        import warnings
+
+        warnings.warn(str(error), RuntimeWarning, stacklevel=2)
+        return False
+    return sys.byteorder == "little"
+
+
+def _obtain(key: Hashable, build: Build) -> Native | None:
+    """From disk or by compiling; a kernel that cannot be made is remembered as such."""
+    start = time.perf_counter()
+    data = disk.get(_disk_key(key))
+    compiled = data is None
+    if data is None:
+        from .compile import CompileError, compile_object
+
+        chosen = target(knobs.target)
+        built = build(chosen)
+        check(built)
+        try:
+            data = compile_object(emit(built, chosen), chosen)
+        except CompileError as error:
+            _failed[key] = str(error)
+            raise
+        disk.put(_disk_key(key), data)
+    return _place(key, build, data, start, compiled)
+
+
+def _place(key: Hashable, build: Build, data: bytes, start: float, compiled: bool) -> Native:
+    image = load(data)
+    name = str(key[0] if isinstance(key, tuple) else key)
+    native = function(image.symbols["entry"], name, image)
+    made[key] = Made(name, build, time.perf_counter() - start, compiled)
+    _ready[key] = native
+    return native
+
+
+def make(kernel: Kernel, target: Target | None = None) -> Native:
     """A built kernel as a native Python function of its parameters; compiled here and now."""
     from .compile import compile_object
+    from .target import host
 
     array_layout()
     target = host() if target is None else target
     check(kernel)
     image = load(compile_object(emit(kernel, target), target))
     return function(image.symbols["entry"], kernel.name, image)
+
+
+# --- the key on disk --------------------------------------------------------------------------
+
+
+def _disk_key(key: Hashable) -> str:
+    chosen = target(knobs.target)
+    text = f"{_source()}|{chosen!r}|{key!r}"
+    return hashlib.blake2b(text.encode(), digest_size=20).hexdigest()
+
+
+@cache
+def _source() -> str:
+    """A digest of the source that makes kernels, of Python's and of LLVM's version."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    digest.update(f"{sys.version_info[:2]}{_llvm_version()}".encode())
+    return digest.hexdigest()
+
+
+def _llvm_version() -> str:
+    """The installed compiler's version, found without importing it."""
+    from importlib.util import find_spec
+
+    spec = find_spec("llvmlite")
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(place) / "_version.py"
+        if path.is_file():
+            return path.read_text()
+    return ""
+
+
+# --- in the background ------------------------------------------------------------------------
+
+
+class _Worker:
+    thread: threading.Thread | None = None
+    pid = 0
+
+
+def _start_worker() -> None:
+    """One thread compiles; a forked child starts its own."""
+    import os
+
+    if _Worker.pid == os.getpid() and _Worker.thread is not None and _Worker.thread.is_alive():
+        return
+    _Worker.pid = os.getpid()
+    _Worker.thread = threading.Thread(target=_work, name="lampion-compiler", daemon=True)
+    _Worker.thread.start()
+
+
+def _work() -> None:
+    while True:
+        key, build = _queue.get()
+        try:
+            with _lock:
+                if key not in _ready:
+                    _obtain(key, build)
+        except Exception as error:
+            _failed[key] = f"{type(error).__name__}: {error}"
+            _report(key, error)
+        finally:
+            _waiting.discard(key)
+
+
+def _report(key: Hashable, error: Exception) -> None:
+    """The program goes on with the reference; a debugger wants to know."""
+    if knobs.debug:
+        print(f"lampion: no kernel for {key!r}: {error}", file=sys.stderr)
+
+
+def wait(seconds: float = 60.0) -> bool:
+    """Waits until no kernel is being made; False if that takes longer."""
+    end = time.monotonic() + seconds
+    while _waiting and time.monotonic() < end:
+        time.sleep(0.002)
+    return not _waiting
+
+
+def forget() -> None:
+    """Drops every kernel of this process; those in use live on."""
+    _ready.clear()
+    _failed.clear()
+    made.clear()
+
+
+def failures() -> dict[Any, str]:
+    """Why kernels could not be made, by key."""
+    return dict(_failed)

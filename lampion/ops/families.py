@@ -15,7 +15,7 @@ import numpy as np
 from ..autograd.modes import state
 from ..autograd.node import record_pointwise
 from ..runtime.quiet import IGNORE, enter, leave
-from ..tensor.abstract import AbstractOperand
+from ..tensor.abstract import AbstractArray, AbstractOperand
 from ..tensor.dtype import (
     BOOL,
     COMPLEX,
@@ -29,6 +29,7 @@ from ..tensor.dtype import (
 )
 from ..tensor.tensor import INFERENCE, Tensor
 from .errors import argument_type, broadcast_mismatch, device_mismatch, not_implemented_for
+from .native import SINGLE, launch
 from .promotion import NUMBERS, as_scalar, cast, float_dtype, result_dtype
 from .record import Leaf, op
 
@@ -86,11 +87,16 @@ def _plain_call(leaf: Leaf, kernel: Callable[..., Any], kinds: frozenset[dtype],
             d = input._dtype
             if d not in kinds:
                 return general(input)
-            token = enter(IGNORE)
-            try:
-                r = kernel(input._a)
-            finally:
-                leave(token)
+            a = input._a
+            r = None
+            if a.size >= SINGLE and a.__class__ is _ndarray and leaf.launches is not None:
+                r = launch(leaf, [a], ())
+            if r is None:
+                token = enter(IGNORE)
+                try:
+                    r = kernel(a)
+                finally:
+                    leave(token)
         except (AttributeError, AbstractOperand, MemoryError):
             return general(input)
         if r.__class__ is not _ndarray:
@@ -204,11 +210,17 @@ def _binary_call(leaf: Leaf, kernel: Callable[..., Any], result: dtype | None,
                 y = other
             else:
                 return general(input, other)
-            token = enter(IGNORE)
-            try:
-                r = kernel(input._a, y)
-            finally:
-                leave(token)
+            a = input._a
+            r = None
+            if a.size >= SINGLE and a.__class__ is _ndarray and leaf.launches is not None and (
+                    y.__class__ is not AbstractArray):
+                r = launch(leaf, [a, y], ())
+            if r is None:
+                token = enter(IGNORE)
+                try:
+                    r = kernel(a, y)
+                finally:
+                    leave(token)
         except (AttributeError, ValueError, AbstractOperand, OverflowError, MemoryError):
             return general(input, other)
         if r.__class__ is not _ndarray:

@@ -39,6 +39,7 @@ from ..tensor.dtype import _BY_NUM, dtype, from_numpy_dtype
 from ..tensor.tensor import INFERENCE, Tensor, share
 from .autocast import ACTIVE, adjust
 from .errors import out_of_memory
+from .native import LEAST, FusedRule, launch
 
 __all__ = ["LEAVES", "PUBLIC", "Leaf", "leaf", "not_differentiable", "op", "same_shape"]
 
@@ -66,9 +67,11 @@ class Leaf:
         "cls",
         "broadcasts",
         "exact",
+        "failures",
         "grads",
         "joint",
         "kernel",
+        "launches",
         "n_tensors",
         "name",
         "node_name", "node_rule",
@@ -88,6 +91,11 @@ class Leaf:
         self.joint = callable(grad)
         self.grads = grad
         self.plans: dict[int, Plan | None] = {}
+        # Kernels by the facts of their arguments; None: the reference serves always. Views have
+        # nothing to compute, drawing has an order to keep, and `clone` has layouts to keep.
+        by_reference = view or "generator" in params or name in ("clone", "to_device")
+        self.launches: dict[Any, Any] | None = None if by_reference else {}
+        self.failures = 0
         self._classes: dict[str, type[OpNode]] = {}
         self.cls: type[OpNode] | None = None  # of the nodes, once there is one and only one
         # A rule where PyTorch has several nodes for one operator: by overload.
@@ -127,7 +135,7 @@ class Leaf:
         n = self.n_tensors
         tensors, attrs = args[:n], args[n:]
         arrays: list[Any] = []
-        reduced, recorded = None, False
+        reduced, recorded, large = None, False, False
         for t in tensors:
             if t.__class__ in NOT_TENSORS:
                 arrays.append(t)
@@ -136,6 +144,8 @@ class Leaf:
             if a.__class__ is AbstractArray:
                 return self._abstract(tensors, attrs)
             arrays.append(a)
+            if a.size >= LEAST:
+                large = True
             if t._dtype.is_reduced:
                 reduced = t._dtype
             if t._rg or t._base is not None:
@@ -145,8 +155,10 @@ class Leaf:
         reduced = None if self.exact else reduced
         token = enter(IGNORE)
         try:
-            result = (self.kernel(*arrays, *attrs) if reduced is None
-                      else self.kernel(*map(_widen, arrays), *attrs))
+            result = launch(self, arrays, attrs) if large and self.launches is not None else None
+            if result is None:
+                result = (self.kernel(*arrays, *attrs) if reduced is None
+                          else self.kernel(*map(_widen, arrays), *attrs))
         except AbstractOperand:  # an index tensor without elements
             return self._abstract(tensors, attrs)
         except MemoryError as error:
@@ -208,7 +220,8 @@ class Leaf:
         spec: list[tuple[int, int]] = []
         calls = []
         if self.joint:
-            calls.append((0, self.grads, self._places(self.grads, 2, spec)))
+            calls.append((0, self.grads, FusedRule(self.name, self.grads),
+                          self._places(self.grads, 2, spec)))
         else:
             for i, need in enumerate(needs):
                 rule = self.grads.get(self.params[i]) if need else None
@@ -218,7 +231,8 @@ class Leaf:
                         f"'{self.params[i]}' is not implemented: add it to the record of "
                         f"{self.name} in {self.kernel.__code__.co_filename}")
                 if rule is not None:
-                    calls.append((i, rule, self._places(rule, 1, spec)))
+                    calls.append((i, rule, FusedRule(self.name, rule),
+                                  self._places(rule, 1, spec)))
         return Plan(spec, calls, self.joint, needs)
 
     def _places(self, rule: Any, skip: int, spec: list[tuple[int, int]]) -> tuple[int, ...]:

@@ -70,7 +70,7 @@ def test_describe_names_every_variable():
 
 
 def test_import_is_cheap():
-    code = ("import sys; import lampion.debug; before = set(sys.modules); "
-            "import lampion.debug.knobs; print(sorted(set(sys.modules) - before))")
+    code = ("import sys, lampion; print([m for m in sys.modules if m.startswith("
+            "('lampion.codegen', 'llvmlite'))], 'lampion.debug.knobs' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['lampion.debug.knobs']"
+    assert done.stdout.strip() == "[] True"

@@ -39,6 +39,8 @@ _ONE_FROM = 3.919206  # erf is 1 in float32 from here on
 
 def erf(x: Array) -> Array:
     """The error function of a float32 or float64 array."""
+    if hasattr(x, "special"):  # a symbol: kernels have their own
+        return x.special("erf")
     return _erf64(x) if x.dtype == np.float64 else _erf32(x)
 
 
@@ -90,6 +92,8 @@ def _decay(x: Array) -> Array:
 
 def erfc(x: Array) -> Array:
     """1 - erf(x), without cancellation for large x; float64."""
+    if hasattr(x, "special"):
+        return x.special("erfc")
     far = scaled_erfc(x) * _decay(np.minimum(np.maximum(x, 1), 40))
     return np.where(x >= 1, far, 1 - _erf64(np.minimum(x, 1)))
 

@@ -1,0 +1,481 @@
+"""From an expression to a kernel: loops over its axes, vectors along the last one.
+
+Axes are kept ("outer" loops, one result each) or reduced. The last axis carries the vectors:
+
+* kept: lanes are independent results; reduced axes are plain loops inside ("columns");
+* reduced: lanes are partial results, combined in a fixed tree at the end ("rows").
+
+A reduction ends a stage; what depends on it is computed in the next stage, from the memory again.
+Tasks are groups of results, so no two threads ever add to the same place, and the order of every
+sum depends on sizes only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from .bodies import BODIES, COMBINE, COST, identity
+from .expression import Node
+from .ir import Kernel, Value
+from .target import Target
+from .types import F32, I1, U8, Type
+
+__all__ = ["Nest", "Operand", "build"]
+
+GRAIN = 16384  # elements of a task
+
+
+@dataclass(frozen=True)
+class Operand:
+    """How an array lies in the space: which axes it has, how the last one steps.
+
+    inner: "1" next to each other, "s" a run-time step, "0" it does not vary along the last axis.
+    """
+
+    element: Type
+    axes: tuple[bool, ...]
+    inner: str
+
+
+@dataclass(frozen=True)
+class Nest:
+    """An expression with its axes in order, ready to become a kernel.
+
+    reduced: by axis. Axes of nodes are places in this order. `of` gives a node's axes.
+    """
+
+    name: str
+    reduced: tuple[bool, ...]
+    inputs: tuple[Operand, ...]
+    outputs: tuple[Operand, ...]
+    roots: tuple[Node, ...]
+    numbers: tuple[Type, ...]
+    of: dict[int, frozenset[int]]  # by node number
+    place: dict[tuple[str, int], int]  # of inputs and numbers of the trace, in the lists above
+
+
+def build(nest: Nest, target: Target) -> Kernel:
+    """The kernel: outputs, inputs, numbers, sizes of the axes, strides of the operands."""
+    return _Builder(nest, target).build()
+
+
+class _Scope:
+    """Values known at one depth of the nest: kernel, row, block of columns, point."""
+
+    def __init__(self, parent: _Scope | None, lanes: int = 1) -> None:
+        self.parent, self.lanes = parent, lanes
+        self.memo: dict[int, Value] = {}
+        self.pointers: list[Value] = [] if parent is None else parent.pointers
+        self.index: Value | None = None if parent is None else parent.index
+        self.mask: Value | None = None if parent is None else parent.mask
+
+    def find(self, node: Node) -> Value | None:
+        scope: _Scope | None = self
+        while scope is not None:
+            found = scope.memo.get(node.number)
+            if found is not None:
+                return found
+            scope = scope.parent
+        return None
+
+
+class _Builder:
+    def __init__(self, nest: Nest, target: Target) -> None:
+        self.nest, self.target = nest, target
+        self.k = Kernel(nest.name)
+        self.last = len(nest.reduced) - 1
+        self.rows = bool(nest.reduced) and nest.reduced[-1]
+        self.kept = [a for a, r in enumerate(nest.reduced) if not r and a != self.last]
+        self.looped = [a for a, r in enumerate(nest.reduced) if r and a != self.last]
+        self.nodes = _reachable(nest.roots)
+        self.width = target.lanes(_widest(self.nodes))
+        self.unroll = _unroll(self.nodes)
+        self.ready = _stages(self.nodes)
+        self.reductions = [n for n in self.nodes if n.op == "reduce"]
+        self.stages = 1 + max((self.ready[n.number] for n in nest.roots), default=0)
+
+    # --- parameters ---------------------------------------------------------------------------
+
+    def build(self) -> Kernel:
+        k, nest = self.k, self.nest
+        operands = (*nest.outputs, *nest.inputs)
+        names = [f"out{i}" for i in range(len(nest.outputs))] + [
+            f"in{i}" for i in range(len(nest.inputs))]
+        arrays = [k.array(n, o.element) for n, o in zip(names, operands, strict=True)]
+        self.numbers = [k.number(f"x{i}", kind) if kind.is_float else k.integer(f"x{i}").cast(kind)
+                        for i, kind in enumerate(nest.numbers)]
+        self.sizes = [k.integer(f"n{a}") for a in range(len(nest.reduced))]
+        self.strides = [{a: k.integer(f"{n}_s{a}") for a in _strided(o, self.last)}
+                        for n, o in zip(names, operands, strict=True)]
+        top = _Scope(None)
+        top.pointers = [a.ptr for a in arrays]
+        self.prepare(top, nest.roots, 0)
+        self.tasks(top)
+        return k
+
+    def product(self, axes: Sequence[int]) -> Value:
+        """Elements over some axes."""
+        total = self.k.index(1)
+        for a in axes:
+            total = self.sizes[a] if total.op == "const" else total * self.sizes[a]
+        return total
+
+    # --- tasks --------------------------------------------------------------------------------
+
+    def tasks(self, top: _Scope) -> None:
+        """Groups of rows; blocks of columns where a row is long."""
+        k, inner = self.k, self.product(self.looped + [self.last] * self.rows)
+        grain = k.index(max(GRAIN // max(self.cost() // 24, 1), 1024))
+        share = k.max(grain / k.max(inner, 1), 1)  # results of one task
+        if self.rows or self.last < 0:
+            self.groups(top, share, None)
+            return
+        step, size = self.width * self.unroll, self.sizes[self.last]
+        length = (share + (step - 1)) / step * step
+        blocks = k.max((size + (length - 1)) / length, 1)
+        if not self.kept:
+            with k.parallel(blocks) as (block, _):
+                low = block * length
+                self.row(top, k.index(0), (low, k.min(low + length, size)))
+            return
+        share = k.select(k.index(1) < blocks, k.index(1), k.max(length / k.max(size, 1), 1))
+        self.groups(top, share, (blocks, length, size))
+
+    def groups(self, top: _Scope, share: Value, split: tuple[Value, Value, Value] | None) -> None:
+        """Tasks of `share` rows each, times blocks (how many, their length, all columns)."""
+        k, outer = self.k, self.product(self.kept)
+        count = (outer + (share - 1)) / share
+        with k.parallel(count if split is None else count * split[0]) as (task, _):
+            group = task if split is None else task / split[0]
+            span = None
+            if split is not None:
+                low = (task - group * split[0]) * split[1]
+                span = (low, k.min(low + split[1], split[2]))
+            start = group * share
+            with k.loop(start, k.min(start + share, outer)) as row:
+                self.row(top, row, span)
+
+    def cost(self) -> int:
+        return sum(COST.get(n.op, 1) for n in self.nodes if n.op not in ("input", "number"))
+
+    def row(self, top: _Scope, row: Value, span: tuple[Value, Value] | None) -> None:
+        scope = _Scope(top)
+        scope.pointers = self.moved(top.pointers, self.kept, self.places(row, self.kept))
+        self.prepare(scope, self.nest.roots, 1)
+        if span is None:
+            self.results(scope)
+            return
+        low, high = span
+        self.vectors(low, high, lambda i, lanes, unroll, mask: self.block(
+            scope, i, lanes, unroll, mask))
+
+    def places(self, flat: Value, axes: list[int]) -> list[Value]:
+        """The index along each axis of a flat index over all of them."""
+        found: list[Value] = []
+        for a in reversed(axes[1:]):
+            rest = flat / self.sizes[a]
+            found.append(flat - rest * self.sizes[a])
+            flat = rest
+        return [flat, *reversed(found)] if axes else []
+
+    def moved(self, pointers: list[Value], axes: list[int], places: list[Value]) -> list[Value]:
+        """Pointers of the operands at these places."""
+        moved = []
+        for pointer, strides in zip(pointers, self.strides, strict=True):
+            for a, place in zip(axes, places, strict=True):
+                if a in strides:
+                    pointer = self.k.offset(pointer, place * strides[a])
+            moved.append(pointer)
+        return moved
+
+    def vectors(self, low: Value, high: Value, body: Callable[..., None]) -> None:
+        """`body(index, lanes, unroll, mask)` along the last axis: whole vectors, then the tail."""
+        k, step = self.k, self.width * self.unroll
+        whole = low + (high - low) / step * step
+        with k.loop(low, whole, step) as i:
+            body(i, self.width, self.unroll, None)
+        lanes = self.width if self.target.has_masks else 1
+        with k.loop(whole, high, lanes) as i:
+            body(i, lanes, 1, k.mask(high - i, lanes) if lanes > 1 else None)
+
+    # --- lanes as results -----------------------------------------------------------------------
+
+    def block(self, row: _Scope, index: Value, lanes: int, unroll: int, mask: Value | None) -> None:
+        """Some columns: their stages, each a loop over the reduced axes."""
+        points = self.points(row, index, lanes, unroll, mask)
+        for stage in range(self.stages):
+            for p in points:
+                self.prepare(p, self.nest.roots, 2, stage)
+            self.column_stage(points, stage)
+        for p in points:
+            self.store_all(p, self.finals())
+
+    def points(self, parent: _Scope, index: Value, lanes: int, unroll: int,
+               mask: Value | None) -> list[_Scope]:
+        """Neighbouring vectors along the last axis."""
+        made = []
+        for u in range(unroll):
+            point = _Scope(parent, lanes)
+            point.index, point.mask = index + u * lanes, mask
+            made.append(point)
+        return made
+
+    def column_stage(self, points: list[_Scope], stage: int) -> None:
+        found = [n for n in self.reductions if self.ready[n.number] == stage + 1]
+        outs = self.full_outputs(stage)
+        if not found and not outs:
+            return
+        if not any(self.nest.reduced):
+            for p in points:
+                self.store_all(p, outs)
+            return
+        starts = [self.start(n, p.lanes) for n in found for p in points]
+
+        def inside(places: list[Value], totals: Sequence[Value]) -> list[Value]:
+            new = []
+            inner = [self.at(p, places) for p in points]
+            for j, n in enumerate(found):
+                for u, point in enumerate(inner):
+                    new.append(self.add(n, totals[j * len(points) + u], point))
+            for point in inner:
+                self.store_all(point, outs)
+            return new
+        totals = self.loops(self.looped, starts, inside)
+        for j, n in enumerate(found):
+            for u, point in enumerate(points):
+                point.memo[n.number] = totals[j * len(points) + u]
+
+    def at(self, point: _Scope, places: list[Value]) -> _Scope:
+        """A point moved along the looped axes."""
+        inner = _Scope(point, point.lanes)
+        inner.index, inner.mask = point.index, point.mask
+        inner.pointers = self.moved(point.pointers, self.looped, places)
+        return inner
+
+    # --- lanes as partial results -----------------------------------------------------------------
+
+    def results(self, row: _Scope) -> None:
+        """One result of each output: stages of loops over all reduced axes."""
+        if self.last < 0:
+            self.store_all(row, [i for i, _ in enumerate(self.nest.outputs)])
+            return
+        for stage in range(self.stages):
+            self.prepare(row, self.nest.roots, 1, stage)
+            self.row_stage(row, stage)
+        self.store_all(row, self.finals())
+
+    def row_stage(self, row: _Scope, stage: int) -> None:
+        found = [n for n in self.reductions if self.ready[n.number] == stage + 1]
+        outs = self.full_outputs(stage)
+        if not found and not outs:
+            return
+        tail = self.width if self.target.has_masks else 1
+        starts = [self.start(n, self.width) for n in found for _ in range(self.unroll)]
+        starts += [self.start(n, tail) for n in found]
+
+        def inside(places: list[Value], totals: Sequence[Value]) -> list[Value]:
+            moved = self.at(row, places)
+            split = len(found) * self.unroll
+            whole = self.k.index(0)
+            step = self.width * self.unroll
+            size = self.sizes[self.last]
+            end = whole + size / step * step
+            main = self.run(moved, found, outs, whole, end, totals[:split], self.width,
+                            self.unroll, False)
+            return main + self.run(moved, found, outs, end, size, totals[split:], tail, 1, True)
+        totals = self.loops(self.looped, starts, inside)
+        for j, n in enumerate(found):
+            parts = totals[j * self.unroll:(j + 1) * self.unroll]
+            rest = totals[len(found) * self.unroll + j]
+            row.memo[n.number] = self.combined(n, [self.tree(n, list(parts)), rest])
+
+    def run(self, row: _Scope, found: list[Node], outs: list[int], low: Value, high: Value,
+            totals: Sequence[Value], lanes: int, unroll: int, last: bool) -> list[Value]:
+        """One loop along the last axis; the partial results after it."""
+        k = self.k
+        loop = k.loop(low, high, lanes * unroll, totals)
+        with loop as given:
+            index, inner = (given, ()) if not totals else (given[0], given[1:])
+            mask = k.mask(high - index, lanes) if last and lanes > 1 else None
+            points = self.points(row, index, lanes, unroll, mask)
+            new = [self.add(n, inner[j * unroll + u], p)
+                   for j, n in enumerate(found) for u, p in enumerate(points)]
+            for p in points:
+                self.store_all(p, outs)
+            loop.next(*new)
+        return list(loop.results)
+
+    # --- reductions -------------------------------------------------------------------------------
+
+    def loops(self, axes: list[int], totals: list[Value],
+              inside: Callable[[list[Value], Sequence[Value]], list[Value]],
+              places: tuple[Value, ...] = ()) -> list[Value]:
+        """Nested loops over axes that carry the partial results."""
+        if len(places) == len(axes):
+            return inside(list(places), totals)
+        loop = self.k.loop(0, self.sizes[axes[len(places)]], 1, totals)
+        with loop as given:
+            index, inner = (given[0], given[1:]) if totals else (given, ())
+            loop.next(*self.loops(axes, list(inner), inside, (*places, index)))
+        return list(loop.results)
+
+    def start(self, node: Node, lanes: int) -> Value:
+        return self.k.const(identity(node.attr[0], node.kind), node.kind.vector(lanes))
+
+    def add(self, node: Node, total: Value, point: _Scope) -> Value:
+        """The partial result with one more vector."""
+        value = self.k.like(total, self.value(node.args[0], point))
+        new = COMBINE[node.attr[0]](self.k, node.kind, total, value)
+        return new if point.mask is None else self.k.select(point.mask, new, total)
+
+    def tree(self, node: Node, parts: list[Value]) -> Value:
+        """Neighbours first: the same order whatever the sizes."""
+        while len(parts) > 1:
+            parts = [self.join(node, a, b)
+                     for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
+
+    def join(self, node: Node, a: Value, b: Value) -> Value:
+        return COMBINE[node.attr[0]](self.k, node.kind, a, b)
+
+    def combined(self, node: Node, parts: list[Value]) -> Value:
+        """Lanes by halves, then the parts in order."""
+        scalars = [self.folded(node, p) for p in parts]
+        total = scalars[0]
+        for s in scalars[1:]:
+            total = self.join(node, total, s)
+        return total
+
+    def folded(self, node: Node, a: Value) -> Value:
+        while a.type.lanes > 1:
+            half = a.type.lanes // 2
+            if half == 1:
+                return self.join(node, self.k.extract(a, 0), self.k.extract(a, 1))
+            a = self.join(node, self.k.shuffle(a, a, range(half)),
+                          self.k.shuffle(a, a, range(half, 2 * half)))
+        return a
+
+    # --- values -----------------------------------------------------------------------------------
+
+    def level(self, node: Node) -> int:
+        """0 constant, 1 by row, 2 by column, 3 by point."""
+        axes = self.nest.of[node.number]
+        if node.op == "reduce":
+            axes = frozenset(a for a in axes if not self.nest.reduced[a])
+        if any(self.nest.reduced[a] for a in axes):
+            return 3
+        if self.last in axes:
+            return 2
+        return 1 if axes else 0
+
+    def prepare(self, scope: _Scope, roots: Sequence[Node], level: int, stage: int = 0) -> None:
+        """Values that vary no further inside are computed here, before the loops begin."""
+        for node in self.nodes:
+            if (self.level(node) <= level and self.ready[node.number] <= stage
+                    and node.op not in ("const", "number") and scope.find(node) is None
+                    and node.op != "reduce"):
+                self.value(node, scope)
+
+    def value(self, node: Node, scope: _Scope) -> Value:
+        found = scope.find(node)
+        if found is None:
+            found = scope.memo[node.number] = self.compute(node, scope)
+        return found
+
+    def compute(self, node: Node, scope: _Scope) -> Value:
+        if node.op == "input":
+            return self.load(self.nest.place["input", node.attr], scope)
+        if node.op == "number":
+            return self.numbers[self.nest.place["number", node.attr]]
+        if node.op == "const":
+            return self.k.const(node.attr, node.kind)
+        args = [self.value(a, scope) for a in node.args]
+        return BODIES[node.op](self.k, node.kind, *args)
+
+    def load(self, number: int, scope: _Scope) -> Value:
+        operand = self.nest.inputs[number]
+        place = len(self.nest.outputs) + number
+        pointer = scope.pointers[place]
+        if operand.inner == "0" or scope.index is None:
+            return self.k.load(pointer, 0)
+        if operand.inner == "1":
+            return self.k.load(pointer, scope.index, scope.lanes, scope.mask)
+        step = self.strides[place][self.last]
+        return self.k.gather(pointer, self.steps(scope, step), scope.mask)
+
+    def steps(self, scope: _Scope, step: Value) -> Value:
+        assert scope.index is not None
+        return (self.k.iota(scope.lanes) + scope.index) * step
+
+    def full_outputs(self, stage: int) -> list[int]:
+        """Outputs that vary along the reduced axes (or all, where nothing is reduced)."""
+        return [i for i, r in enumerate(self.nest.roots)
+                if self.ready[r.number] == stage and self.inside(self.nest.outputs[i])]
+
+    def inside(self, operand: Operand) -> bool:
+        reduced = self.nest.reduced
+        return not any(reduced) or any(
+            has and r for has, r in zip(operand.axes, reduced, strict=True))
+
+    def finals(self) -> list[int]:
+        return [i for i, o in enumerate(self.nest.outputs) if not self.inside(o)]
+
+    def store_all(self, point: _Scope, outs: list[int]) -> None:
+        for i in outs:
+            self.store(i, point)
+
+    def store(self, number: int, point: _Scope) -> None:
+        k, operand = self.k, self.nest.outputs[number]
+        value = self.value(self.nest.roots[number], point)
+        if operand.element == U8 and value.type.is_bool:
+            value = value.cast(U8)
+        pointer = point.pointers[number]
+        if operand.inner == "0" or point.index is None:
+            k.store(pointer, 0, value)
+            return
+        value = k.splat(value, point.lanes)
+        if operand.inner == "1":
+            k.store(pointer, point.index, value, point.mask)
+        else:
+            step = self.strides[number][self.last]
+            k.scatter(pointer, self.steps(point, step), value, point.mask)
+
+
+def _strided(operand: Operand, last: int) -> list[int]:
+    """The axes along which an operand's stride is an argument."""
+    return [a for a, has in enumerate(operand.axes)
+            if has and (a != last or operand.inner == "s")]
+
+
+def _reachable(roots: Sequence[Node]) -> list[Node]:
+    """Every node that the roots need, operands first."""
+    found: dict[int, Node] = {}
+
+    def visit(node: Node) -> None:
+        if node.number not in found:
+            for a in node.args:
+                visit(a)
+            found[node.number] = node
+    for r in roots:
+        visit(r)
+    return list(found.values())
+
+
+def _stages(nodes: Sequence[Node]) -> dict[int, int]:
+    """How many reductions lie, one after another, before each node is known."""
+    ready: dict[int, int] = {}
+    for n in nodes:
+        ready[n.number] = max((ready[a.number] for a in n.args), default=0) + (n.op == "reduce")
+    return ready
+
+
+def _widest(nodes: Sequence[Node]) -> Type:
+    kinds = [n.kind for n in nodes if n.kind != I1 and n.op not in ("const", "number")]
+    floats = [t for t in kinds if t.is_float and t.bits >= 32]
+    return max(floats or kinds or [F32], key=lambda t: t.bits)
+
+
+def _unroll(nodes: Sequence[Node]) -> int:
+    cost = sum(COST.get(n.op, 1) for n in nodes if n.op not in ("input", "const", "number"))
+    return 4 if cost <= 8 else 2 if cost <= 64 else 1

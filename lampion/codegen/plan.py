@@ -1,0 +1,360 @@
+"""From a reference and its arguments to a launch: trace, axes in memory order, kernel, numbers.
+
+A `Plan` holds for arguments of these shapes, strides and dtypes. Its kernel takes sizes and
+strides at run time, so a new batch size makes a new plan (cheap) and no new kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..runtime import memory
+from . import service
+from .expression import PLAIN, Node, Symbol, Trace, Untraceable
+from .nest import Nest, Operand, build
+from .types import U8, Type, of_numpy
+
+__all__ = ["Plan", "Program", "Untraceable", "assemble", "plan", "symbols_of"]
+
+_F32 = np.dtype(np.float32)
+Array = Any
+
+
+class Plan:
+    """A kernel with everything but its arrays."""
+
+    __slots__ = ("fills", "kernel", "key", "name", "nest", "numbers", "outputs", "tail", "takes")
+
+    def __init__(self, name: str, nest: Nest, outputs: list[Output], numbers: list[Any],
+                 tail: tuple[int, ...], takes: tuple[int, ...]) -> None:
+        self.name, self.nest, self.outputs, self.numbers = name, nest, outputs, numbers
+        self.tail, self.takes = tail, takes  # takes: which arrays, by place
+        self.fills = any(n.__class__ is Place for n in numbers)
+        self.key = (name, _text(nest))
+        self.kernel: Callable[..., None] | None = None
+
+    def find(self) -> Callable[..., None] | None:
+        """The kernel, or None as long as there is none."""
+        nest = self.nest
+        self.kernel = service.kernel(self.key, lambda target: build(nest, target))
+        return self.kernel
+
+    def run(self, arguments: Sequence[Any], outs: Sequence[Array] | None = None) -> Any:
+        """The results, or None as long as there is no kernel. outs: where to put them."""
+        kernel = self.kernel or self.find()
+        if kernel is None:
+            return None
+        if outs is None:
+            outs = [o.make() for o in self.outputs]
+        numbers = self.numbers if not self.fills else [
+            arguments[n.place] if n.__class__ is Place else n for n in self.numbers]
+        kernel(*outs, *[arguments[i] for i in self.takes], *numbers, *self.tail)
+        return outs
+
+
+class Program:
+    """Plans for all results of one reference; one plan unless they reduce different axes."""
+
+    __slots__ = ("parts", "places", "single")
+
+    def __init__(self, parts: list[tuple[Plan, tuple[int, ...]]], single: bool) -> None:
+        self.parts, self.single = parts, single
+        self.places = sum((places for _, places in parts), ())
+
+    def __call__(self, arguments: Sequence[Any]) -> Any:
+        """An array, or a tuple of them; None as long as a kernel is missing."""
+        found: list[Any] = []
+        for part, _ in self.parts:
+            outs = part.run(arguments)
+            if outs is None:
+                return None
+            found += outs
+        if self.single:
+            return found[0]
+        return tuple(found[self.places.index(i)] for i in range(len(found)))
+
+
+class Output:
+    """How to make a result: its shape and the order of its axes in memory."""
+
+    __slots__ = ("back", "dtype", "shape", "stored")
+
+    def __init__(self, shape: tuple[int, ...], order: tuple[int, ...], dtype: Any) -> None:
+        self.shape, self.dtype = shape, dtype
+        self.stored = tuple(shape[i] for i in order)
+        plain = order == tuple(range(len(shape)))
+        self.back = None if plain else tuple(int(i) for i in np.argsort(order))
+
+    def make(self) -> Array:
+        """A new array, not initialised."""
+        made = memory.empty(self.stored, self.dtype)
+        return made if self.back is None else made.transpose(self.back)
+
+    def strides(self) -> tuple[int, ...]:
+        """In elements."""
+        steps, step = [], 1
+        for n in reversed(self.stored):
+            steps.append(step)
+            step *= n
+        steps.reverse()
+        return tuple(steps) if self.back is None else tuple(steps[i] for i in self.back)
+
+
+class Place:
+    """Stands for a number among the arguments."""
+
+    __slots__ = ("place",)
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+
+
+class Given(Symbol):
+    """A Python number among the arguments: takes the dtype of what it meets, as in NumPy."""
+
+    def __init__(self, trace: Trace, place: int, kind: type) -> None:
+        nothing = trace.const(0, of_numpy("int64"))
+        super().__init__(trace, nothing, (), (), np.dtype(kind))
+        self.place, self.weak = Place(place), kind
+
+    def astype(self, dtype: Any, copy: bool = True, order: str = "K") -> Symbol:
+        kind = of_numpy(np.dtype(dtype).name)
+        key = ("given number", self.place.place, kind)
+        node = self.trace.known.get(key)
+        if node is None:
+            node = self.trace.known[key] = self.trace.number(self.place, kind)
+        return Symbol(self.trace, node, (), (), np.dtype(dtype))
+
+
+def plan(name: str, reference: Callable[..., Any], arguments: Sequence[Any],
+         attributes: Sequence[Any] = (), wide: bool = True) -> Program:
+    """Plans a reference for ndarrays and Python numbers; Untraceable where it cannot be.
+
+    wide: bfloat16 and float16 compute in float32 and results are rounded back.
+    """
+    trace = Trace()
+    symbols, narrow = symbols_of(trace, arguments, wide)
+    with np.errstate(all="ignore"):
+        result = reference(*symbols, *attributes)
+    single = not isinstance(result, tuple)
+    roots = [result] if single else list(result)
+    for i, r in enumerate(roots):
+        if not isinstance(r, Symbol):
+            raise Untraceable(f"a result of type {type(r).__name__}")
+        if r.node.op == "input":
+            raise Untraceable("a result that is an argument")
+        if narrow is not None and r.dtype == _F32:
+            roots[i] = r.astype(narrow)
+    return assemble(name, trace, roots, arguments, single)
+
+
+def symbols_of(trace: Trace, arguments: Sequence[Any], wide: bool) -> tuple[list[Any], Any]:
+    """Symbols for the arguments, and the narrow float dtype among them, if any."""
+    symbols: list[Any] = []
+    narrow = None
+    for place, a in enumerate(arguments):
+        if not isinstance(a, np.ndarray):
+            known = a is None or isinstance(a, bool) or a in PLAIN
+            symbols.append(a if known else Given(trace, place, type(a)))
+            continue
+        symbol = trace.input(a, place)
+        if wide and symbol.node.kind.is_float and symbol.node.kind.bits == 16:
+            narrow, symbol = a.dtype, symbol.astype(_F32)
+        symbols.append(symbol)
+    return symbols, narrow
+
+
+def assemble(name: str, trace: Trace, roots: list[Symbol], arguments: Sequence[Any],
+             single: bool) -> Program:
+    """Plans for the roots; those that reduce different axes go to different kernels."""
+    groups: dict[frozenset[int], list[int]] = {}
+    for i, r in enumerate(roots):
+        groups.setdefault(_reduced(trace, [r]), []).append(i)
+    parts = [(_Layout(trace, [roots[i] for i in places], arguments).plan(name), tuple(places))
+             for places in groups.values()]
+    return Program(parts, single)
+
+
+def _reduced(trace: Trace, roots: Sequence[Symbol]) -> frozenset[int]:
+    """The axes that every reduction reduces: all must reduce the same."""
+    sets = {frozenset(map(trace.root, n.attr[1]))
+            for n in _reachable([r.node for r in roots]) if n.op == "reduce"}
+    if len(sets) > 1:
+        raise Untraceable("reductions over different axes")
+    return sets.pop() if sets else frozenset()
+
+
+class _Layout:
+    """The axes of an expression in the order of memory, neighbours merged where possible."""
+
+    def __init__(self, trace: Trace, roots: list[Symbol], arguments: Sequence[Any]) -> None:
+        self.trace, self.roots = trace, roots
+        self.nodes = _reachable([r.node for r in roots])
+        self.used = sorted(n.attr for n in self.nodes if n.op == "input")
+        self.arrays = {i: arguments[trace.places[i]] for i in self.used}
+        self.strides = {i: self.input_strides(i, a) for i, a in self.arrays.items()}
+        self.reduced = _reduced(trace, roots)
+        self.order = self.axis_order()
+
+    def input_strides(self, number: int, array: Array) -> dict[int, int]:
+        """By axis, in elements."""
+        found: dict[int, int] = {}
+        for d, step in zip(self.trace.input_axes[number], array.strides, strict=True):
+            if d is not None:
+                axis = self.trace.root(d)
+                if axis in found:
+                    raise Untraceable("one axis twice in one array")
+                if step % array.itemsize:
+                    raise Untraceable("elements that overlap in part")
+                found[axis] = step // array.itemsize
+        return found
+
+    def axis_order(self) -> list[int]:
+        """Outermost first: as the largest dense argument lies in memory, else as written."""
+        space: dict[int, None] = {}
+        for r in sorted(self.roots, key=lambda r: -r.ndim):
+            space.update((self.trace.root(d), None) for d in r.dims if d is not None)
+        for n in self.nodes:
+            space.update((self.trace.root(a), None) for a in sorted(n.axes))
+        space.update((a, None) for a in sorted(self.reduced))
+        order = self.as_written(list(space))
+        best = max(self.used, key=lambda i: (len(self.strides[i]), -i), default=None)
+        if best is None or len(self.strides[best]) < len(order):
+            return order
+        steps = self.strides[best]
+        dense = sorted((steps[a] for a in order), reverse=True)
+        if dense and dense[-1] == 1 and self.arrays[best].size == _span(
+                self.arrays[best]):
+            return sorted(order, key=lambda a: -steps[a])
+        return order
+
+    def as_written(self, space: list[int]) -> list[int]:
+        """By the dimensions of the array (argument or result) that has the most of them."""
+        root = self.trace.root
+        tables = [[root(d) for d in self.trace.input_axes[i] if d is not None]
+                  for i in self.used]
+        tables += [[root(d) for d in r.dims if d is not None] for r in self.roots]
+        longest = max(tables, key=len, default=[])
+        return [a for a in space if a not in longest] + [a for a in longest if a in space]
+
+    def plan(self, name: str) -> Plan:
+        outputs = [self.output(r) for r in self.roots]
+        out_strides = [{self.trace.root(d): s for d, s in zip(r.dims, o.strides(), strict=True)
+                        if d is not None} for r, o in zip(self.roots, outputs, strict=True)]
+        every = out_strides + list(self.strides.values())
+        groups = self.merged(every)
+        kinds = [_element(r.dtype) for r in self.roots] + [
+            self.trace.inputs[i].kind for i in self.used]
+        operands = [self.operand(kind, steps, groups)
+                    for kind, steps in zip(kinds, every, strict=True)]
+        used = sorted({n.attr for n in self.nodes if n.op == "number"})
+        kind_of = {n.attr: n.kind for n in self.nodes if n.op == "number"}
+        place = {**{("input", n): i for i, n in enumerate(self.used)},
+                 **{("number", n): i for i, n in enumerate(used)}}
+        nest = Nest(
+            name, tuple(g[-1] in self.reduced for g in groups), tuple(operands[len(outputs):]),
+            tuple(operands[:len(outputs)]), tuple(r.node for r in self.roots),
+            tuple(kind_of[i] for i in used), self.places(groups), place)
+        return Plan(name, nest, outputs, [self.trace.numbers[i] for i in used],
+                    self.tail(groups, operands, every),
+                    tuple(self.trace.places[i] for i in self.used))
+
+    def tail(self, groups: list[list[int]], operands: list[Operand],
+             every: list[dict[int, int]]) -> tuple[int, ...]:
+        """Sizes of the axes, then the strides that are arguments."""
+        last = len(groups) - 1
+        strides = [steps[g[-1]] for operand, steps in zip(operands, every, strict=True)
+                   for a, g in enumerate(groups)
+                   if operand.axes[a] and (a != last or operand.inner == "s")]
+        return (*map(self.size, groups), *strides)
+
+    def output(self, root: Symbol) -> Output:
+        """Results with all kept axes lie as the space does, others as written."""
+        rank = {a: i for i, a in enumerate(self.order)}
+        places = [i for i, d in enumerate(root.dims) if d is not None]
+        whole = not self.reduced or any(
+            self.trace.root(d) in self.reduced for d in root.dims if d is not None)
+        in_memory = sorted(places, key=lambda i: rank[self.trace.root(root.dims[i])])  # type: ignore[arg-type]
+        order = list(range(root.ndim))
+        if whole:
+            for i, j in zip(places, in_memory, strict=True):
+                order[i] = j
+        return Output(root.shape, tuple(order), root.dtype)
+
+    def merged(self, every: list[dict[int, int]]) -> list[list[int]]:
+        """Neighbouring axes that every operand walks as one."""
+        groups: list[list[int]] = []
+        for a in self.order:
+            if groups and self.mergeable(groups[-1][-1], a, every):
+                groups[-1].append(a)
+            else:
+                groups.append([a])
+        return groups
+
+    def mergeable(self, outer: int, inner: int, every: list[dict[int, int]]) -> bool:
+        if (outer in self.reduced) != (inner in self.reduced):
+            return False
+        for n in self.nodes:
+            axes = {self.trace.root(a) for a in n.axes}
+            if (outer in axes) != (inner in axes):
+                return False
+        return all((outer in s) == (inner in s) and (
+            outer not in s or s[outer] == s[inner] * self.trace.sizes[inner]) for s in every)
+
+    def size(self, group: list[int]) -> int:
+        total = 1
+        for a in group:
+            total *= self.trace.sizes[a]
+        return total
+
+    def operand(self, kind: Type, steps: dict[int, int], groups: list[list[int]]) -> Operand:
+        has = tuple(g[-1] in steps for g in groups)
+        if not has or not has[-1]:
+            return Operand(kind, has, "0")
+        return Operand(kind, has, "1" if steps[groups[-1][-1]] == 1 else "s")
+
+    def places(self, groups: list[list[int]]) -> dict[int, frozenset[int]]:
+        """The merged axes that every node varies along."""
+        place = {a: i for i, g in enumerate(groups) for a in g}
+        return {n.number: frozenset(place[self.trace.root(a)] for a in n.axes)
+                for n in self.nodes}
+
+
+def _element(dtype: Any) -> Type:
+    return U8 if dtype == np.bool_ else of_numpy(dtype.name)
+
+
+def _span(array: Array) -> int:
+    """Elements between the first and the last of an array in memory."""
+    return 1 + sum((n - 1) * abs(s) // array.itemsize
+                   for n, s in zip(array.shape, array.strides, strict=True))
+
+
+def _reachable(roots: Sequence[Node]) -> list[Node]:
+    found: dict[int, Node] = {}
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        if node.number not in found:
+            found[node.number] = node
+            stack.extend(node.args)
+    return sorted(found.values(), key=lambda n: n.number)
+
+
+def _text(nest: Nest) -> str:
+    """Everything that determines the kernel, as text that is the same in every process."""
+    nodes = _reachable(nest.roots)
+    place = nest.place
+    number = {n.number: i for i, n in enumerate(nodes)}
+    lines = [f"{n.op}({','.join(str(number[a.number]) for a in n.args)})"
+             f"{'' if n.op == 'reduce' else place.get((n.op, n.attr), n.attr)}:{n.kind}"
+             f"{n.attr[0] if n.op == 'reduce' else ''}@{sorted(nest.of[n.number])}"
+             for n in nodes]
+    operands = [f"{o.element}{''.join('.x'[has] for has in o.axes)}{o.inner}"
+                for o in (*nest.outputs, *nest.inputs)]
+    reduced = "".join("ar"[r] for r in nest.reduced)
+    return ";".join([reduced, *operands, *map(str, nest.numbers), *lines,
+                     *(str(number[r.number]) for r in nest.roots)])

@@ -1,0 +1,302 @@
+"""Where operators meet kernels: launches of single operators and of whole gradient rules.
+
+A leaf's NumPy reference is traced into one kernel (`codegen/plan.py`); a gradient rule, written
+in public operators, is run once on symbols and becomes one kernel too. Launches are found by the
+shapes, strides and dtypes of the arguments. What cannot be traced stays with the reference.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..autograd.modes import state
+from ..autograd.node import LEAST
+from ..debug.knobs import knobs
+from ..runtime.quiet import IGNORE, enter, leave
+from ..tensor.abstract import AbstractArray, AbstractOperand
+from ..tensor.tensor import Tensor, wrap
+
+__all__ = ["LEAST", "SINGLE", "TEMPLATES", "FusedRule", "launch", "template"]
+
+SINGLE = 8192  # the same for one pass of a NumPy function, which is hard to beat when small
+_MOST_PLANS = 4096  # of one operator; then they are made anew
+_MOST_FAILURES = 8  # shapes of one operator that no kernel can serve; then none is tried
+_ndarray = np.ndarray
+
+TEMPLATES: dict[str, Any] = {}  # operator -> function(*arrays, *attributes) -> result or None
+
+
+def template(name: str) -> Any:
+    """Declares the kernel launcher of an operator that is no plain loop nest (mm, convolution).
+
+    It takes the arguments of the reference and returns its result, or None where the reference
+    must serve.
+    """
+    def add(function: Any) -> Any:
+        TEMPLATES[name] = function
+        return function
+    return add
+
+
+def launch(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
+    """The result of an operator by its kernel; None where the reference must serve."""
+    if knobs.kernels == "off":
+        return None
+    try:
+        key = (attrs, *[_facts(a) for a in arrays])
+        plan = leaf.launches.get(key, leaf)
+    except TypeError:  # attributes that hold tensors or lists
+        return None
+    if plan is leaf:
+        plan = _plan(leaf, arrays, attrs, key)
+    if plan is None:
+        return None
+    result = plan(arrays)
+    if knobs.check and result is not None:
+        _check(leaf, arrays, attrs, result)
+    return result
+
+
+def _facts(a: Any) -> Any:
+    """What a plan depends on."""
+    if a.__class__ is _ndarray:
+        return a.shape, a.strides, a.dtype.num
+    return a.__class__, a
+
+
+def _plan(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...], key: Any) -> Any:
+    made = _make_plan(leaf, arrays, attrs)
+    if len(leaf.launches) >= _MOST_PLANS:
+        leaf.launches.clear()
+    leaf.launches[key] = made
+    if made is None:
+        leaf.failures += 1
+        if leaf.failures >= _MOST_FAILURES and not any(leaf.launches.values()):
+            leaf.launches = None
+    return made
+
+
+def _make_plan(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
+    from ..codegen import service
+    from ..codegen.plan import Untraceable, plan
+
+    if not service.available():
+        return None
+    try:
+        return plan(leaf.name, leaf.kernel, arrays, attrs, not leaf.exact)
+    except (Untraceable, AbstractOperand):
+        return None
+    except (TypeError, ValueError, AttributeError, IndexError):
+        return None  # the reference asks a symbol for what only an array has
+
+
+def _check(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...], result: Any) -> None:
+    from ..debug.check import compare
+
+    token = enter(IGNORE)
+    try:
+        expected = leaf.kernel(*[_widened(a, leaf) for a in arrays], *attrs)
+    finally:
+        leave(token)
+    compare(leaf.name, arrays, attrs, result, expected)
+
+
+def _widened(a: Any, leaf: Any) -> Any:
+    narrow = a.__class__ is _ndarray and a.dtype.kind in "fV" and a.dtype.itemsize < 4
+    return a.astype(np.float32) if narrow and not leaf.exact else a
+
+
+# --- gradient rules ---------------------------------------------------------------------------
+
+
+class FusedRule:
+    """A gradient rule that runs as one kernel where it can."""
+
+    __slots__ = ("failures", "name", "plans", "rule")
+
+    def __init__(self, name: str, rule: Any) -> None:
+        self.name, self.rule = name, rule
+        self.plans: dict[Any, Any] | None = {}
+        self.failures = 0
+
+    def __call__(self, *args: Any) -> Any:
+        if self.plans is None or state.grad or knobs.kernels == "off" or not _worth(args):
+            return self.rule(*args)
+        try:
+            key = tuple([_rule_facts(a) for a in args])
+            plan = self.plans.get(key, self)
+        except TypeError:
+            return self.rule(*args)
+        if plan is self:
+            plan = self._plan(args, key)
+        result = None if plan is None else plan(args)
+        return self.rule(*args) if result is None else result[0]
+
+    def _plan(self, args: tuple[Any, ...], key: Any) -> Any:
+        assert self.plans is not None
+        plan = _rule_plan(self.name, self.rule, args)
+        if len(self.plans) >= _MOST_PLANS:
+            self.plans.clear()
+        self.plans[key] = plan
+        if plan is None:
+            self.failures += 1
+            if self.failures >= _MOST_FAILURES and not any(self.plans.values()):
+                self.plans = None
+        return plan
+
+
+def _worth(args: tuple[Any, ...]) -> bool:
+    for a in args:
+        if isinstance(a, Tensor):
+            if a._a.__class__ is not _ndarray:
+                return False
+            if a._a.size >= LEAST:
+                return True
+        elif a.__class__ is tuple and a and isinstance(a[0], Tensor):
+            return _worth(a)
+    return False
+
+
+def _rule_facts(a: Any) -> Any:
+    if isinstance(a, Tensor):
+        return a._a.shape, a._a.strides, a._a.dtype.num
+    if a.__class__ is tuple:
+        return tuple([_rule_facts(x) for x in a])
+    return a.__class__, a
+
+
+def _rule_plan(name: str, rule: Any, args: tuple[Any, ...]) -> Any:
+    from ..codegen import service
+
+    if not service.available():
+        return None
+    try:
+        return _RulePlan(name, rule, args)
+    except Exception:  # whatever a rule does that symbols cannot: it runs as it is written
+        return None
+
+
+class _RulePlan:
+    """One kernel (or a few) for a rule, and how its results follow from them."""
+
+    __slots__ = ("many", "program", "results", "tensors")
+
+    def __init__(self, name: str, rule: Any, args: tuple[Any, ...]) -> None:
+        from ..codegen.expression import Trace
+        from ..codegen.plan import assemble
+
+        trace = Trace()
+        recorder = _SymbolRecorder(trace)
+        self.tensors = [t for t in _flat(args) if isinstance(t, Tensor)]
+        arrays = [t._a for t in self.tensors]
+        stand_ins = iter([recorder.stand_in(t, i) for i, t in enumerate(self.tensors)])
+        result = rule(*_replaced(args, stand_ins))
+        self.many = result.__class__ is tuple
+        self.results: list[Any] = []
+        roots: list[Any] = []
+        for r in result if self.many else (result,):
+            self.results.append(self._place(r, recorder, roots))
+        if not roots:
+            raise NotImplementedError("nothing to compute")
+        self.program = assemble(name + "_backward", trace, roots, arrays, False)
+        self.tensors = []
+
+    def _place(self, r: Any, recorder: _SymbolRecorder, roots: list[Any]) -> Any:
+        """None, ("same", argument) or ("made", output, dtype)."""
+        if r is None:
+            return None
+        symbol = recorder.symbol(r)
+        if symbol.node.op == "input":
+            place = recorder.trace.places[symbol.node.attr]
+            if r._a.shape == self.tensors[place]._a.shape:
+                return "same", place
+        roots.append(symbol)
+        return "made", len(roots) - 1, r._dtype
+
+    def __call__(self, args: tuple[Any, ...]) -> Any:
+        """A list with the rule's result; None as long as a kernel is missing."""
+        tensors = [t for t in _flat(args) if isinstance(t, Tensor)]
+        found = self.program([t._a for t in tensors])
+        if found is None:
+            return None
+        results = [None if r is None else tensors[r[1]] if r[0] == "same"
+                   else wrap(found[r[1]], r[2]) for r in self.results]
+        return [tuple(results)] if self.many else results
+
+
+def _flat(args: Any) -> Any:
+    for a in args:
+        if a.__class__ is tuple:
+            yield from _flat(a)
+        else:
+            yield a
+
+
+def _replaced(args: tuple[Any, ...], stand_ins: Any) -> tuple[Any, ...]:
+    return tuple(_replaced(a, stand_ins) if a.__class__ is tuple else
+                 next(stand_ins) if isinstance(a, Tensor) else a for a in args)
+
+
+class _SymbolRecorder:
+    """Runs operators on symbols: tensors hold arrays without data whose value is a symbol."""
+
+    def __init__(self, trace: Any) -> None:
+        self.trace = trace
+
+    def stand_in(self, t: Tensor, place: int) -> Tensor:
+        a = t._a
+        symbol = self.trace.input(a, place)
+        return wrap(AbstractArray(a.shape, a.dtype, recorder=self, value=symbol), t._dtype)
+
+    def symbol(self, t: Any) -> Any:
+        """The symbol behind a tensor; a real tensor of one element is a constant."""
+        if not isinstance(t, Tensor):
+            return t
+        if t._a.__class__ is AbstractArray:
+            return t._a.value
+        if t._a.size != 1:
+            raise NotImplementedError("a tensor from outside the rule")
+        return t._a.reshape(())[()]
+
+    def note(self, leaf: Any, tensors: tuple[Any, ...], attrs: tuple[Any, ...],
+             outs: list[Tensor]) -> None:
+        """Called by the operators: `outs = leaf(*tensors, *attrs)`."""
+        symbols = [self.symbol(t) for t in tensors]
+        if leaf.view:
+            results = (_viewed(leaf, symbols[0], attrs, outs[0]),)
+        else:
+            results = self._results(leaf, symbols, attrs)
+        for o, r in zip(outs, results, strict=True):
+            if r.dtype != o._a.dtype:  # narrow floats are computed in float32
+                r = r.astype(o._a.dtype)
+            if r.shape != o._a.shape:
+                raise NotImplementedError("a shape that differs from the shape rule's")
+            o._a.recorder, o._a.value = self, r
+
+    def _results(self, leaf: Any, symbols: list[Any], attrs: tuple[Any, ...]) -> Any:
+        if not leaf.exact:
+            symbols = [s.astype(np.float32) if hasattr(s, "node") and s.dtype.itemsize < 4
+                       and s.node.kind.is_float else s for s in symbols]
+        result = leaf.kernel(symbols, *attrs) if leaf.takes_list else leaf.kernel(
+            *symbols, *attrs)
+        return result if result.__class__ is tuple else (result,)
+
+
+def _viewed(leaf: Any, symbol: Any, attrs: tuple[Any, ...], out: Tensor) -> Any:
+    """Views that only rename axes."""
+    shape = out._a.shape
+    if leaf.name == "expand":
+        return np.broadcast_to(symbol, shape)
+    if leaf.name in ("view", "unsqueeze", "squeeze", "alias"):
+        return symbol.reshape(shape)
+    order = list(range(symbol.ndim))
+    if leaf.name == "permute":
+        return symbol.transpose(tuple(d % symbol.ndim for d in attrs[0]))
+    if leaf.name not in ("t", "transpose"):
+        raise NotImplementedError(f"the view {leaf.name}")
+    a, b = (0, -1) if leaf.name == "t" else attrs
+    order[a], order[b] = order[b], order[a]
+    return symbol.transpose(tuple(order))
+
