@@ -7,15 +7,18 @@ explicit vectors and loops, so the work is code generation; see `PASSES` for wha
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 from typing import TYPE_CHECKING, Any
+
+from ..runtime import cache
 
 if TYPE_CHECKING:
     from llvmlite.binding import ModuleRef, TargetMachine
 
     from .target import Target
 
-__all__ = ["CompileError", "assembly", "compile_object"]
+__all__ = ["CompileError", "assembly", "cached_object", "compile_object"]
 
 
 class CompileError(RuntimeError):
@@ -32,6 +35,16 @@ def compile_object(text: str, target: Target, opt: int = 2) -> bytes:
         return machine.emit_object(module)
     except RuntimeError as error:
         raise CompileError(f"code generation for {target.cpu}: {error}") from None
+
+
+def cached_object(name: str, text: str, target: Target) -> bytes:
+    """What `compile_object` makes of `text`, from the cache on disk where it is."""
+    digest = hashlib.blake2b(f"{target!r}{text}".encode(), digest_size=20).hexdigest()
+    found = cache.get(f"{name}-{digest}")
+    if found is None:
+        found = compile_object(text, target)
+        cache.put(f"{name}-{digest}", found)
+    return found
 
 
 def assembly(text: str, target: Target, opt: int = 2) -> str:

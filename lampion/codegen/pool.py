@@ -19,15 +19,14 @@ matter to the result: a kernel's tasks depend on sizes alone.
 
 from __future__ import annotations
 
-import hashlib
 from string import Template
 
-from ..runtime import cache, threads
+from ..runtime import threads
 from ..runtime.loader import PROVIDERS, load
-from .compile import compile_object
+from .compile import cached_object
 from .target import TARGETS, Target, host
 
-__all__ = ["address", "text"]
+__all__ = ["address", "plainest", "text"]
 
 # Fields that different processors write lie 128 bytes apart: processors fetch lines in pairs.
 _FIELDS = {
@@ -309,21 +308,15 @@ def text(target: Target) -> str:
     return _TEXT.substitute(places, size=_SIZE, pause=pause)
 
 
+def plainest() -> Target:
+    """The target of code that gains nothing from vectors: any processor of this family."""
+    return TARGETS["neon" if host().name == "neon" else "sse"]
+
+
 def address() -> int:
     """The address of `lampion_parallel` in this process; brings the pool up at the first call."""
-    return threads.adopt(load(_object()))
-
-
-def _object() -> bytes:
-    """The pool's machine code, from the cache where it is; the plainest target is enough."""
-    target = TARGETS["neon" if host().name == "neon" else "sse"]
-    source = text(target)
-    key = "pool-" + hashlib.blake2b((target.cpu + source).encode(), digest_size=20).hexdigest()
-    found = cache.get(key)
-    if found is None:
-        found = compile_object(source, target)
-        cache.put(key, found)
-    return found
+    target = plainest()
+    return threads.adopt(load(cached_object("pool", text(target), target)))
 
 
 PROVIDERS["lampion_parallel"] = address

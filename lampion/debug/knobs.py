@@ -76,7 +76,7 @@ class Knobs:
     spin_us: int
     cache_dir: str
     cache_mb: int
-    pool_mb: int
+    pool: bool
 
     def __getattr__(self, name: str) -> Any:
         knob = _BY_NAME.get(name)
@@ -102,7 +102,7 @@ KNOBS = (
     Knob("cache_dir", "", str, "a folder", "where compiled kernels are kept; empty is the "
          "user's cache folder"),
     _whole("cache_mb", 256, 0, 1 << 20, "size of the kernels on disk in MiB; 0 keeps none"),
-    _whole("pool_mb", 0, 0, 1 << 30, "most free memory kept for new tensors in MiB; 0 is no limit"),
+    _switch("pool", True, "memory of dead arrays is kept for new ones"),
 )
 _BY_NAME = {knob.name: knob for knob in KNOBS}
 

@@ -31,9 +31,11 @@ def _words(*lines: str) -> frozenset[str]:
 
 # The C API that entries use, and what LLVM may call by itself or for an intrinsic.
 _PYTHON = _words(
-    "PyErr_Clear PyErr_Occurred PyErr_SetString PyEval_RestoreThread PyEval_SaveThread",
+    "PyErr_Clear PyErr_Occurred PyErr_SetString PyErr_WriteUnraisable",
+    "PyEval_RestoreThread PyEval_SaveThread",
     "PyFloat_AsDouble PyFloat_FromDouble PyLong_AsLongLong PyLong_AsSsize_t PyLong_FromLongLong",
-    "PyObject_CallNoArgs PyObject_IsTrue Py_AddPendingCall Py_DecRef Py_IncRef")
+    "PyObject_CallNoArgs PyObject_CallOneArg PyObject_IsTrue PyObject_Vectorcall",
+    "PyTuple_GetItem PyTuple_Size Py_AddPendingCall Py_DecRef Py_IncRef")
 _MATHS = _words(
     "acos asin atan atan2 cbrt ceil cos cosh erf erfc exp exp2 exp10 expm1 fdim floor fma fmax",
     "fmin fmod frexp hypot ldexp lgamma log log10 log1p log2 modf nearbyint pow remainder rint",

@@ -48,7 +48,7 @@ class Code:
         return f"<native code of {self.name}>"
 
 
-def function(address: int, name: str, owner: Image) -> Callable[..., Any]:
+def function(address: int, name: str, owner: Image, doc: str = "") -> Callable[..., Any]:
     """A builtin over the native function at `address` of the image `owner`.
 
     The function is `ptr f(ptr self, ptr args, i64 count)`, CPython's METH_FASTCALL: it gets its
@@ -57,7 +57,7 @@ def function(address: int, name: str, owner: Image) -> Callable[..., Any]:
     """
     if not owner.address <= address < owner.address + owner.size:
         raise ValueError(f"{name}: address {address:#x} is not within {owner}")
-    method = _MethodDef(name.encode(), address, _METH_FASTCALL, None)
+    method = _MethodDef(name.encode(), address, _METH_FASTCALL, doc.encode() or None)
     make = ctypes.pythonapi.PyCFunction_NewEx
     make.restype = ctypes.py_object
     make.argtypes = [ctypes.c_void_p, ctypes.py_object, ctypes.py_object]

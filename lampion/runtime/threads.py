@@ -72,6 +72,7 @@ class _Pool:
 
     def __init__(self, image: Image) -> None:
         self.image, self.address = image, image.symbols["lampion_parallel"]
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(image))  # kernels jump into it to the very end
         self._work = self._native("work", ctypes.c_int64)
         self._resize = self._native("resize", ctypes.c_int64, ctypes.c_int64)
         self._reset = self._native("reset", ctypes.c_int64, ctypes.c_void_p)
