@@ -476,6 +476,6 @@ class Kernel:
 
 _FOLDS: dict[str, Callable[[int, int], int]] = {
     "add": lambda x, y: x + y, "sub": lambda x, y: x - y, "mul": lambda x, y: x * y,
-    "min": min, "max": max, 
+    "min": min, "max": max,
     "div": lambda x, y: abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1),
 }

@@ -28,7 +28,7 @@ class Plan:
 
     __slots__ = ("fills", "kernel", "key", "name", "nest", "numbers", "outputs", "tail", "takes")
 
-    def __init__(self, name: str, nest: Nest, outputs: list[Output], numbers: list[Any],
+    def __init__(self, name: str, nest: Nest, outputs: list[Any], numbers: list[Any],
                  tail: tuple[int, ...], takes: tuple[int, ...]) -> None:
         self.name, self.nest, self.outputs, self.numbers = name, nest, outputs, numbers
         self.tail, self.takes = tail, takes  # takes: which arrays, by place
@@ -103,6 +103,17 @@ class Output:
         return tuple(steps) if self.back is None else tuple(steps[i] for i in self.back)
 
 
+class Existing:
+    """A result that goes into an array that exists."""
+
+    def __init__(self, array: Array) -> None:
+        self.steps = tuple(s // array.itemsize for s in array.strides)
+
+    def strides(self) -> tuple[int, ...]:
+        """In elements."""
+        return self.steps
+
+
 class Place:
     """Stands for a number among the arguments."""
 
@@ -151,13 +162,17 @@ def plan(name: str, reference: Callable[..., Any], arguments: Sequence[Any],
     return assemble(name, trace, roots, arguments, single)
 
 
-def symbols_of(trace: Trace, arguments: Sequence[Any], wide: bool) -> tuple[list[Any], Any]:
-    """Symbols for the arguments, and the narrow float dtype among them, if any."""
+def symbols_of(trace: Trace, arguments: Sequence[Any], wide: bool,
+               baked: bool = True) -> tuple[list[Any], Any]:
+    """Symbols for the arguments, and the narrow float dtype among them, if any.
+
+    baked: plain numbers become constants of the kernel; otherwise every number is passed to it.
+    """
     symbols: list[Any] = []
     narrow = None
     for place, a in enumerate(arguments):
         if not isinstance(a, np.ndarray):
-            known = a is None or isinstance(a, bool) or a in PLAIN
+            known = a is None or isinstance(a, bool) or (baked and a in PLAIN)
             symbols.append(a if known else Given(trace, place, type(a)))
             continue
         symbol = trace.input(a, place)
@@ -168,13 +183,17 @@ def symbols_of(trace: Trace, arguments: Sequence[Any], wide: bool) -> tuple[list
 
 
 def assemble(name: str, trace: Trace, roots: list[Symbol], arguments: Sequence[Any],
-             single: bool) -> Program:
-    """Plans for the roots; those that reduce different axes go to different kernels."""
+             single: bool, into: Sequence[Array] | None = None) -> Program:
+    """Plans for the roots; those that reduce different axes go to different kernels.
+
+    into: arrays that will take the results, if they exist already.
+    """
     groups: dict[frozenset[int], list[int]] = {}
     for i, r in enumerate(roots):
         groups.setdefault(_reduced(trace, [r]), []).append(i)
-    parts = [(_Layout(trace, [roots[i] for i in places], arguments).plan(name), tuple(places))
-             for places in groups.values()]
+    parts = [(_Layout(trace, [roots[i] for i in places], arguments,
+                      None if into is None else [into[i] for i in places]).plan(name),
+              tuple(places)) for places in groups.values()]
     return Program(parts, single)
 
 
@@ -190,8 +209,9 @@ def _reduced(trace: Trace, roots: Sequence[Symbol]) -> frozenset[int]:
 class _Layout:
     """The axes of an expression in the order of memory, neighbours merged where possible."""
 
-    def __init__(self, trace: Trace, roots: list[Symbol], arguments: Sequence[Any]) -> None:
-        self.trace, self.roots = trace, roots
+    def __init__(self, trace: Trace, roots: list[Symbol], arguments: Sequence[Any],
+                 into: Sequence[Array] | None) -> None:
+        self.trace, self.roots, self.into = trace, roots, into
         self.nodes = _reachable([r.node for r in roots])
         self.used = sorted(n.attr for n in self.nodes if n.op == "input")
         self.arrays = {i: arguments[trace.places[i]] for i in self.used}
@@ -241,7 +261,8 @@ class _Layout:
         return [a for a in space if a not in longest] + [a for a in longest if a in space]
 
     def plan(self, name: str) -> Plan:
-        outputs = [self.output(r) for r in self.roots]
+        outputs: list[Any] = [self.output(r) for r in self.roots] if self.into is None else [
+            Existing(a) for a in self.into]
         out_strides = [{self.trace.root(d): s for d, s in zip(r.dims, o.strides(), strict=True)
                         if d is not None} for r, o in zip(self.roots, outputs, strict=True)]
         every = out_strides + list(self.strides.values())

@@ -20,7 +20,7 @@ from ..debug.knobs import knobs
 from ..runtime import cache as disk
 from ..runtime.loader import load
 from ..runtime.native import KernelsUnavailable, array_layout, function
-from . import pool as _pool  # noqa: F401  brings `lampion_parallel` to the loader
+from . import allocator, pool  # noqa: F401  pool brings `lampion_parallel` to the loader
 from .emit import emit
 from .ir import Kernel
 from .spec import check
@@ -114,6 +114,8 @@ def _obtain(key: Hashable, build: Build) -> Native | None:
 
 
 def _place(key: Hashable, build: Build, data: bytes, start: float, compiled: bool) -> Native:
+    if not _ready:
+        allocator.install()
     image = load(data)
     name = str(key[0] if isinstance(key, tuple) else key)
     native = function(image.symbols["entry"], name, image)

@@ -18,7 +18,7 @@ from ..runtime.quiet import IGNORE, enter, leave
 from ..tensor.abstract import AbstractArray, AbstractOperand
 from ..tensor.tensor import Tensor, wrap
 
-__all__ = ["LEAST", "SINGLE", "TEMPLATES", "FusedRule", "launch", "template"]
+__all__ = ["LEAST", "SINGLE", "TEMPLATES", "FusedRule", "launch", "launch_update", "template"]
 
 SINGLE = 8192  # the same for one pass of a NumPy function, which is hard to beat when small
 _MOST_PLANS = 4096  # of one operator; then they are made anew
@@ -106,6 +106,62 @@ def _check(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...], result: Any) ->
 def _widened(a: Any, leaf: Any) -> Any:
     narrow = a.__class__ is _ndarray and a.dtype.kind in "fV" and a.dtype.itemsize < 4
     return a.astype(np.float32) if narrow and not leaf.exact else a
+
+
+# --- updates of optimizers --------------------------------------------------------------------
+
+
+def launch_update(update: Any, arrays: Any, scalars: Any, negate: bool) -> bool:
+    """Runs an optimizer's update on its arrays as one kernel; False where it cannot."""
+    if knobs.kernels == "off":
+        return False
+    key = (negate, scalars.key, *[(a.shape, a.strides, a.dtype.num) for a in arrays])
+    plan = update.launches.get(key, update)
+    if plan is update:
+        plan = _update_plan(update, arrays, scalars, negate)
+        if len(update.launches) >= _MOST_PLANS:
+            update.launches.clear()
+        update.launches[key] = plan
+    return plan is not None and plan(arrays, scalars.raw)
+
+
+def _update_plan(update: Any, arrays: Any, scalars: Any, negate: bool) -> Any:
+    from ..codegen import service
+    from ..codegen.plan import Untraceable
+
+    if not service.available():
+        return None
+    try:
+        return _UpdatePlan(update, arrays, scalars, negate)
+    except (Untraceable, TypeError):
+        return None
+
+
+class _UpdatePlan:
+    """A kernel that writes into some of its arguments."""
+
+    __slots__ = ("plan", "written")
+
+    def __init__(self, update: Any, arrays: Any, scalars: Any, negate: bool) -> None:
+        from ..codegen.expression import Trace
+        from ..codegen.plan import assemble, symbols_of
+
+        trace = Trace()
+        symbols, narrow = symbols_of(trace, [*arrays, *scalars.raw], True, baked=False)
+        before = [s.node for s in symbols[:len(arrays)]]
+        p, g, *rest = symbols
+        with np.errstate(all="ignore"):
+            update.body(np, p, -g if negate else g, *rest)
+        self.written = [i for i, (s, node) in enumerate(zip(symbols, before, strict=False))
+                        if s.node is not node]
+        roots = [symbols[i] if narrow is None else symbols[i].astype(narrow)
+                 for i in self.written]
+        program = assemble(update.name, trace, roots, arrays, False,
+                           into=[arrays[i] for i in self.written])
+        (self.plan, _), = program.parts
+
+    def __call__(self, arrays: Any, numbers: Any) -> bool:
+        return self.plan.run([*arrays, *numbers], [arrays[i] for i in self.written]) is not None
 
 
 # --- gradient rules ---------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """Optimizer updates: one record each, what a step does to one parameter, element by element.
 
 A body takes the math namespace `x`, the parameter, its gradient, the state and then scalars, and
-writes into parameter and state in place. The same body runs on NumPy arrays, block by block so
-that temporaries stay in the cache, and on tensors, where it is recorded or captured. The order
+writes into parameter and state in place. The same body becomes one kernel over all of them, runs
+on NumPy arrays, block by block so that temporaries stay in the cache, and on tensors, where it is
+recorded or captured. The order
 of the arithmetic is PyTorch's, so results agree to rounding.
 """
 
@@ -15,8 +16,9 @@ import numpy as np
 
 from ..debug.frames import user_code
 from ..tensor.tensor import Tensor, storage_of
+from .native import LEAST, launch_update
 
-__all__ = ["UPDATES", "Update", "constants", "note_writes", "update_arrays"]
+__all__ = ["UPDATES", "Scalars", "Update", "note_writes", "update_arrays"]
 
 _BLOCK = 1 << 15  # elements: with a few temporaries of float32 this fits the second-level cache
 _WIDE: np.dtype[Any] = np.dtype(np.float32)
@@ -28,10 +30,11 @@ UPDATES: dict[str, Update] = {}
 class Update:
     """One optimizer's update: its name, the state it uses and its body."""
 
-    __slots__ = ("body", "name", "state")
+    __slots__ = ("body", "launches", "name", "state")
 
     def __init__(self, name: str, state: tuple[str, ...], body: Callable[..., None]) -> None:
         self.name, self.state, self.body = name, state, body
+        self.launches: dict[Any, Any] = {}  # kernels, by the facts of their arguments
         UPDATES[name] = self
 
 
@@ -231,35 +234,48 @@ def asgd(x: Any, p: Any, g: Any, average: Any, decay: Any, keep: Any, eta: Any, 
         average += mu * (p - average)
 
 
-def constants(scalars: Sequence[Any], kind: np.dtype[Any]) -> list[Any]:
-    """`scalars` as 0-d arrays, which NumPy takes faster than Python floats.
+class Scalars:
+    """What an update takes beside its arrays: numbers, None and booleans that choose a branch."""
 
-    `kind` is the parameters' dtype; None and booleans, which choose a branch, stay.
-    """
-    wide: np.dtype[Any] = _REAL.get(kind.name, kind)
-    wide = wide if wide.itemsize >= 4 else _WIDE
-    return [s if s is None or isinstance(s, bool) else np.array(s, wide) for s in scalars]
+    __slots__ = ("_fixed", "key", "kind", "raw")
+
+    def __init__(self, raw: Sequence[Any], kind: np.dtype[Any]) -> None:
+        """`kind` is the parameters' dtype."""
+        self.raw, self.kind = raw, kind
+        self.key = tuple([s if s is None or s.__class__ is bool else float for s in raw])
+        self._fixed: list[Any] | None = None
+
+    @property
+    def fixed(self) -> list[Any]:
+        """The numbers as 0-d arrays, which NumPy takes faster than Python floats."""
+        if self._fixed is None:
+            wide: np.dtype[Any] = _REAL.get(self.kind.name, self.kind)
+            wide = wide if wide.itemsize >= 4 else _WIDE
+            self._fixed = [s if s is None or isinstance(s, bool) else np.array(s, wide)
+                           for s in self.raw]
+        return self._fixed
 
 
 def update_arrays(
-    update: Update, arrays: Sequence[Any], scalars: Sequence[Any], *, negate: bool = False
+    update: Update, arrays: Sequence[Any], scalars: Scalars, *, negate: bool = False
 ) -> None:
     """Run `update` on ``[parameter, gradient, *state]``, NumPy arrays of one shape.
 
-    `scalars` are what `constants` made. Complex arrays are taken as pairs of reals, as
-    PyTorch does. Types narrower than float32 are computed in float32 and rounded when
-    stored. `negate` turns the gradient around (maximize).
+    Complex arrays are taken as pairs of reals, as PyTorch does. Types narrower than float32 are
+    computed in float32 and rounded when stored. `negate` turns the gradient around (maximize).
     """
+    if arrays[0].size >= LEAST and launch_update(update, arrays, scalars, negate):
+        return
     kind = arrays[0].dtype
     if kind.kind == "c":
         arrays = [a[..., None].view(_REAL[kind.name]) for a in arrays]
     run = _run if kind.itemsize >= 4 else _run_wide
     flat = None if arrays[0].size <= _BLOCK else _flat(arrays)
     if flat is None:
-        run(update, arrays, scalars, negate)
+        run(update, arrays, scalars.fixed, negate)
         return
     for start in range(0, flat[0].size, _BLOCK):
-        run(update, [a[start : start + _BLOCK] for a in flat], scalars, negate)
+        run(update, [a[start : start + _BLOCK] for a in flat], scalars.fixed, negate)
 
 
 def _run(update: Update, arrays: Sequence[Any], scalars: Sequence[Any], negate: bool) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import ops
 from ..autograd import enable_grad, set_grad_enabled
-from ..ops.optimize import Update, constants, note_writes, update_arrays
+from ..ops.optimize import Scalars, Update, note_writes, update_arrays
 from ..tensor import Tensor, float32
 from .optimizer import Optimizer
 
@@ -66,7 +66,7 @@ class ElementwiseOptimizer(Optimizer):
                 continue
             if last != (count, p._dtype) or self._scalars_differ:
                 last = (count, p._dtype)
-                scalars = constants(self._scalars(group, lr, count, state), p._a.dtype)
+                scalars = Scalars(self._scalars(group, lr, count, state), p._a.dtype)
             arrays = [p._a, grad._a, *[state[name]._a for name in update.state]]
             update_arrays(update, arrays, scalars, negate=maximize)
             written.append(p)

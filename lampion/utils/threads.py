@@ -1,15 +1,14 @@
-"""How many threads operators use: those of NumPy's matrix library."""
+"""How many threads operators use: kernels, and NumPy's matrix library beside them."""
 
 from __future__ import annotations
 
-import os
+from ..runtime import threads as pool
 
 __all__ = ["set_num_threads", "get_num_threads", "set_num_interop_threads",
            "get_num_interop_threads"]
 
 
 class _Choice:
-    threads: int | None = None
     interop = 1
 
 
@@ -22,16 +21,16 @@ def _positive(n: int, name: str) -> int:
 
 
 def set_num_threads(n: int) -> None:
-    """Limits NumPy's matrix library, the only part that uses several threads, to `n`."""
+    """Lets `n` threads share an operator's work, in kernels and in NumPy's matrix library."""
     from threadpoolctl import threadpool_limits
 
-    _Choice.threads = _positive(n, "set_num_threads")
+    pool.set_num_threads(_positive(n, "set_num_threads"))
     threadpool_limits(n, "blas")
 
 
 def get_num_threads() -> int:
     """The number of threads within an operator."""
-    return _Choice.threads or os.cpu_count() or 1
+    return pool.get_num_threads()
 
 
 def set_num_interop_threads(n: int) -> None:
