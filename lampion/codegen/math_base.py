@@ -57,7 +57,18 @@ def layout(x: Value) -> Layout:
 
 
 def polynomial(x: Value, coefficients: Sequence[float]) -> Value:
-    """The polynomial with these coefficients, constant term first, by Horner's rule."""
+    """The polynomial with these coefficients, constant term first.
+
+    Horner's rule; from degree 6 on as E(x*x) + x * O(x*x): half as long a chain of dependent steps.
+    """
+    if len(coefficients) < 7:
+        return _horner(x, coefficients)
+    square = x * x
+    even, odd = (_horner(square, coefficients[i::2]) for i in (0, 1))
+    return x.kernel.fma(odd, x, even)
+
+
+def _horner(x: Value, coefficients: Sequence[float]) -> Value:
     total = x.kernel.const(coefficients[-1], x.type)
     for c in reversed(coefficients[:-1]):
         total = x.kernel.fma(total, x, c)

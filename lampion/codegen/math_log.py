@@ -10,7 +10,7 @@ import math
 
 from .ir import Value
 from .math_base import clamp, layout, nearest, polynomial, power, sign_of, with_sign
-from .math_exp import exp, exp2_of_sum
+from .math_exp import exp2_of_sum, exp_of_negative
 from .types import F32, F64
 
 __all__ = ["acosh", "asinh", "atanh", "log", "log10", "log1p", "log2", "pow", "softplus"]
@@ -122,7 +122,7 @@ def log1p(x: Value) -> Value:
 def softplus(x: Value) -> Value:
     """log(1 + e**x)."""
     k = x.kernel
-    return log1p(exp(-k.abs(x))) + k.max(k.const(0.0, x.type), x)
+    return log1p(exp_of_negative(k.abs(x))) + k.max(k.const(0.0, x.type), x)
 
 
 # --- inverse hyperbolic functions: f32 is computed in f64 ---------------------------------------
