@@ -1,29 +1,38 @@
-"""Matrix products on ndarrays: which kernel runs, on which blocks."""
+"""Matrix products on ndarrays: which kernel runs, on which blocks.
+
+Everything that follows from sizes, strides and dtypes is decided once and remembered as a recipe;
+a further call with the same ones only looks it up.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..debug.knobs import knobs
 from . import service
-from .gemm_kernel import A_BLOCK, Epilogue, Tile, Variant, build, tile_of
+from .gemm_dot import build_dot
+from .gemm_kernel import A_BLOCK, K_BLOCK, Epilogue, Tile, Variant, build, tile_of
 from .gemm_pack import build_pack
-from .target import target
+from .ir import Kernel
+from .target import Target, target
 from .types import F32, F64, Type
 
 __all__ = ["bmm", "gemm"]
 
 Array = np.ndarray[Any, Any]
+Recipe = Callable[[Array, Array, Array, Array | None, bool, float], bool]
 
-_DEPTH = 384  # rows of B in one block
-_DIRECT = 1 << 16  # elements of B, or of A in one block, that are used where they lie
+_ITSELF = 1 << 16  # elements of B that are used where they lie
 _TASK = 1 << 20  # multiply-adds worth a task
-_TASKS = 32  # tasks of one product, at most as far as its blocks allow
+_READ = 1 << 16  # elements of B worth a task where reading them is what takes the time
+_TASKS = 32  # tasks of one product, at most, as far as its blocks allow
+_DOT_ROWS = 48  # up to so many rows dot products beat packing B
+_KEEP = 1 << 26  # bytes of memory for panels that are kept between products
 _ELEMENTS = {np.dtype(np.float32): F32, np.dtype(np.float64): F64}
 
 
@@ -35,156 +44,255 @@ def gemm(out: Array, a: Array, b: Array, bias: Array | None = None, accumulate: 
     `out` must not share memory with the others. ValueError where shapes or dtypes do not fit.
     False, and `out` as it was, while a kernel is being made: the caller has the reference.
     """
-    m, n = out.shape
-    depth = a.shape[1]
-    if a.shape != (m, depth) or b.shape != (depth, n):
-        raise _mismatch(out, a, b)
-    return _product(out, a, b, bias, accumulate, alpha, epilogue, "column", 0)
+    key = (out.shape, out.strides, a.shape, a.strides, b.shape, b.strides, out.dtype, a.dtype,
+           b.dtype, None if bias is None else (bias.shape, bias.strides, bias.dtype),
+           alpha == 1.0, None if epilogue is None else epilogue.key, knobs.target)
+    recipe = _recipes.get(key)
+    if recipe is None:
+        recipe = _remember(key, out, a, b, bias, alpha, epilogue)
+    return recipe(out, a, b, bias, accumulate, alpha)
 
 
-def bmm(out: Array, a: Array, b: Array, bias: Array | None = None, accumulate: bool = False,
-        alpha: float = 1.0, epilogue: Epilogue | None = None) -> bool:
-    """`gemm` of each matrix of a batch with one or two leading axes.
+bmm = gemm  # of out (z, m, n), a (z, m, k), b (z, k, n), or (y, z, ...): see `gemm`
 
-    out (z, m, n), a (z, m, k), b (z, k, n), or (y, z, ...); an axis of stride 0 is shared.
-    """
-    (*batch, m, n), depth = out.shape, a.shape[-1]
-    if a.shape != (*batch, m, depth) or b.shape != (*batch, depth, n) or not 1 <= len(batch) <= 2:
-        raise _mismatch(out, a, b)
-    return _product(out, a, b, bias, accumulate, alpha, epilogue, "column", len(batch))
+_recipes: dict[Any, Recipe] = {}
 
 
-def _mismatch(out: Array, a: Array, b: Array) -> ValueError:
-    return ValueError(f"a product of {a.shape} and {b.shape} into {out.shape}: expected "
-                      "(..., m, k), (..., k, n) and (..., m, n) with one or two batch axes at most")
+def _remember(key: Any, out: Array, a: Array, b: Array, bias: Array | None, alpha: float,
+              epilogue: Epilogue | None) -> Recipe:
+    if len(_recipes) >= 4096:  # programs whose sizes change all the time
+        _recipes.clear()
+    problem = _problem(out, a, b, bias, alpha != 1.0, epilogue)
+    recipe = _recipes[key] = _recipe(problem)
+    return recipe
 
 
-def _product(out: Array, a: Array, b: Array, bias: Array | None, accumulate: bool, alpha: float,
-             epilogue: Epilogue | None, along: str, axes: int) -> bool:
-    """`gemm` and `bmm` on shapes that fit; `along`: the axis of `out` that the bias runs along."""
+# --- the problem --------------------------------------------------------------------------------
+
+
+class _Problem(NamedTuple):
+    """What is known of a product before it runs. Steps are in elements: (rows, columns)."""
+
+    element: Type
+    batch: tuple[int, ...]
+    m: int
+    n: int
+    k: int
+    out: tuple[int, int]
+    a: tuple[int, int]
+    b: tuple[int, int]
+    shared: bool  # one B for the whole batch
+    bias: str
+    scaled: bool
+    epilogue: Epilogue | None
+
+    def turned(self) -> _Problem:
+        """The transposed problem."""
+        bias = {"column": "row", "row": "column", "": ""}[self.bias]
+        return self._replace(m=self.n, n=self.m, out=self.out[::-1], a=self.b[::-1],
+                             b=self.a[::-1], bias=bias, shared=False)
+
+    def variant(self, wide: bool = False) -> Variant:
+        """What is compiled."""
+        return Variant(self.element, self.bias, self.scaled, len(self.batch), self.epilogue, wide)
+
+
+def _problem(out: Array, a: Array, b: Array, bias: Array | None, scaled: bool,
+             epilogue: Epilogue | None) -> _Problem:
+    """Everything checked; ValueError where something does not fit."""
     element = _ELEMENTS.get(out.dtype)
     if element is None or a.dtype != out.dtype or b.dtype != out.dtype:
-        raise _unfit(out, a, b)
-    if not out.size:
-        return True
-    size = element.size
-    steps, a_steps, b_steps = out.strides, a.strides, b.strides
-    if steps[-1] != size and out.shape[-1] != 1:
-        return _turned(out, a, b, bias, accumulate, alpha, epilogue, along, axes)
-    if any(s % size for s in (*steps, *a_steps, *b_steps)):
-        raise ValueError("strides that are no multiples of the element size: copy the array first")
-    if bias is not None:
-        bias = _checked_bias(bias, out, along)
-    tile = _tile(element, knobs.target)
-    m, n = out.shape[-2:]
-    k = a.shape[-1]
-    batch = 1 if not axes else out.size // max(m * n, 1)
-    b_row = b_panel = b_batch = 0
-    rows, columns, block, pack = _plan(tile, size, m, n, k, batch)
-    kernel = _kernel(element, along if bias is not None else "", alpha != 1.0, axes, epilogue)
-    if kernel is None:
-        return False
-    if not _direct(tile, size, m, n, k, b_steps):
-        panels, b_batch = _packed(b, element, tile, axes)
-        if panels is None:
-            return False
-        b = panels
-        b_row, b_panel = tile.width, tile.width * k
-    if pack and a_steps[-1] != size and a_steps[-2] != size:
-        pack = 0
-    if alpha == 1.0:
-        kernel(out, a, b, bias, b_row, b_panel, b_batch, rows, columns, block, pack, accumulate)
-    else:
-        kernel(out, a, b, bias, b_row, b_panel, b_batch, rows, columns, block, pack, accumulate,
-               alpha, 1.0)
-    return True
-
-
-def _unfit(*arrays: Array) -> ValueError:
-    names = ", ".join(str(x.dtype) for x in arrays)
-    return ValueError(f"a product of dtypes {names}: expected three times float32 or float64")
-
-
-def _checked_bias(bias: Array, out: Array, along: str) -> Array:
-    """The bias as contiguous elements of the product's dtype."""
-    wanted = out.shape[-1 if along == "column" else -2]
-    if bias.shape != (wanted,) or bias.dtype != out.dtype:
+        raise ValueError(f"a product of dtypes {out.dtype}, {a.dtype}, {b.dtype}: expected three "
+                         "times float32 or float64")
+    (*batch, m, n), k = out.shape, a.shape[-1] if a.ndim else 0
+    if a.shape != (*batch, m, k) or b.shape != (*batch, k, n) or len(batch) > 2:
+        raise ValueError(f"a product of {a.shape} and {b.shape} into {out.shape}: expected "
+                         "(..., m, k), (..., k, n) and (..., m, n) with at most two batch axes")
+    if bias is not None and (bias.shape != (n,) or bias.dtype != out.dtype):
         raise ValueError(f"a bias of shape {bias.shape} and dtype {bias.dtype} for a product of "
                          f"shape {out.shape} and dtype {out.dtype}")
-    return np.ascontiguousarray(bias)
+    if any(s % element.size for x in (out, a, b) for s in x.strides):
+        raise ValueError("strides that are no multiples of the element size: copy the array first")
+    shared = bool(batch) and all(x == 1 or not s for x, s in zip(batch, b.strides, strict=False))
+    return _Problem(element, tuple(batch), m, n, k, _steps(out), _steps(a), _steps(b), shared,
+                    "" if bias is None else "column", scaled, epilogue)
 
 
-def _turned(out: Array, a: Array, b: Array, bias: Array | None, accumulate: bool, alpha: float,
-            epilogue: Epilogue | None, along: str, axes: int) -> bool:
-    """A result whose rows are not contiguous: the transposed problem, or through a copy."""
-    if out.strides[-2] == out.itemsize and epilogue is None:
-        turned = {"column": "row", "row": "column"}[along]
-        return _product(out.swapaxes(-1, -2), b.swapaxes(-1, -2), a.swapaxes(-1, -2), bias,
-                        accumulate, alpha, epilogue, turned, axes)
-    whole = np.array(out, order="C") if accumulate else np.empty(out.shape, out.dtype)
-    done = _product(whole, a, b, bias, accumulate, alpha, epilogue, along, axes)
-    if done:
-        out[...] = whole
-    return done
+def _steps(x: Array) -> tuple[int, int]:
+    """Steps of the last two axes; of an axis with one element as if it were contiguous."""
+    rows, columns = (1 if n == 1 else s // x.itemsize
+                     for n, s in zip(x.shape[-2:], x.strides[-2:], strict=True))
+    return rows, columns
 
 
-def _direct(tile: Tile, size: int, m: int, n: int, k: int, steps: tuple[int, ...]) -> bool:
-    """Whether B is used where it lies: rows are contiguous, and it is small or few rows ask."""
-    if not k:
+# --- recipes ------------------------------------------------------------------------------------
+
+
+def _recipe(p: _Problem) -> Recipe:
+    """How the product is computed."""
+    if not p.m * p.n * int(np.prod(p.batch)):
+        return lambda *_: True
+    if p.out[1] != 1:
+        turn = p.out[0] == 1 and p.epilogue is None
+        return _turned(_recipe(p.turned())) if turn else _copied(p)
+    if p.n < p.m and p.n == 1 == p.out[0] and p.epilogue is None:
+        return _turned(_recipe(p.turned()))  # a vector as one row
+    if p.b[1] == 1 and p.m <= _wide(p).rows:
+        return _kernel(p, _wide(p), *_wide_plan(p))
+    if _is_dot(p):
+        return _dot(p)
+    tile = _tile(p.element, knobs.target)
+    itself = p.b[1] == 1 and (p.n * p.k <= _ITSELF or p.m <= 2 * tile.rows)
+    if itself or p.k == 0:
+        return _kernel(p, tile, *_plan(p, tile))
+    return _packed(p, tile)
+
+
+def _turned(inner: Recipe) -> Recipe:
+    """The transposed problem."""
+    def run(out: Array, a: Array, b: Array, bias: Array | None, add: bool, alpha: float) -> bool:
+        return inner(out.swapaxes(-1, -2), b.swapaxes(-1, -2), a.swapaxes(-1, -2), bias, add,
+                     alpha)
+    return run
+
+
+def _copied(p: _Problem) -> Recipe:
+    """By way of a contiguous result."""
+    inner = _recipe(p._replace(out=(p.n, 1)))
+
+    def run(out: Array, a: Array, b: Array, bias: Array | None, add: bool, alpha: float) -> bool:
+        whole = np.array(out, order="C") if add else np.empty(out.shape, out.dtype)
+        done = inner(whole, a, b, bias, add, alpha)
+        if done:
+            out[...] = whole
+        return done
+    return run
+
+
+def _kernel(p: _Problem, tile: Tile, rows: int, columns: int, block: int, pack: int) -> Recipe:
+    """The kernel alone: B is used where it lies."""
+    key, make = _product(p, tile.rows != _tile(p.element, knobs.target).rows)
+    return _launch(key, make, 0, 0, 0, rows, columns, block, pack)
+
+
+def _launch(key: Any, make: Callable[[Target], Kernel], *plan: int) -> Recipe:
+    """One kernel on the operands as they are."""
+    def run(out: Array, a: Array, b: Array, bias: Array | None, add: bool, alpha: float) -> bool:
+        kernel = service.kernel(key, make)
+        if kernel is None:
+            return False
+        if bias is not None and bias.strides[0] != bias.itemsize:
+            bias = bias.copy()
+        if alpha == 1.0:
+            kernel(out, a, b, bias, *plan, add)
+        else:
+            kernel(out, a, b, bias, *plan, add, alpha)
         return True
-    if (steps[-1] != size and n != 1) or tile.lanes * size <= 16:
-        return False
-    return n * k <= _DIRECT or m <= 2 * tile.rows
+    return run
 
 
-@lru_cache(4096)
-def _plan(tile: Tile, size: int, m: int, n: int, k: int, batch: int) -> tuple[int, ...]:
-    """Rows and columns of a task, rows of B in a block, whether A's blocks are packed.
+def _product(p: _Problem, wide: bool) -> tuple[Any, Callable[[Target], Kernel]]:
+    """The key of a product's kernel and what makes it."""
+    variant = p.variant(wide)
+    return ("gemm", *_name(p), wide), lambda target: build(target, variant)
 
-    The block depends on k alone: it is what decides in which order products are summed.
-    """
-    parts = -(-k // _DEPTH) or 1
-    block = max(-(-k // parts), 1)
-    space = A_BLOCK // size  # for rows of a block or for its columns, each with a gap below 32
-    most = min(space // (block + 31), space // block - 31) // tile.rows
-    tiles, panels = -(-m // tile.rows) or 1, -(-n // tile.width) or 1
-    tasks = min(_TASKS, max(1, batch * m * n * k // _TASK))
-    by_rows = -(-tiles // most)
-    by_columns = min(panels, max(1, tasks // (by_rows * batch)))
-    rows = -(-tiles // by_rows) * tile.rows
-    columns = -(-panels // by_columns) * tile.width
-    pack = m * block > _DIRECT and columns >= 4 * tile.width
-    return rows, columns, block, int(pack)
+
+def _name(p: _Problem) -> tuple[Any, ...]:
+    return (p.element.name, p.bias, p.scaled, len(p.batch), p.epilogue.key if p.epilogue else "")
+
+
+def _is_dot(p: _Problem) -> bool:
+    """Few rows, and both operands run along k."""
+    lanes = _tile(p.element, knobs.target).lanes
+    return (p.m <= _DOT_ROWS and p.n >= lanes and p.k >= lanes and not p.batch
+            and p.a[1] == 1 == p.b[0])
+
+
+def _dot(p: _Problem) -> Recipe:
+    lanes = _tile(p.element, knobs.target).lanes
+    work = max(p.n * p.k // _READ, p.m * p.n * p.k // _TASK)
+    columns = _share(p.n, lanes, min(_TASKS, work))
+    variant = p.variant()
+    return _launch(("gemm dot", *_name(p)), lambda target: build_dot(target, variant), columns)
+
+
+def _share(size: int, unit: int, parts: int) -> int:
+    """A multiple of `unit` that cuts `size` into about `parts`."""
+    units = -(-size // unit)
+    return -(-units // max(1, min(parts, units))) * unit
 
 
 @lru_cache(8)
-def _tile(element: Type, name: str) -> Tile:
-    return tile_of(target(name), element)
+def _tile(element: Type, name: str, wide: bool = False) -> Tile:
+    return tile_of(target(name), element, wide)
+
+
+def _wide(p: _Problem) -> Tile:
+    return _tile(p.element, knobs.target, True)
+
+
+def _block(k: int) -> int:
+    """Rows of B in a block. It depends on k alone: it decides the order of summation."""
+    parts = -(-k // K_BLOCK) or 1
+    return -(-k // parts) or 1
+
+
+def _wide_plan(p: _Problem) -> tuple[int, int, int, int]:
+    """All rows; as many columns as are worth a task."""
+    tile, batch = _wide(p), int(np.prod(p.batch))
+    parts = min(_TASKS, batch * p.n * p.k // _READ) // batch
+    return max(p.m, 1), _share(p.n, tile.width, parts), _block(p.k), 0
+
+
+def _plan(p: _Problem, tile: Tile) -> tuple[int, int, int, int]:
+    """Rows and columns of a task, rows of B in a block, whether blocks of A are packed."""
+    block, batch = _block(p.k), int(np.prod(p.batch))
+    space = A_BLOCK // p.element.size  # of rows of a block or its columns, with gaps below 32
+    most = min(space // (block + 31), space // block - 31) // tile.rows
+    tiles = -(-p.m // tile.rows)
+    tasks = max(1, min(_TASKS, batch * p.m * p.n * p.k // _TASK) // batch)
+    by_rows = max(-(-tiles // most), min(tasks, tiles // 4))
+    rows = _share(p.m, tile.rows, by_rows)
+    columns = _share(p.n, tile.width, tasks // by_rows)
+    return rows, columns, block, int(columns >= 4 * tile.width and _scattered(p, block))
+
+
+def _scattered(p: _Problem, block: int) -> bool:
+    """Whether a block of A is better copied before it is read once for each panel of B."""
+    rows, columns = p.a
+    if columns == 1:  # rows a multiple of a page apart compete for the same few cache lines
+        return rows * p.element.size % 4096 == 0 and p.m >= 8
+    return rows == 1 and p.m * block > _ITSELF
 
 
 # --- packed panels ------------------------------------------------------------------------------
 
 
-def _packed(b: Array, element: Type, tile: Tile, axes: int) -> tuple[Array | None, int]:
-    """B as panels in memory of this thread, and the elements from one matrix to the next."""
-    if all(not s or n == 1 for n, s in zip(b.shape[:axes], b.strides, strict=False)):
-        b, axes = b[(0,) * axes], 0  # one matrix for the whole batch
-    k, n = b.shape[-2:]
-    panels = -(-n // tile.width)
-    each = panels * tile.width * k
-    count = b.size // max(k * n, 1)
-    along = ("rows" if b.strides[-1] == b.itemsize else
-             "columns" if b.strides[-2] == b.itemsize else "any")
-    pack = _pack_kernel(element, along, axes)
-    if pack is None:
-        return None, 0
-    space = _workspace(count * each, b.dtype)
-    small = count * k * n <= _DIRECT
-    if along == "rows":
-        pack(space, b, k if small else max(8, k // _TASKS), panels)
-    else:
-        pack(space, b, k, panels if small else max(1, panels // _TASKS))
-    return space, each if axes else 0
+def _packed(p: _Problem, tile: Tile) -> Recipe:
+    """B as panels first, then the product of those."""
+    key, make = _product(p, False)
+    along = "rows" if p.b[1] == 1 else "columns" if p.b[0] == 1 else "any"
+    axes = 0 if p.shared else len(p.batch)
+    element, panels = p.element, -(-p.n // tile.width)
+    pack_key = ("gemm pack", element.name, along, axes)
+    each = panels * tile.width * p.k
+    batch = int(np.prod(p.batch[:axes]))
+    share = (_share(p.k, 8, min(_TASKS, batch * p.k * p.n // _READ)), panels)
+    if along != "rows":
+        share = (p.k, _share(panels, 1, min(_TASKS, batch * p.k * p.n // _READ)))
+    plan = (tile.width, tile.width * p.k, each if axes else 0, *_plan(p, tile))
+    launch = _launch(key, make, *plan)
+    first = (0,) * len(p.batch)
+
+    def run(out: Array, a: Array, b: Array, bias: Array | None, add: bool, alpha: float) -> bool:
+        pack = service.kernel(
+            pack_key, lambda target: build_pack(target, element, element, along, axes))
+        if pack is None or service.kernel(key, make) is None:
+            return False
+        space = _workspace(batch * each, b.dtype)
+        pack(space, b[first] if p.shared else b, *share)
+        return launch(out, a, space, bias, add, alpha)
+    return run
 
 
 class _Space(threading.local):
@@ -194,7 +302,6 @@ class _Space(threading.local):
 
 
 _space = _Space()
-_KEEP = 1 << 26
 
 
 def _workspace(count: int, dtype: np.dtype[Any]) -> Array:
@@ -207,20 +314,3 @@ def _workspace(count: int, dtype: np.dtype[Any]) -> Array:
         if size <= _KEEP:
             _space.memory = memory
     return memory[:size].view(dtype)
-
-
-# --- kernels ------------------------------------------------------------------------------------
-
-
-
-def _kernel(element: Type, bias: str, scaled: bool, axes: int, epilogue: Epilogue | None
-            ) -> Callable[..., None] | None:
-    """The product's kernel of one variant, once it is made."""
-    key = ("gemm", element.name, bias, scaled, axes, epilogue.key if epilogue else "")
-    variant = Variant(element, bias, scaled, axes, epilogue)
-    return service.kernel(key, lambda target: build(target, variant))
-
-
-def _pack_kernel(element: Type, along: str, axes: int) -> Callable[..., None] | None:
-    key = ("gemm pack", element.name, along, axes)
-    return service.kernel(key, lambda target: build_pack(target, element, element, along, axes))

@@ -21,10 +21,15 @@ from .ir import Kernel, Value
 from .target import Target
 from .types import I64, Type
 
-__all__ = ["A_BLOCK", "Epilogue", "Tile", "Variant", "build", "copy_run", "tile_of"]
+__all__ = ["A_BLOCK", "Epilogue", "K_BLOCK", "Tile", "Variant", "build", "copy_run", "tile_of"]
 
 A_BLOCK = 1 << 18
 """Bytes of a task's packed block of A: a quarter of the second-level cache of current cores."""
+
+K_BLOCK = 384
+"""Rows of B in one block, at most: with a panel of 32 columns 48 KiB of float32."""
+
+_AHEAD = 6  # rows of B that are asked for ahead of time, where reading it is what takes the time
 
 
 class Tile(NamedTuple):
@@ -40,12 +45,17 @@ class Tile(NamedTuple):
         return self.vectors * self.lanes
 
 
-_ROWS = {"avx512": 14, "avx2": 6, "sse": 4, "neon": 8}
+_TALL = {"avx512": (14, 2), "avx2": (6, 2), "sse": (4, 2), "neon": (8, 2)}
+_WIDE = {"avx512": (4, 6), "avx2": (2, 4), "sse": (2, 4), "neon": (4, 6)}
 
 
-def tile_of(target: Target, element: Type) -> Tile:
-    """The tile of a target: accumulators, a row of B and a broadcast fill its registers."""
-    return Tile(_ROWS[target.name], 2, target.lanes(element))
+def tile_of(target: Target, element: Type, wide: bool = False) -> Tile:
+    """The tile of a target: accumulators, a row of B and a broadcast fill its registers.
+
+    A wide one is for few rows of C, where reading B is what takes the time.
+    """
+    rows, vectors = (_WIDE if wide else _TALL)[target.name]
+    return Tile(rows, vectors, target.lanes(element))
 
 
 class Epilogue(NamedTuple):
@@ -61,9 +71,10 @@ class Variant(NamedTuple):
 
     element: Type
     bias: str = ""  # "column": one element for each column of C; "row": for each row
-    scaled: bool = False  # alpha * A @ B + beta * C
+    scaled: bool = False  # alpha * A @ B
     axes: int = 0  # leading batch axes of out, a and b
     epilogue: Epilogue | None = None
+    wide: bool = False  # see `tile_of`; B itself only
 
 
 def build(target: Target, variant: Variant) -> Kernel:
@@ -74,7 +85,7 @@ def build(target: Target, variant: Variant) -> Kernel:
     b_panel 0: B itself, by its own strides.
     task_rows, task_columns, block: the part of C that is one task, and of k that is one block.
     pack: not 0 to copy blocks of A, which then has a unit stride, into memory of the task.
-    add: not 0 to add to what `out` holds. alpha, beta: of a scaled variant only.
+    add: not 0 to add to what `out` holds. alpha: of a scaled variant only.
     """
     return _Gemm(target, variant).build()
 
@@ -91,7 +102,7 @@ class _Gemm:
     def __init__(self, target: Target, variant: Variant) -> None:
         self.k = k = Kernel("gemm")
         self.target, self.variant = target, variant
-        self.tile = tile_of(target, variant.element)
+        self.tile = tile_of(target, variant.element, variant.wide)
         element = variant.element
         self.out, self.a = k.array("out", element), k.array("a", element)
         self.b, self.bias = k.array("b", element), k.array("bias", element)
@@ -99,7 +110,7 @@ class _Gemm:
         (self.b_row, self.b_panel, self.b_batch, self.task_rows, self.task_columns, self.block,
          self.pack, self.add) = (k.integer(n) for n in names.split())
         if variant.scaled:
-            self.alpha, self.beta = k.number("alpha", element), k.number("beta", element)
+            self.alpha = k.number("alpha", element)
         axes = variant.axes
         self.m, self.n, self.depth = self.out.size(axes), self.out.size(axes + 1), self.a.size(
             axes + 1)
@@ -146,6 +157,7 @@ class _Gemm:
         store = k.scratch(self.variant.element, A_BLOCK // self.variant.element.size)
         if not self.target.has_masks:
             self.spill = k.scratch(self.variant.element, self.tile.rows * self.tile.width)
+            self.margin = k.scratch(self.variant.element, K_BLOCK * self.tile.width)
         with k.loop(0, k.max(self.depth, 1), self.block) as p:
             self.length = k.min(self.depth - p, self.block)
             self.first, self.last = p.eq(0), self.depth <= p + self.block
@@ -178,43 +190,70 @@ class _Gemm:
         return _Strided(store, k.select(by_rows, step, one), k.select(by_rows, one, step))
 
     def _panel(self, p: Value, j: Value) -> None:
-        """All rows of the task against one panel of B."""
+        """All rows of the task against one panel of B; half a panel where no more is left."""
         k, tile = self.k, self.tile
         self.j, self.left = j, self.n - j
-        self.panel = k.offset(self.b_ptr, (j / tile.width) * self.b_panel + p * self.b_step)
-        masks = [k.mask(self.left - v * tile.lanes, tile.lanes) for v in range(tile.vectors)]
-        self.masks = masks if self.target.has_masks else [None] * tile.vectors
-        # Where masked loads are cheap B may be used itself; packed panels are padded with zeros.
-        self.load_masks = masks if self.target.vector_bytes > 16 else [None] * tile.vectors
-        with k.loop(self.i0, self.i1 - (tile.rows - 1), tile.rows) as i:
-            self._tile(i, tile.rows)
-        rest = (self.i1 - self.i0) % tile.rows
-        i, rows = self.i1 - rest, 8
-        while rows:
-            if rows < tile.rows:
-                with k.when((rest & rows).ne(0)):
-                    self._tile(i, rows)
-                i = i + (rest & rows)
-            rows //= 2
+        panel = k.offset(self.b_ptr, (j / tile.width) * self.b_panel + p * self.b_step)
+        if self.target.has_masks:
+            self.masks: list[Value | None] = [
+                k.mask(self.left - v * tile.lanes, tile.lanes) for v in range(tile.vectors)]
+            self.panel, self.panel_row = panel, self.b_step
+        else:
+            self.masks = [None] * tile.vectors
+            self.panel, self.panel_row = self._margin(panel)
+        if tile.vectors != 2:
+            self._rows(tile.vectors)
+            return
+        both = k.choose(self.left > tile.lanes)
+        with both.then:
+            self._rows(2)
+        with both.otherwise:
+            self._rows(1)
 
-    def _tile(self, i: Value, rows: int) -> None:
-        """`rows` rows of C against one panel of B."""
+    def _margin(self, panel: Value) -> tuple[Value, Value]:
+        """Without masked loads: where B itself ends within the panel, a copy with zeros."""
+        k, width = self.k, self.k.const(self.tile.width, I64)
+        ends = k.choose(self.itself & (self.left < width))
+        with ends.then:
+            with k.loop(0, self.length) as p:
+                with k.loop(0, self.left) as j:
+                    k.store(self.margin, p * width + j, k.load(panel, p * self.b_step + j))
+                with k.loop(self.left, width) as j:
+                    k.store(self.margin, p * width + j, k.const(0, self.variant.element))
+            ends.give(self.margin, width)
+        with ends.otherwise:
+            ends.give(panel, self.b_step)
+        ptr, row = ends.results
+        return ptr, row
+
+    def _rows(self, vectors: int) -> None:
+        """Tiles of all the task's rows: full ones, then smaller ones."""
+        k, rows, start = self.k, self.tile.rows, self.i0
+        for size in (rows, *(n for n in ((2, 1) if self.variant.wide else (4, 1)) if n < rows)):
+            stop = self.i1 - (self.i1 - start) % size if size > 1 else self.i1
+            with k.loop(start, stop, size) as i:
+                self._tile(i, size, vectors)
+            start = stop
+
+    def _tile(self, i: Value, rows: int, vectors: int) -> None:
+        """`rows` rows of C against `vectors` vectors of a panel of B."""
         k = self.k
         a = k.offset(self.rows.ptr, (i - self.i0) * self.rows.row)
-        sums = self._products(a, rows)
+        sums = self._products(a, rows, vectors)
         if self.variant.scaled:
             sums = [s * self.alpha for s in sums]
         self.i, self.c = i, k.offset(self.out_ptr, i * self.out_row + self.j)
+        cells = self._cells(sums, vectors)
         if self.target.has_masks:
-            self._finish(self._cells(sums))
+            self._finish(cells)
             return
-        inside = k.choose(self.left >= self.tile.width)
+        inside = k.choose(self.left >= vectors * self.tile.lanes)
         with inside.then:
-            self._finish(self._cells(sums))
+            self._finish(cells)
         with inside.otherwise:
-            self._finish_edge(rows, self._cells(sums))
+            self._finish_edge(rows, cells)
 
-    def _products(self, a: Value, rows: int) -> list[Value]:
+    def _products(self, a: Value, rows: int, count: int) -> list[Value]:
         """The tile's sums over the block of k."""
         k, lanes = self.k, self.tile.lanes
         zero = k.const(0.0, self.variant.element.vector(lanes))
@@ -222,21 +261,24 @@ class _Gemm:
         # A pointer for three rows: the others are one and two steps from it.
         starts = [k.offset(a, row * r) for r in range(0, rows, 3)]
         steps = [k.const(0, I64), row, row * 2]
-        sums = [zero] * (rows * self.tile.vectors)
-        loop = k.loop(0, self.length, 1, [self.panel, *starts, *sums])
+        loop = k.loop(0, self.length, 1, [self.panel, *starts, *[zero] * (rows * count)])
         with loop as (_, b, *state):
             ptrs, sums = state[:len(starts)], state[len(starts):]
-            vectors = [k.load(b, v * lanes, lanes, m) for v, m in enumerate(self.load_masks)]
-            ones = [k.splat(k.load(ptrs[r // 3], steps[r % 3]), lanes) for r in range(rows)]
-            new = [k.fma(x, y, s) for (x, y), s in zip(
-                ((x, y) for x in ones for y in vectors), sums, strict=True)]
-            loop.next(k.offset(b, self.b_step), *(k.offset(p, column) for p in ptrs), *new)
+            vectors = [k.load(b, v * lanes, lanes, self.masks[v]) for v in range(count)]
+            if self.variant.wide:
+                for v in range(0, count * lanes, 64 // self.variant.element.size):
+                    k.prefetch(b, self.panel_row * _AHEAD + v)
+            new = []  # row by row, so that one broadcast is held at a time
+            for r in range(rows):
+                one = k.splat(k.load(ptrs[r // 3], steps[r % 3]), lanes)
+                new += [k.fma(one, y, sums[r * count + v]) for v, y in enumerate(vectors)]
+            loop.next(k.offset(b, self.panel_row), *(k.offset(p, column) for p in ptrs), *new)
         return list(loop.results[1 + len(starts):])
 
     # --- storing --------------------------------------------------------------------------------
 
-    def _cells(self, sums: Sequence[Value]) -> list[_Cell]:
-        vectors, lanes = self.tile.vectors, self.tile.lanes
+    def _cells(self, sums: Sequence[Value], vectors: int) -> list[_Cell]:
+        lanes = self.tile.lanes
         return [_Cell(value, self.k.index(x // vectors), self.k.index(x % vectors * lanes),
                       self.masks[x % vectors]) for x, value in enumerate(sums)]
 
@@ -248,7 +290,8 @@ class _Gemm:
         k = self.k
         old = k.choose(~self.first | self.add.ne(0))
         with old.then:
-            old.give(*(self._plus(c) for c in cells))
+            old.give(*(c.value + k.load(self.c, self._place(c), c.value.type.lanes, c.mask)
+                       for c in cells))
         with old.otherwise:
             old.give(*(c.value for c in cells))
         cells = [c._replace(value=v) for c, v in zip(cells, old.results, strict=True)]
@@ -261,15 +304,6 @@ class _Gemm:
             cells = [c._replace(value=v) for c, v in zip(cells, branch.results, strict=True)]
         for c in cells:
             k.store(self.c, self._place(c), c.value, c.mask)
-
-    def _plus(self, cell: _Cell) -> Value:
-        """With what C held: the sum of earlier blocks, or what was there before."""
-        k, lanes = self.k, cell.value.type.lanes
-        held = k.load(self.c, self._place(cell), lanes, cell.mask)
-        if not self.variant.scaled:
-            return cell.value + held
-        scale = k.select(self.first, self.beta, k.const(1.0, self.variant.element))
-        return k.fma(k.splat(scale, lanes), held, cell.value)
 
     def _applied(self, cells: Sequence[_Cell]) -> list[Value]:
         """The values with their bias, after the epilogue."""
@@ -295,7 +329,8 @@ class _Gemm:
         k, width = self.k, self.tile.width
         for c in cells:
             k.store(self.spill, c.row * width + c.column, c.value)
-        with k.loop(0, rows) as row, k.loop(0, self.left) as column:
+        columns = k.min(self.left, width)
+        with k.loop(0, rows) as row, k.loop(0, columns) as column:
             value = k.load(self.spill, row * width + column)
             self._finish([_Cell(value, row, column, None)])
 

@@ -1,0 +1,166 @@
+"""Products with few rows where both operands run along k: every element is a dot product.
+
+This is a linear layer on few rows, `x @ W.T`, and a matrix times a vector: B is read once, as it
+lies, and nothing is packed. A vector register is a stretch of k; a tile has as many elements of C
+as a register has lanes, so that its sums are added up together in a tree. Each element is summed in
+one order, which depends on k alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .gemm_kernel import Variant
+from .ir import Kernel, Value
+from .target import Target
+
+__all__ = ["build_dot", "sums_of"]
+
+
+def build_dot(target: Target, variant: Variant) -> Kernel:
+    """The kernel of one variant without batch axes; its arguments, in order:
+
+    out (m, n), whose rows are contiguous; a (m, k) and b (k, n), each contiguous along k; bias;
+    task_columns: columns of a task, n >= lanes of a register; add: not 0 to add to what `out`
+    holds. alpha: of a scaled variant only.
+    """
+    return _Dot(target, variant).build()
+
+
+class _Dot:
+    def __init__(self, target: Target, variant: Variant) -> None:
+        self.k = k = Kernel("gemm_dot")
+        self.target, self.variant, element = target, variant, variant.element
+        self.lanes = target.lanes(element)
+        self.out, self.a = k.array("out", element), k.array("a", element)
+        self.b, self.bias = k.array("b", element), k.array("bias", element)
+        self.task_columns, self.add = k.integer("task_columns"), k.integer("add")
+        if variant.scaled:
+            self.alpha = k.number("alpha", element)
+        self.m, self.n, self.depth = self.out.size(0), self.out.size(1), self.a.size(1)
+        self.whole = self.depth - self.depth % self.lanes
+
+    def build(self) -> Kernel:
+        """A task is some columns; within it blocks of as many columns as a register has lanes."""
+        k, lanes = self.k, self.lanes
+        with k.parallel((self.n + self.task_columns - 1) / self.task_columns) as (task, _):
+            self.tail = k.scratch(self.variant.element, (lanes + 4) * lanes)
+            start = task * self.task_columns
+            stop = k.min(start + self.task_columns, self.n)
+            with k.loop(start, stop, lanes) as j:
+                self._block(j)
+        return k
+
+    def _block(self, j: Value) -> None:
+        """All rows against a block of columns; the last block reaches back, and skips those."""
+        k = self.k
+        start = k.min(j, self.n - self.lanes)
+        self.skip = j - start
+        rows, i = min(4, max(self.lanes // 4, 1)), k.index(0)
+        while rows:
+            columns = self.lanes // rows
+            stop = self.m - (self.m - i) % rows if rows > 1 else self.m
+            with k.loop(0, self.lanes, columns) as c, k.loop(i, stop, rows) as row:
+                self._tile(row, start, c, rows, columns)
+            i, rows = stop, rows // 2
+
+    def _tile(self, i: Value, start: Value, c: Value, rows: int, columns: int) -> None:
+        """The elements of C in `rows` rows from i and `columns` columns from start + c."""
+        k, lanes = self.k, self.lanes
+        a = [k.offset(self.a.ptr, (i + r) * self.a.stride(0)) for r in range(rows)]
+        b = [k.offset(self.b.ptr, (start + c + x) * self.b.stride(1)) for x in range(columns)]
+        zero = k.const(0.0, self.variant.element.vector(lanes))
+        loop = k.loop(0, self.whole, lanes, [zero] * lanes)
+        with loop as (p, *sums):
+            loop.next(*self._step([k.load(x, p, lanes) for x in a],
+                                  [k.load(x, p, lanes) for x in b], sums))
+        sums = self._rest(a, b, list(loop.results))
+        values = sums_of(k, sums)
+        for r in range(rows):
+            part = k.shuffle(values, values, range(r * columns, (r + 1) * columns))
+            self._finish(i + r, start + c, part, self.skip - c)
+
+    def _step(self, a: Sequence[Value], b: Sequence[Value], sums: Sequence[Value]) -> list[Value]:
+        pairs = [(x, y) for x in a for y in b]
+        return [self.k.fma(x, y, s) for (x, y), s in zip(pairs, sums, strict=True)]
+
+    def _rest(self, a: Sequence[Value], b: Sequence[Value], sums: list[Value]) -> Sequence[Value]:
+        """The last part of k, less than a register, with zeros behind it."""
+        k, lanes, rest = self.k, self.lanes, self.depth - self.whole
+        if self.target.has_masks:
+            mask = k.mask(rest, lanes)
+            return self._step([k.load(x, self.whole, lanes, mask) for x in a],
+                              [k.load(x, self.whole, lanes, mask) for x in b], sums)
+        branch = k.choose(rest > 0)
+        with branch.then:
+            ends = [self._padded(slot, ptr, rest) for slot, ptr in enumerate([*a, *b])]
+            branch.give(*self._step(ends[:len(a)], ends[len(a):], sums))
+        with branch.otherwise:
+            branch.give(*sums)
+        return branch.results
+
+    def _padded(self, slot: int, ptr: Value, rest: Value) -> Value:
+        """The last `rest` elements of a run, with zeros behind them."""
+        k, lanes = self.k, self.lanes
+        memory = k.offset(self.tail, slot * lanes)
+        k.store(memory, 0, k.const(0.0, self.variant.element.vector(lanes)))
+        with k.loop(0, rest) as p:
+            k.store(memory, p, k.load(ptr, self.whole + p))
+        return k.load(memory, 0, lanes)
+
+    def _finish(self, i: Value, j: Value, value: Value, skip: Value) -> None:
+        """Stores elements of one row, but not the first `skip` ones."""
+        k, columns = self.k, value.type.lanes
+        c = k.offset(self.out.ptr, i * self.out.stride(0) + j)
+        if self.target.has_masks:
+            mask = ~k.mask(skip, columns)
+            self._store(i, j, c, value, mask)
+            return
+        for x in range(columns):
+            with k.when(skip <= x):
+                self._store(i, j + x, k.offset(c, x), k.extract(value, x), None)
+
+    def _store(self, i: Value, j: Value, c: Value, value: Value, mask: Value | None) -> None:
+        """With alpha, what C held, bias and epilogue."""
+        k, lanes, variant = self.k, value.type.lanes, self.variant
+        if variant.scaled:
+            value = value * self.alpha
+        branch = k.choose(self.add.ne(0))
+        with branch.then:
+            branch.give(value + k.load(c, 0, lanes, mask))
+        with branch.otherwise:
+            branch.give(value)
+        value = branch.results[0]
+        if variant.bias == "column":
+            value = value + k.load(self.bias.ptr, j, lanes, mask)
+        elif variant.bias == "row":
+            value = value + k.load(self.bias.ptr, i)
+        if variant.epilogue:
+            value = variant.epilogue.apply(k, value, j, mask)
+        k.store(c, 0, value, mask)
+
+
+def sums_of(k: Kernel, vectors: Sequence[Value]) -> Value:
+    """Lane x of the result is the sum of the lanes of vector x; as many vectors as lanes.
+
+    A tree over halves, as `reduce` adds: all vectors go through it together, two in one register.
+    """
+    level, width = _bit_reversed(list(vectors)), len(vectors)
+    while len(level) > 1:
+        level = [_folded(k, level[i], level[i + 1], width) for i in range(0, len(level), 2)]
+        width //= 2
+    return level[0]
+
+
+def _bit_reversed(items: list[Value]) -> list[Value]:
+    if len(items) == 1:
+        return items
+    return _bit_reversed(items[::2]) + _bit_reversed(items[1::2])
+
+
+def _folded(k: Kernel, a: Value, b: Value, width: int) -> Value:
+    """Groups of `width` lanes folded in half, those of a and b alternately."""
+    lanes, half = a.type.lanes, width // 2
+    low = [lane + side * lanes for group in range(0, lanes, width) for side in (0, 1)
+           for lane in range(group, group + half)]
+    return k.shuffle(a, b, low) + k.shuffle(a, b, [lane + half for lane in low])
