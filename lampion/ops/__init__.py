@@ -26,6 +26,7 @@ from . import (  # noqa: F401
     gamma_draws,
     indexing,
     joining,
+    launchers,
     linalg,
     loss,
     norm,

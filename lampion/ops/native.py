@@ -29,7 +29,7 @@ TEMPLATES: dict[str, Any] = {}  # operator -> function(*arrays, *attributes) -> 
 
 
 def template(name: str) -> Any:
-    """Declares the kernel launcher of an operator that is no plain loop nest (mm, convolution).
+    """Declares the launcher of an operator whose kernel is no plain loop nest.
 
     It takes the arguments of the reference and returns its result, or None where the reference
     must serve.
@@ -44,6 +44,18 @@ def launch(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
     """The result of an operator by its kernel; None where the reference must serve."""
     if knobs.kernels == "off":
         return None
+    special = TEMPLATES.get(leaf.name)
+    if special is not None:
+        result = special(*arrays, *attrs)
+    else:
+        result = _by_plan(leaf, arrays, attrs)
+    if knobs.check and result is not None:
+        _check(leaf, arrays, attrs, result)
+    return result
+
+
+def _by_plan(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
+    """By a kernel made of the reference."""
     try:
         key = (attrs, *[_facts(a) for a in arrays])
         plan = leaf.launches.get(key, leaf)
@@ -51,12 +63,7 @@ def launch(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
         return None
     if plan is leaf:
         plan = _plan(leaf, arrays, attrs, key)
-    if plan is None:
-        return None
-    result = plan(arrays)
-    if knobs.check and result is not None:
-        _check(leaf, arrays, attrs, result)
-    return result
+    return None if plan is None else plan(arrays)
 
 
 def _facts(a: Any) -> Any:
