@@ -1,7 +1,10 @@
 """LLVM text to machine code: a relocatable ELF object, or assembly to read.
 
 llvmlite is imported when the first kernel must be compiled, never before. Kernels arrive with
-explicit vectors and loops, so the work is code generation; see `PASSES` for what runs before it.
+explicit vectors and loops, so no mid-level pass runs: over 120 kernels simplifycfg, instcombine
+and gvn together took a sixth more time for 1 % fewer instructions, LLVM's O1 more than twice the
+time for 7 % more instructions. Code generation itself does common subexpressions, loop invariants
+and addresses.
 """
 
 from __future__ import annotations
@@ -54,7 +57,7 @@ def assembly(text: str, target: Target, opt: int = 2) -> str:
 
 
 def _prepared(text: str, target: Target, opt: int) -> tuple[TargetMachine, ModuleRef]:
-    """The target machine, and `text` parsed, verified and passed through `PASSES`."""
+    """The target machine, and `text` parsed and verified."""
     import llvmlite.binding as llvm
 
     if " asm " in text:  # LLVM ends the process where it has no assembler for the target

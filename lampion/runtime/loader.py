@@ -9,6 +9,7 @@ code, so it does not matter how far the function is.
 from __future__ import annotations
 
 import ctypes
+import functools
 import mmap
 import platform
 import struct
@@ -163,7 +164,7 @@ def _find(name: str) -> int:
 def _in_library(name: str) -> int:
     """From what the process has loaded already, or the compiler's support library."""
     try:
-        return _pointer(ctypes.CDLL(None), name)
+        return _pointer(_process(), name)
     except AttributeError:
         if name not in _COMPILER or sys.platform == "darwin":
             raise
@@ -171,6 +172,11 @@ def _in_library(name: str) -> int:
         return _pointer(ctypes.CDLL("libgcc_s.so.1"), name)
     except OSError:
         raise AttributeError(name) from None
+
+
+@functools.cache
+def _process() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def _pointer(library: ctypes.CDLL, name: str) -> int:
@@ -251,9 +257,8 @@ def _protect(address: int, layout: Layout) -> None:
 def _mprotect(address: int, size: int, rights: int) -> None:
     if not size:
         return
-    call = ctypes.CDLL(None, use_errno=True).mprotect
-    call.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    if call(address, size, rights):
+    pointer, length = ctypes.c_void_p(address), ctypes.c_size_t(size)
+    if _process().mprotect(pointer, length, rights):
         raise OSError(ctypes.get_errno(), "the system does not allow executable memory")
 
 
@@ -265,13 +270,10 @@ def _flush_instructions(address: int, size: int) -> None:
     if platform.machine().lower() not in ("aarch64", "arm64"):
         return
     if sys.platform == "darwin":
-        flush = ctypes.CDLL(None).sys_icache_invalidate
-        flush.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-        flush(address, size)
+        _process().sys_icache_invalidate(ctypes.c_void_p(address), ctypes.c_size_t(size))
         return
     try:
         clear = ctypes.CDLL("libgcc_s.so.1")["__clear_cache"]
     except (OSError, AttributeError):
         return
-    clear.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-    clear(address, address + size)
+    clear(ctypes.c_void_p(address), ctypes.c_void_p(address + size))
