@@ -12,6 +12,7 @@ import ctypes
 import functools
 import mmap
 import os
+import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -56,6 +57,9 @@ class _State:
 
     pool: _Pool | None = None
     refused = False
+
+
+_lock = threading.Lock()
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
@@ -104,11 +108,12 @@ def adopt(native_half: Callable[[], Image]) -> bool:
 
     `native_half` loads the machine code; it is not called where the pool cannot work.
     """
-    if _State.pool is None and not _State.refused:
-        _State.refused = not (knobs.pool and _is_as_expected(layout()))
-        if not _State.refused:
-            _State.pool = _Pool(native_half())
-            globals()["empty"] = _State.pool.empty
+    with _lock:
+        if _State.pool is None and not _State.refused:
+            _State.refused = not (knobs.pool and _is_as_expected(layout()))
+            if not _State.refused:
+                _State.pool = _Pool(native_half())
+                globals()["empty"] = _State.pool.empty
     return _State.pool is not None
 
 

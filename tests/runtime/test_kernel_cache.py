@@ -201,6 +201,16 @@ def test_the_default_folder_is_the_platforms(monkeypatch, tmp_path):
     forget()
 
 
+def test_a_fork_while_another_thread_writes(place):
+    cache.put("add", b"code")
+    with cache._lock:  # as the thread that writes would
+        pid = os.fork()
+        if pid == 0:
+            cache.put("sub", b"code")
+            os._exit(0 if cache.get("sub") == b"code" else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
 WORKER = """
 import random, sys
 sys.path.insert(0, {root!r})
