@@ -84,7 +84,7 @@ def folder() -> Path | None:
     if _State.setting != knobs.cache_dir:
         with _lock:
             _State.setting, _State.size = knobs.cache_dir, -1
-            _State.path = _prepare(_chosen())
+            _State.path = _prepared()
     return _State.path
 
 
@@ -103,19 +103,20 @@ def _chosen() -> Path:
     return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "lampion" / leaf
 
 
-def _prepare(path: Path) -> Path | None:
-    """Makes the folder, private; None, with a warning, where it cannot be trusted or written."""
+def _prepared() -> Path | None:
+    """The folder, private; None, with a warning, where it cannot be trusted or written."""
     try:
+        path = _chosen()
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-            raise PermissionError("it is not a folder of this user")
+            raise PermissionError(f"{path} is not a folder of this user")
         if found.st_mode & 0o077:
             path.chmod(0o700)
         if not os.access(path, os.W_OK | os.X_OK):
-            raise PermissionError("it is not writable")
+            raise PermissionError(f"{path} is not writable")
     except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
-        _complain(f"compiled kernels are not kept on disk: {path}: {error}")
+        _complain(f"compiled kernels are not kept on disk: {error}")
         return None
     return path
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lampion.codegen import pool
+from lampion.codegen import allocator, pool
 from lampion.codegen.compile import compile_object
 from lampion.codegen.emit import emit
 from lampion.codegen.target import TARGETS
@@ -57,6 +57,16 @@ def test_the_pool_runs_a_job_alone_while_it_has_no_workers():
     arm.entry("entry", out, 16)
     assert (out == 0).all()
     arm.call("lampion_pool_spin", 100)
+
+
+def test_blocks_of_the_memory_pool():
+    arm = machine(allocator.text(TARGETS["neon"]))
+    blocks = [emulator.HEAP + 4096 * i for i in range(1, 4)]
+    assert arm.call("pop", 9) == 0
+    for block in blocks:
+        arm.call("push", 9, block)
+    assert [arm.call("pop", 9) for _ in range(4)] == [*blocks[::-1], 0]
+    assert arm.call("pop", 8) == 0
 
 
 @pytest.fixture

@@ -133,6 +133,19 @@ def test_a_folder_that_cannot_be_made_means_memory_only_and_one_warning(tmp_path
     forget()
 
 
+def test_a_user_without_a_home(monkeypatch):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with override(cache_dir=""):
+        forget()
+        with pytest.warns(RuntimeWarning, match="home directory"):
+            assert cache.get("add") is None
+    forget()
+
+
 def test_a_disk_that_fails_is_said_once(place, monkeypatch):
     cache.put("add", b"code")
 
