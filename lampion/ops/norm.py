@@ -221,22 +221,18 @@ def _batch_norm_shape(input: Any, weight: Any, *_: Any) -> Any:
 def _batch_norm(input: Array, weight: OptArray, bias: OptArray, running_mean: OptArray,
                 running_var: OptArray, training: bool, eps: float) -> Any:
     """Normalise each channel; also the mean and the (biased) variance that were used."""
-    n, c = input.shape[:2]
-    x = input.reshape(n, c, prod(input.shape[2:]))
+    per_channel = (1, -1, *(1,) * (input.ndim - 2))
     if training:
-        mean = x.mean(2).mean(0)
-        centred = x - mean[:, None]
-        var = np.einsum("ncl,ncl->c", centred, centred) / x.dtype.type(max(x.size // c, 1))
+        mean, var = _moments(input, (0, *range(2, input.ndim)))
     else:
-        mean, var = running_mean.astype(x.dtype), running_var.astype(x.dtype)
-        centred = x - mean[:, None]
-    scale = np.reciprocal(np.sqrt(var + x.dtype.type(eps)))
-    if weight is not None:
-        scale = scale * weight
-    centred *= scale[:, None]
+        mean, var = (t.astype(input.dtype).reshape(per_channel)
+                     for t in (running_mean, running_var))
+    out = input - mean
+    scale = np.reciprocal(np.sqrt(var + input.dtype.type(eps)))
+    out *= scale if weight is None else scale * weight.reshape(per_channel)
     if bias is not None:
-        centred += bias[:, None]
-    return centred.reshape(input.shape), mean, var.astype(x.dtype, copy=False)
+        out += bias.reshape(per_channel)
+    return out, mean.reshape(-1), var.reshape(-1)
 
 
 def _check_channels(input: Tensor, **parameters: Tensor | None) -> None:

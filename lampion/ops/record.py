@@ -220,7 +220,7 @@ class Leaf:
         spec: list[tuple[int, int]] = []
         calls = []
         if self.joint:
-            calls.append((0, self.grads, FusedRule(self.name, self.grads),
+            calls.append((0, self.grads, self._fused(self.grads),
                           self._places(self.grads, 2, spec)))
         else:
             for i, need in enumerate(needs):
@@ -231,9 +231,12 @@ class Leaf:
                         f"'{self.params[i]}' is not implemented: add it to the record of "
                         f"{self.name} in {self.kernel.__code__.co_filename}")
                 if rule is not None:
-                    calls.append((i, rule, FusedRule(self.name, rule),
-                                  self._places(rule, 1, spec)))
+                    calls.append((i, rule, self._fused(rule), self._places(rule, 1, spec)))
         return Plan(spec, calls, self.joint, needs)
+
+    def _fused(self, rule: Any) -> Any:
+        """The rule for large tensors; the gradient of a view is a view and has nothing to fuse."""
+        return rule if self.view else FusedRule(self.name, rule)
 
     def _places(self, rule: Any, skip: int, spec: list[tuple[int, int]]) -> tuple[int, ...]:
         places = []
