@@ -18,7 +18,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from .types import I1, U8, Type, of_numpy
 
-__all__ = ["PLAIN", "Node", "Symbol", "Trace", "Untraceable"]
+__all__ = ["PLAIN", "Node", "Symbol", "Trace", "Untraceable", "pointwise"]
 
 
 class Untraceable(TypeError):
@@ -181,7 +181,7 @@ class Symbol(NDArrayOperatorsMixin):
         if name in _LOGICAL:
             loop = (_BOOL,) * len(loop)
         parts = [self._operand(x, d) for x, d in zip(inputs, loop[:-1], strict=True)]
-        return _pointwise(self.trace, name, parts, loop[-1])
+        return pointwise(self.trace, name, parts, loop[-1])
 
     def _operand(self, x: Any, dtype: np.dtype[Any]) -> Symbol:
         """Any operand as a symbol of that dtype."""
@@ -321,7 +321,7 @@ class Symbol(NDArrayOperatorsMixin):
         return made
 
     def _point(self, name: str, dtype: np.dtype[Any]) -> Symbol:
-        return _pointwise(self.trace, name, [self], dtype)
+        return pointwise(self.trace, name, [self], dtype)
 
     def _write(self, value: Symbol) -> Symbol:
         """`out=`: this symbol becomes `value`, in its own dtype."""
@@ -389,7 +389,8 @@ def _kept_size(shape: tuple[int, ...], axis: Any) -> int:
     return int(np.prod([n for i, n in enumerate(shape) if i not in drop], dtype=np.int64))
 
 
-def _pointwise(trace: Trace, name: str, parts: Sequence[Symbol], dtype: np.dtype[Any]) -> Symbol:
+def pointwise(trace: Trace, name: str, parts: Sequence[Symbol], dtype: np.dtype[Any]) -> Symbol:
+    """An operation of `bodies` on symbols, broadcast."""
     shape = np.broadcast_shapes(*(p.shape for p in parts))
     dims: list[int | None] = [None] * len(shape)
     for part in parts:
@@ -409,7 +410,7 @@ def _pointwise(trace: Trace, name: str, parts: Sequence[Symbol], dtype: np.dtype
 def _where(self: Symbol, condition: Any, yes: Any, no: Any) -> Symbol:
     dtype = np.result_type(*(x.dtype if isinstance(x, Symbol) else x for x in (yes, no)))
     parts = [self._operand(x, d) for x, d in ((condition, _BOOL), (yes, dtype), (no, dtype))]
-    return _pointwise(self.trace, "where", parts, dtype)
+    return pointwise(self.trace, "where", parts, dtype)
 
 
 def _method(name: str) -> Callable[..., Any]:

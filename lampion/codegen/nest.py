@@ -53,6 +53,7 @@ class Nest:
     numbers: tuple[Type, ...]
     of: dict[int, frozenset[int]]  # by node number
     place: dict[tuple[str, int], int]  # of inputs and numbers of the trace, in the lists above
+    window: tuple[int, int] | None = None  # a kept axis of windows, the reduced axis within one
 
 
 def build(nest: Nest, target: Target) -> Kernel:
@@ -94,6 +95,8 @@ class _Builder:
         self.ready = _stages(self.nodes)
         self.reductions = [n for n in self.nodes if n.op == "reduce"]
         self.stages = 1 + max((self.ready[n.number] for n in nest.roots), default=0)
+        self.stage = 0
+        self.kept_values = self.keepers()
 
     # --- parameters ---------------------------------------------------------------------------
 
@@ -106,6 +109,7 @@ class _Builder:
         self.numbers = [k.number(f"x{i}", kind) if kind.is_float else k.integer(f"x{i}").cast(kind)
                         for i, kind in enumerate(nest.numbers)]
         self.sizes = [k.integer(f"n{a}") for a in range(len(nest.reduced))]
+        self.total = k.integer("total") if nest.window else None
         self.strides = [{a: k.integer(f"{n}_s{a}") for a in _strided(o, self.last)}
                         for n, o in zip(names, operands, strict=True)]
         top = _Scope(None)
@@ -161,7 +165,9 @@ class _Builder:
 
     def row(self, top: _Scope, row: Value, span: tuple[Value, Value] | None) -> None:
         scope = _Scope(top)
-        scope.pointers = self.moved(top.pointers, self.kept, self.places(row, self.kept))
+        places = self.places(row, self.kept)
+        scope.pointers = self.moved(top.pointers, self.kept, places)
+        self.bound = self.window_size(places)
         self.prepare(scope, self.nest.roots, 1)
         if span is None:
             self.results(scope)
@@ -169,6 +175,21 @@ class _Builder:
         low, high = span
         self.vectors(low, high, lambda i, lanes, unroll, mask: self.block(
             scope, i, lanes, unroll, mask))
+
+    def window_size(self, places: list[Value]) -> Value | None:
+        """Elements of this window: the last one may be shorter."""
+        if self.nest.window is None or self.total is None:
+            return None
+        kept, reduced = self.nest.window
+        place, length = places[self.kept.index(kept)], self.sizes[reduced]
+        return self.k.min(length, self.total - place * length)
+
+    def extent(self, axis: int) -> Value:
+        """How far a loop along a reduced axis goes."""
+        if self.nest.window is not None and axis == self.nest.window[1]:
+            assert self.bound is not None
+            return self.bound
+        return self.sizes[axis]
 
     def places(self, flat: Value, axes: list[int]) -> list[Value]:
         """The index along each axis of a flat index over all of them."""
@@ -222,6 +243,7 @@ class _Builder:
         return made
 
     def column_stage(self, points: list[_Scope], stage: int) -> None:
+        self.stage = stage
         found = [n for n in self.reductions if self.ready[n.number] == stage + 1]
         outs = self.full_outputs(stage)
         if not found and not outs:
@@ -239,6 +261,7 @@ class _Builder:
                 for u, point in enumerate(inner):
                     new.append(self.add(n, totals[j * len(points) + u], point))
             for point in inner:
+                self.keep(point)
                 self.store_all(point, outs)
             return new
         totals = self.loops(self.looped, starts, inside)
@@ -266,6 +289,7 @@ class _Builder:
         self.store_all(row, self.finals())
 
     def row_stage(self, row: _Scope, stage: int) -> None:
+        self.stage = stage
         found = [n for n in self.reductions if self.ready[n.number] == stage + 1]
         outs = self.full_outputs(stage)
         if not found and not outs:
@@ -279,7 +303,7 @@ class _Builder:
             split = len(found) * self.unroll
             whole = self.k.index(0)
             step = self.width * self.unroll
-            size = self.sizes[self.last]
+            size = self.extent(self.last)
             end = whole + size / step * step
             main = self.run(moved, found, outs, whole, end, totals[:split], self.width,
                             self.unroll, False)
@@ -302,6 +326,7 @@ class _Builder:
             new = [self.add(n, inner[j * unroll + u], p)
                    for j, n in enumerate(found) for u, p in enumerate(points)]
             for p in points:
+                self.keep(p)
                 self.store_all(p, outs)
             loop.next(*new)
         return list(loop.results)
@@ -314,7 +339,7 @@ class _Builder:
         """Nested loops over axes that carry the partial results."""
         if len(places) == len(axes):
             return inside(list(places), totals)
-        loop = self.k.loop(0, self.sizes[axes[len(places)]], 1, totals)
+        loop = self.k.loop(0, self.extent(axes[len(places)]), 1, totals)
         with loop as given:
             index, inner = (given[0], given[1:]) if totals else (given, ())
             loop.next(*self.loops(axes, list(inner), inside, (*places, index)))
@@ -356,6 +381,48 @@ class _Builder:
                           self.k.shuffle(a, a, range(half, 2 * half)))
         return a
 
+    # --- values that a later stage needs again ----------------------------------------------------
+
+    def keepers(self) -> dict[int, tuple[int, int]]:
+        """Dear values of several stages: the output whose memory keeps each, and the first stage.
+
+        Softmax computes its exponentials once: they wait in the result's memory for their sum.
+        """
+        free = [i for i, r in enumerate(self.nest.roots) if self.inside(self.nest.outputs[i])
+                and self.nest.outputs[i].inner == "1" and self.ready[r.number] > 0]
+        kept: dict[int, tuple[int, int]] = {}
+        for node in self.nodes:
+            stages = [s for s in range(self.stages) if node.number in self.needed(s)]
+            if len(stages) < 2 or COST.get(node.op, 1) < 15 or self.level(node) != 3:
+                continue
+            out = next((i for i in free if self.nest.outputs[i].element == node.kind
+                        and self.ready[self.nest.roots[i].number] >= stages[-1]), None)
+            if out is not None:
+                free.remove(out)
+                kept[node.number] = (out, stages[0])
+        return kept
+
+    def needed(self, stage: int) -> set[int]:
+        """The nodes that a stage computes point by point."""
+        stack = [n.args[0] for n in self.reductions if self.ready[n.number] == stage + 1]
+        stack += [self.nest.roots[i] for i in self.full_outputs(stage)]
+        found: set[int] = set()
+        while stack:
+            node = stack.pop()
+            if node.number not in found and node.op != "reduce":
+                found.add(node.number)
+                stack.extend(node.args)
+        return found
+
+    def keep(self, point: _Scope) -> None:
+        """Writes what a later stage will read."""
+        for node in self.nodes:
+            place = self.kept_values.get(node.number)
+            if place is not None and place[1] == self.stage:
+                value = self.k.splat(self.value(node, point), point.lanes)
+                assert point.index is not None
+                self.k.store(point.pointers[place[0]], point.index, value, point.mask)
+
     # --- values -----------------------------------------------------------------------------------
 
     def level(self, node: Node) -> int:
@@ -390,6 +457,9 @@ class _Builder:
             return self.numbers[self.nest.place["number", node.attr]]
         if node.op == "const":
             return self.k.const(node.attr, node.kind)
+        kept = self.kept_values.get(node.number)
+        if kept is not None and kept[1] < self.stage and scope.index is not None:
+            return self.k.load(scope.pointers[kept[0]], scope.index, scope.lanes, scope.mask)
         args = [self.value(a, scope) for a in node.args]
         return BODIES[node.op](self.k, node.kind, *args)
 

@@ -7,13 +7,14 @@ strides at run time, so a new batch size makes a new plan (cheap) and no new ker
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..runtime import memory
 from . import service
-from .expression import PLAIN, Node, Symbol, Trace, Untraceable
+from .expression import PLAIN, Node, Symbol, Trace, Untraceable, pointwise
+from .interpret import numpy_type
 from .nest import Nest, Operand, build
 from .types import U8, Type, of_numpy
 
@@ -55,12 +56,26 @@ class Plan:
         return outs
 
 
+class Split:
+    """A long reduction in two kernels: partial results of windows, then one result of those."""
+
+    __slots__ = ("first", "second")
+
+    def __init__(self, first: Plan, second: Plan) -> None:
+        self.first, self.second = first, second
+
+    def run(self, arguments: Sequence[Any], outs: Sequence[Array] | None = None) -> Any:
+        """As `Plan.run`."""
+        partial = self.first.run(arguments)
+        return None if partial is None else self.second.run(partial, outs)
+
+
 class Program:
     """Plans for all results of one reference; one plan unless they reduce different axes."""
 
     __slots__ = ("parts", "places", "single")
 
-    def __init__(self, parts: list[tuple[Plan, tuple[int, ...]]], single: bool) -> None:
+    def __init__(self, parts: list[tuple[Plan | Split, tuple[int, ...]]], single: bool) -> None:
         self.parts, self.single = parts, single
         self.places = sum((places for _, places in parts), ())
 
@@ -191,10 +206,76 @@ def assemble(name: str, trace: Trace, roots: list[Symbol], arguments: Sequence[A
     groups: dict[frozenset[int], list[int]] = {}
     for i, r in enumerate(roots):
         groups.setdefault(_reduced(trace, [r]), []).append(i)
-    parts = [(_Layout(trace, [roots[i] for i in places], arguments,
-                      None if into is None else [into[i] for i in places]).plan(name),
-              tuple(places)) for places in groups.values()]
+    parts: list[tuple[Plan | Split, tuple[int, ...]]] = []
+    for places in groups.values():
+        layout = _Layout(trace, [roots[i] for i in places], arguments,
+                         None if into is None else [into[i] for i in places])
+        parts.append((_split(name, layout) or layout.plan(name), tuple(places)))
     return Program(parts, single)
+
+
+_LONG = 1 << 17  # elements of a reduction that is worth two kernels
+_WINDOW = 1 << 14  # elements reduced at once
+_FEW = 512  # results that give too few tasks
+
+
+def _split(name: str, layout: _Layout) -> Split | None:
+    """Two plans for a long reduction to few results, None for others."""
+    kept = [a for a in layout.order if a not in layout.reduced]
+    results, longest = (_product(layout.trace.sizes[a] for a in axes)
+                        for axes in (kept, layout.reduced))
+    if not layout.reduced or results > _FEW or results * longest < _LONG or layout.into:
+        return None
+    inner = {n.number for n in layout.nodes if n.op == "reduce"}
+    if any(not _only(r.node, inner) for r in layout.roots):
+        return None
+    chosen = sorted(inner)
+    nodes = [n for n in layout.nodes if n.number in inner]
+    if any(layout.roots_of(n) != frozenset(kept) for n in nodes) or any(
+            isinstance(layout.trace.numbers[n.attr], Place) for n in layout.nodes
+            if n.op == "number"):
+        return None
+    first = layout.windows(name, nodes, max(_WINDOW // max(results, 1), 64))
+    partial = [o.make() for o in first.outputs]
+    trace = Trace()
+    totals = {n: trace.input(a, i)._reduced(op.attr[0], 0, False, None)
+              for i, (n, a, op) in enumerate(zip(chosen, partial, nodes, strict=True))}
+    roots = [_follow(r.node, trace, layout.trace, totals) for r in layout.roots]
+    placed = [_placed(r, old, kept, layout.trace) for r, old in zip(
+        roots, layout.roots, strict=True)]
+    return Split(first, _Layout(trace, placed, partial, None).plan(name))
+
+
+def _product(sizes: Any) -> int:
+    total = 1
+    for n in sizes:
+        total *= n
+    return total
+
+
+def _only(node: Node, reductions: set[int]) -> bool:
+    """Whether a result follows from reductions of pointwise values, and numbers, alone."""
+    if node.number in reductions:
+        return not any(n.op == "reduce" for n in _reachable(node.args))
+    return node.op != "input" and all(_only(a, reductions) for a in node.args)
+
+
+def _follow(node: Node, trace: Trace, old: Trace, totals: dict[int, Symbol]) -> Symbol:
+    """What follows on the totals, in a new trace."""
+    if node.number in totals:
+        return totals[node.number]
+    dtype = numpy_type(node.kind)
+    if node.op in ("const", "number"):
+        made = trace.const(node.attr, node.kind) if node.op == "const" else trace.number(
+            old.numbers[node.attr], node.kind)
+        return Symbol(trace, made, (), (), dtype)
+    return pointwise(trace, node.op, [_follow(a, trace, old, totals) for a in node.args], dtype)
+
+
+def _placed(symbol: Symbol, old: Symbol, kept: list[int], trace: Trace) -> Symbol:
+    """A result over the kept axes, as the result that was asked for lies."""
+    wanted = [trace.root(d) for d in old.dims if d is not None]
+    return symbol.transpose(tuple(kept.index(a) for a in wanted)).reshape(old.shape)
 
 
 def _reduced(trace: Trace, roots: Sequence[Symbol]) -> frozenset[int]:
@@ -204,6 +285,21 @@ def _reduced(trace: Trace, roots: Sequence[Symbol]) -> frozenset[int]:
     if len(sets) > 1:
         raise Untraceable("reductions over different axes")
     return sets.pop() if sets else frozenset()
+
+
+class _Axis(NamedTuple):
+    """An axis of a nest: its size, and the step along it of every operand that has it."""
+
+    size: int
+    reduced: bool
+    steps: list[int | None]
+
+
+def _operand(kind: Type, steps: list[int | None]) -> Operand:
+    has = tuple(s is not None for s in steps)
+    if not has or not has[-1]:
+        return Operand(kind, has, "0")
+    return Operand(kind, has, "1" if steps[-1] == 1 else "s")
 
 
 class _Layout:
@@ -263,34 +359,67 @@ class _Layout:
     def plan(self, name: str) -> Plan:
         outputs: list[Any] = [self.output(r) for r in self.roots] if self.into is None else [
             Existing(a) for a in self.into]
-        out_strides = [{self.trace.root(d): s for d, s in zip(r.dims, o.strides(), strict=True)
-                        if d is not None} for r, o in zip(self.roots, outputs, strict=True)]
-        every = out_strides + list(self.strides.values())
+        out_steps = [{self.trace.root(d): s for d, s in zip(r.dims, o.strides(), strict=True)
+                      if d is not None} for r, o in zip(self.roots, outputs, strict=True)]
+        every = out_steps + list(self.strides.values())
         groups = self.merged(every)
-        kinds = [_element(r.dtype) for r in self.roots] + [
-            self.trace.inputs[i].kind for i in self.used]
-        operands = [self.operand(kind, steps, groups)
-                    for kind, steps in zip(kinds, every, strict=True)]
+        axes = [_Axis(self.size(g), g[-1] in self.reduced, [s.get(g[-1]) for s in every])
+                for g in groups]
+        return self.assembled(name, [r.node for r in self.roots], outputs, axes,
+                              [_element(r.dtype) for r in self.roots], self.places(groups))
+
+    def windows(self, name: str, nodes: list[Node], length: int) -> Plan:
+        """The plan of partial results: reductions over windows of the first reduced axis."""
+        kept = [a for a in self.order if a not in self.reduced]
+        steps, step = {}, 1
+        for a in reversed(kept):
+            steps[a] = step
+            step *= self.trace.sizes[a]
+        every = [steps for _ in nodes] + list(self.strides.values())
+        groups = self.merged(every)
+        axes, at = [], next(i for i, g in enumerate(groups) if g[-1] in self.reduced)
+        inner = _product(self.size(g) for g in groups[at + 1:] if g[-1] in self.reduced)
+        length = max(length // inner, 1)
+        for i, g in enumerate(groups):
+            walks = [s.get(g[-1]) for s in every]
+            if i == at:
+                count = -(-self.size(g) // length)
+                jumps = [None if w is None else w * length for w in walks]
+                jumps[:len(nodes)] = [step] * len(nodes)
+                axes.append(_Axis(count, False, jumps))
+            axes.append(_Axis(length if i == at else self.size(g), g[-1] in self.reduced, walks))
+        shape = (axes[at].size, *(self.trace.sizes[a] for a in kept))
+        outputs = [Output(shape, tuple(range(len(shape))), numpy_type(n.kind)) for n in nodes]
+        places = {n: frozenset(i + (i >= at) for i in found) | ({at} if at in found else set())
+                  for n, found in self.places(groups).items()}
+        for n in nodes:
+            places[n.number] |= {at}
+        return self.assembled(name + "_windows", nodes, outputs, axes,
+                              [_element(o.dtype) for o in outputs], places,
+                              (at, at + 1), self.size(groups[at]))
+
+    def assembled(self, name: str, nodes: list[Node], outputs: list[Any], axes: list[_Axis],
+                  out_kinds: list[Type], of: dict[int, frozenset[int]],
+                  window: tuple[int, int] | None = None, total: int = 0) -> Plan:
+        """The plan of these results over these axes."""
+        kinds = out_kinds + [self.trace.inputs[i].kind for i in self.used]
+        operands = [_operand(kind, [a.steps[i] for a in axes]) for i, kind in enumerate(kinds)]
         used = sorted({n.attr for n in self.nodes if n.op == "number"})
         kind_of = {n.attr: n.kind for n in self.nodes if n.op == "number"}
         place = {**{("input", n): i for i, n in enumerate(self.used)},
                  **{("number", n): i for i, n in enumerate(used)}}
-        nest = Nest(
-            name, tuple(g[-1] in self.reduced for g in groups), tuple(operands[len(outputs):]),
-            tuple(operands[:len(outputs)]), tuple(r.node for r in self.roots),
-            tuple(kind_of[i] for i in used), self.places(groups), place)
-        return Plan(name, nest, outputs, [self.trace.numbers[i] for i in used],
-                    self.tail(groups, operands, every),
+        nest = Nest(name, tuple(a.reduced for a in axes), tuple(operands[len(outputs):]),
+                    tuple(operands[:len(outputs)]), tuple(nodes),
+                    tuple(kind_of[i] for i in used), of, place, window)
+        strides = [a.steps[i] for i, operand in enumerate(operands) for n, a in enumerate(axes)
+                   if operand.axes[n] and (n != len(axes) - 1 or operand.inner == "s")]
+        tail = [*(a.size for a in axes), *([total] if window else ()), *strides]
+        return Plan(name, nest, outputs, [self.trace.numbers[i] for i in used], tuple(tail),
                     tuple(self.trace.places[i] for i in self.used))
 
-    def tail(self, groups: list[list[int]], operands: list[Operand],
-             every: list[dict[int, int]]) -> tuple[int, ...]:
-        """Sizes of the axes, then the strides that are arguments."""
-        last = len(groups) - 1
-        strides = [steps[g[-1]] for operand, steps in zip(operands, every, strict=True)
-                   for a, g in enumerate(groups)
-                   if operand.axes[a] and (a != last or operand.inner == "s")]
-        return (*map(self.size, groups), *strides)
+    def roots_of(self, node: Node) -> frozenset[int]:
+        """The axes that a node varies along."""
+        return frozenset(map(self.trace.root, node.axes))
 
     def output(self, root: Symbol) -> Output:
         """Results with all kept axes lie as the space does, others as written."""
@@ -330,12 +459,6 @@ class _Layout:
         for a in group:
             total *= self.trace.sizes[a]
         return total
-
-    def operand(self, kind: Type, steps: dict[int, int], groups: list[list[int]]) -> Operand:
-        has = tuple(g[-1] in steps for g in groups)
-        if not has or not has[-1]:
-            return Operand(kind, has, "0")
-        return Operand(kind, has, "1" if steps[groups[-1][-1]] == 1 else "s")
 
     def places(self, groups: list[list[int]]) -> dict[int, frozenset[int]]:
         """The merged axes that every node varies along."""
@@ -377,5 +500,7 @@ def _text(nest: Nest) -> str:
     operands = [f"{o.element}{''.join('.x'[has] for has in o.axes)}{o.inner}"
                 for o in (*nest.outputs, *nest.inputs)]
     reduced = "".join("ar"[r] for r in nest.reduced)
+    if nest.window:
+        reduced += f"w{nest.window[0]}"
     return ";".join([reduced, *operands, *map(str, nest.numbers), *lines,
                      *(str(number[r.number]) for r in nest.roots)])

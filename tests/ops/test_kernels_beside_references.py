@@ -200,3 +200,37 @@ def test_a_seeded_miscompile_is_caught():
         bodies.BODIES["negative"] = right
         service.forget()
         LEAVES["neg"].launches.clear()
+
+
+@pytest.mark.parametrize("shape, dims", [
+    ((700, 1001), (0, 1)), ((40000, 7), (0,)), ((500, 7, 103), (0, 2)), ((3, 90001), (1,)),
+])
+@pytest.mark.parametrize("name", ["sum", "mean", "amax", "any"])
+def test_long_reductions_in_windows(name, shape, dims):
+    from lampion.codegen.plan import Split
+
+    leaf = LEAVES[name]
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    for array in (x, x[::-1], x[..., ::-1]):
+        with override(kernels="sync"):
+            program = plan(name, leaf.kernel, [array], (dims, True))
+            assert any(isinstance(part, Split) for part, _ in program.parts)
+            compare(name, [array], (dims, True), program([array]),
+                    leaf.kernel(array, dims, True))
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    torch.manual_seed(0)
+    x, w = torch.randn(300, 517), torch.randn(517)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        with override(kernels="sync"):
+            for n in (1, 2, 3):
+                torch.set_num_threads(n)
+                y = torch.nn.functional.layer_norm(x, (517,), w)
+                results.append([t.numpy().tobytes() for t in (
+                    y, y.softmax(-1), y.sum(), y.sum(0), y.mean(1), (y * x).std())])
+    finally:
+        torch.set_num_threads(before)
+    assert results[0] == results[1] == results[2]
