@@ -16,8 +16,9 @@ import numpy as np
 from ..debug.knobs import knobs
 from . import service
 from .gemm_dot import build_dot
-from .gemm_kernel import A_BLOCK, K_BLOCK, Epilogue, Tile, Variant, build, tile_of
-from .gemm_pack import build_pack
+from .gemm_kernel import A_BLOCK, K_BLOCK, Epilogue, Variant, build
+from .gemm_pack import Tile, build_pack, tile_of
+from .gemm_stream import MOST_ROWS, build_stream
 from .ir import Kernel
 from .target import Target, target
 from .types import F32, F64, Type
@@ -31,7 +32,7 @@ _ITSELF = 1 << 16  # elements of B that are used where they lie
 _TASK = 1 << 20  # multiply-adds worth a task
 _READ = 1 << 16  # elements of B worth a task where reading them is what takes the time
 _TASKS = 32  # tasks of one product, at most, as far as its blocks allow
-_DOT_ROWS = 48  # up to so many rows dot products beat packing B
+_DOT_ROWS = 32  # up to so many rows dot products beat packing B
 _KEEP = 1 << 26  # bytes of memory for panels that are kept between products
 _ELEMENTS = {np.dtype(np.float32): F32, np.dtype(np.float64): F64}
 
@@ -92,9 +93,9 @@ class _Problem(NamedTuple):
         return self._replace(m=self.n, n=self.m, out=self.out[::-1], a=self.b[::-1],
                              b=self.a[::-1], bias=bias, shared=False)
 
-    def variant(self, wide: bool = False) -> Variant:
+    def variant(self, b: str = "panels") -> Variant:
         """What is compiled."""
-        return Variant(self.element, self.bias, self.scaled, len(self.batch), self.epilogue, wide)
+        return Variant(self.element, self.bias, self.scaled, len(self.batch), self.epilogue, b)
 
 
 def _problem(out: Array, a: Array, b: Array, bias: Array | None, scaled: bool,
@@ -137,15 +138,27 @@ def _recipe(p: _Problem) -> Recipe:
         return _turned(_recipe(p.turned())) if turn else _copied(p)
     if p.n < p.m and p.n == 1 == p.out[0] and p.epilogue is None:
         return _turned(_recipe(p.turned()))  # a vector as one row
-    if p.b[1] == 1 and p.m <= _wide(p).rows:
-        return _kernel(p, _wide(p), *_wide_plan(p))
+    if _is_stream(p):
+        return _stream(p)
     if _is_dot(p):
         return _dot(p)
-    tile = _tile(p.element, knobs.target)
-    itself = p.b[1] == 1 and (p.n * p.k <= _ITSELF or p.m <= 2 * tile.rows)
-    if itself or p.k == 0:
-        return _kernel(p, tile, *_plan(p, tile))
-    return _packed(p, tile)
+    rows, columns, block, pack = _plan(p, _tile(p.element, knobs.target))
+    plan = (0, 0, 0, rows, columns, block, pack)
+    if target(knobs.target).has_masks and _lies_well(p):
+        return _launch(*_product(p, "panels"), *plan)
+    if p.m <= rows or p.k == 0:
+        return _launch(*_product(p, _along(p)), *plan)
+    return _packed(p, plan[3:])
+
+
+def _lies_well(p: _Problem) -> bool:
+    """Whether B can be used itself: its rows are contiguous, and it stays in a near cache."""
+    return p.b[1] == 1 and (p.n * p.k <= _ITSELF or p.m <= _tile(p.element, knobs.target).rows)
+
+
+def _along(p: _Problem) -> str:
+    """The axis along which elements of B are neighbours in memory."""
+    return "rows" if p.b[1] == 1 else "columns" if p.b[0] == 1 else "any"
 
 
 def _turned(inner: Recipe) -> Recipe:
@@ -169,12 +182,6 @@ def _copied(p: _Problem) -> Recipe:
     return run
 
 
-def _kernel(p: _Problem, tile: Tile, rows: int, columns: int, block: int, pack: int) -> Recipe:
-    """The kernel alone: B is used where it lies."""
-    key, make = _product(p, tile.rows != _tile(p.element, knobs.target).rows)
-    return _launch(key, make, 0, 0, 0, rows, columns, block, pack)
-
-
 def _launch(key: Any, make: Callable[[Target], Kernel], *plan: int) -> Recipe:
     """One kernel on the operands as they are."""
     def run(out: Array, a: Array, b: Array, bias: Array | None, add: bool, alpha: float) -> bool:
@@ -191,14 +198,28 @@ def _launch(key: Any, make: Callable[[Target], Kernel], *plan: int) -> Recipe:
     return run
 
 
-def _product(p: _Problem, wide: bool) -> tuple[Any, Callable[[Target], Kernel]]:
+def _product(p: _Problem, b: str) -> tuple[Any, Callable[[Target], Kernel]]:
     """The key of a product's kernel and what makes it."""
-    variant = p.variant(wide)
-    return ("gemm", *_name(p), wide), lambda target: build(target, variant)
+    variant = p.variant(b)
+    return ("gemm", *_name(p), b), lambda target: build(target, variant)
 
 
 def _name(p: _Problem) -> tuple[Any, ...]:
     return (p.element.name, p.bias, p.scaled, len(p.batch), p.epilogue.key if p.epilogue else "")
+
+
+def _is_stream(p: _Problem) -> bool:
+    """Very few rows, and B is too large to be read out of order."""
+    return (p.b[1] == 1 and p.m <= MOST_ROWS and not p.batch
+            and p.n * p.k > _READ // 4)
+
+
+def _stream(p: _Problem) -> Recipe:
+    parts = max(min(2, p.n * p.k // _READ), min(_TASKS, p.n // 1536))  # rows should be long
+    columns = _share(p.n, 256, parts)
+    variant = p.variant()
+    return _launch(("gemm stream", *_name(p)), lambda target: build_stream(target, variant),
+                   columns, _block(p.k))
 
 
 def _is_dot(p: _Problem) -> bool:
@@ -223,25 +244,14 @@ def _share(size: int, unit: int, parts: int) -> int:
 
 
 @lru_cache(8)
-def _tile(element: Type, name: str, wide: bool = False) -> Tile:
-    return tile_of(target(name), element, wide)
-
-
-def _wide(p: _Problem) -> Tile:
-    return _tile(p.element, knobs.target, True)
+def _tile(element: Type, name: str) -> Tile:
+    return tile_of(target(name), element)
 
 
 def _block(k: int) -> int:
     """Rows of B in a block. It depends on k alone: it decides the order of summation."""
     parts = -(-k // K_BLOCK) or 1
     return -(-k // parts) or 1
-
-
-def _wide_plan(p: _Problem) -> tuple[int, int, int, int]:
-    """All rows; as many columns as are worth a task."""
-    tile, batch = _wide(p), int(np.prod(p.batch))
-    parts = min(_TASKS, batch * p.n * p.k // _READ) // batch
-    return max(p.m, 1), _share(p.n, tile.width, parts), _block(p.k), 0
 
 
 def _plan(p: _Problem, tile: Tile) -> tuple[int, int, int, int]:
@@ -268,20 +278,17 @@ def _scattered(p: _Problem, block: int) -> bool:
 # --- packed panels ------------------------------------------------------------------------------
 
 
-def _packed(p: _Problem, tile: Tile) -> Recipe:
+def _packed(p: _Problem, plan: tuple[int, ...]) -> Recipe:
     """B as panels first, then the product of those."""
-    key, make = _product(p, False)
-    along = "rows" if p.b[1] == 1 else "columns" if p.b[0] == 1 else "any"
+    key, make = _product(p, "panels")
     axes = 0 if p.shared else len(p.batch)
-    element, panels = p.element, -(-p.n // tile.width)
+    element, along, width = p.element, _along(p), _tile(p.element, knobs.target).width
     pack_key = ("gemm pack", element.name, along, axes)
-    each = panels * tile.width * p.k
-    batch = int(np.prod(p.batch[:axes]))
-    share = (_share(p.k, 8, min(_TASKS, batch * p.k * p.n // _READ)), panels)
-    if along != "rows":
-        share = (p.k, _share(panels, 1, min(_TASKS, batch * p.k * p.n // _READ)))
-    plan = (tile.width, tile.width * p.k, each if axes else 0, *_plan(p, tile))
-    launch = _launch(key, make, *plan)
+    panels, batch = -(-p.n // width), int(np.prod(p.batch[:axes]))
+    each, parts = panels * width * p.k, min(_TASKS, batch * p.k * p.n // _READ)
+    share = ((_share(p.k, 8, parts), panels) if along == "rows" else
+             (p.k, _share(panels, 1, parts)))
+    launch = _launch(key, make, width, width * p.k, each if axes else 0, *plan)
     first = (0,) * len(p.batch)
 
     def run(out: Array, a: Array, b: Array, bias: Array | None, add: bool, alpha: float) -> bool:

@@ -16,6 +16,8 @@ from .target import Target
 
 __all__ = ["build_dot", "sums_of"]
 
+_STREAMS = 8  # columns of B that are read at a time: caches keep no more lines a page apart
+
 
 def build_dot(target: Target, variant: Variant) -> Kernel:
     """The kernel of one variant without batch axes; its arguments, in order:
@@ -66,38 +68,44 @@ class _Dot:
 
     def _tile(self, i: Value, start: Value, c: Value, rows: int, columns: int) -> None:
         """The elements of C in `rows` rows from i and `columns` columns from start + c."""
-        k, lanes = self.k, self.lanes
+        k = self.k
         a = [k.offset(self.a.ptr, (i + r) * self.a.stride(0)) for r in range(rows)]
         b = [k.offset(self.b.ptr, (start + c + x) * self.b.stride(1)) for x in range(columns)]
-        zero = k.const(0.0, self.variant.element.vector(lanes))
-        loop = k.loop(0, self.whole, lanes, [zero] * lanes)
-        with loop as (p, *sums):
-            loop.next(*self._step([k.load(x, p, lanes) for x in a],
-                                  [k.load(x, p, lanes) for x in b], sums))
-        sums = self._rest(a, b, list(loop.results))
+        sums = [v for first in range(0, columns, _STREAMS)
+                for v in self._sums(a, b[first:first + _STREAMS])]
         values = sums_of(k, sums)
         for r in range(rows):
             part = k.shuffle(values, values, range(r * columns, (r + 1) * columns))
             self._finish(i + r, start + c, part, self.skip - c)
 
+    def _sums(self, a: Sequence[Value], b: Sequence[Value]) -> Sequence[Value]:
+        """For each row of a and column of b, their products summed lane by lane."""
+        k, lanes = self.k, self.lanes
+        zero = k.const(0.0, self.variant.element.vector(lanes))
+        loop = k.loop(0, self.whole, lanes, [zero] * (len(a) * len(b)))
+        with loop as (p, *sums):
+            loop.next(*self._step([k.load(x, p, lanes) for x in a],
+                                  [k.load(x, p, lanes) for x in b], sums))
+        branch = k.choose(self.whole < self.depth)
+        with branch.then:
+            branch.give(*self._rest(a, b, loop.results))
+        with branch.otherwise:
+            branch.give(*loop.results)
+        return branch.results
+
     def _step(self, a: Sequence[Value], b: Sequence[Value], sums: Sequence[Value]) -> list[Value]:
         pairs = [(x, y) for x in a for y in b]
         return [self.k.fma(x, y, s) for (x, y), s in zip(pairs, sums, strict=True)]
 
-    def _rest(self, a: Sequence[Value], b: Sequence[Value], sums: list[Value]) -> Sequence[Value]:
+    def _rest(self, a: Sequence[Value], b: Sequence[Value], sums: Sequence[Value]) -> list[Value]:
         """The last part of k, less than a register, with zeros behind it."""
         k, lanes, rest = self.k, self.lanes, self.depth - self.whole
         if self.target.has_masks:
             mask = k.mask(rest, lanes)
-            return self._step([k.load(x, self.whole, lanes, mask) for x in a],
-                              [k.load(x, self.whole, lanes, mask) for x in b], sums)
-        branch = k.choose(rest > 0)
-        with branch.then:
-            ends = [self._padded(slot, ptr, rest) for slot, ptr in enumerate([*a, *b])]
-            branch.give(*self._step(ends[:len(a)], ends[len(a):], sums))
-        with branch.otherwise:
-            branch.give(*sums)
-        return branch.results
+            ends = [k.load(x, self.whole, lanes, mask) for x in (*a, *b)]
+        else:
+            ends = [self._padded(slot, ptr, rest) for slot, ptr in enumerate((*a, *b))]
+        return self._step(ends[:len(a)], ends[len(a):], sums)
 
     def _padded(self, slot: int, ptr: Value, rest: Value) -> Value:
         """The last `rest` elements of a run, with zeros behind them."""

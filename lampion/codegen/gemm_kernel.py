@@ -17,45 +17,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from .gemm_pack import Panels, each_vector, tile_of
 from .ir import Kernel, Value
 from .target import Target
 from .types import I64, Type
 
-__all__ = ["A_BLOCK", "Epilogue", "K_BLOCK", "Tile", "Variant", "build", "copy_run", "tile_of"]
+__all__ = ["A_BLOCK", "Epilogue", "K_BLOCK", "Variant", "build"]
 
 A_BLOCK = 1 << 18
 """Bytes of a task's packed block of A: a quarter of the second-level cache of current cores."""
 
 K_BLOCK = 384
 """Rows of B in one block, at most: with a panel of 32 columns 48 KiB of float32."""
-
-_AHEAD = 6  # rows of B that are asked for ahead of time, where reading it is what takes the time
-
-
-class Tile(NamedTuple):
-    """The part of C that is held in registers: `rows` by `vectors` of `lanes` elements."""
-
-    rows: int
-    vectors: int
-    lanes: int
-
-    @property
-    def width(self) -> int:
-        """Columns of the tile, which is the width of a panel of B."""
-        return self.vectors * self.lanes
-
-
-_TALL = {"avx512": (14, 2), "avx2": (6, 2), "sse": (4, 2), "neon": (8, 2)}
-_WIDE = {"avx512": (4, 6), "avx2": (2, 4), "sse": (2, 4), "neon": (4, 6)}
-
-
-def tile_of(target: Target, element: Type, wide: bool = False) -> Tile:
-    """The tile of a target: accumulators, a row of B and a broadcast fill its registers.
-
-    A wide one is for few rows of C, where reading B is what takes the time.
-    """
-    rows, vectors = (_WIDE if wide else _TALL)[target.name]
-    return Tile(rows, vectors, target.lanes(element))
 
 
 class Epilogue(NamedTuple):
@@ -74,15 +47,16 @@ class Variant(NamedTuple):
     scaled: bool = False  # alpha * A @ B
     axes: int = 0  # leading batch axes of out, a and b
     epilogue: Epilogue | None = None
-    wide: bool = False  # see `tile_of`; B itself only
+    b: str = "panels"  # or how a task packs the panels that it needs: see `Panels.along`
 
 
 def build(target: Target, variant: Variant) -> Kernel:
     """The kernel of one variant; its arguments, in order:
 
-    out, a, b, bias: ndarrays; b is packed panels of any shape, or B itself; bias may be None.
+    out, a, b, bias: ndarrays; b is packed panels of any shape, or B; bias may be None.
     b_row, b_panel, b_batch: steps in elements between rows, panels and matrices of packed panels;
-    b_panel 0: B itself, by its own strides.
+    b_panel 0: B itself, by its own strides, whose rows are contiguous. Only a target with masks
+    can use it so; for others tasks pack.
     task_rows, task_columns, block: the part of C that is one task, and of k that is one block.
     pack: not 0 to copy blocks of A, which then has a unit stride, into memory of the task.
     add: not 0 to add to what `out` holds. alpha: of a scaled variant only.
@@ -102,7 +76,7 @@ class _Gemm:
     def __init__(self, target: Target, variant: Variant) -> None:
         self.k = k = Kernel("gemm")
         self.target, self.variant = target, variant
-        self.tile = tile_of(target, variant.element, variant.wide)
+        self.tile = tile_of(target, variant.element)
         element = variant.element
         self.out, self.a = k.array("out", element), k.array("a", element)
         self.b, self.bias = k.array("b", element), k.array("bias", element)
@@ -115,7 +89,7 @@ class _Gemm:
         self.m, self.n, self.depth = self.out.size(axes), self.out.size(axes + 1), self.a.size(
             axes + 1)
         self.out_row = self.out.stride(axes)
-        self.itself = self.b_panel.eq(0)  # B itself
+        self.itself = self.b_panel.eq(0)
         self.b_step = k.select(self.itself, self.b.stride(axes), self.b_row)
         self.b_panel = k.select(self.itself, k.const(self.tile.width, I64), self.b_panel)
 
@@ -155,9 +129,10 @@ class _Gemm:
         k, axes = self.k, self.variant.axes
         a = _Strided(self.a_ptr, self.a.stride(axes), self.a.stride(axes + 1))
         store = k.scratch(self.variant.element, A_BLOCK // self.variant.element.size)
+        if self.variant.b != "panels":
+            self.own = k.scratch(self.variant.element, K_BLOCK * self.tile.width)
         if not self.target.has_masks:
             self.spill = k.scratch(self.variant.element, self.tile.rows * self.tile.width)
-            self.margin = k.scratch(self.variant.element, K_BLOCK * self.tile.width)
         with k.loop(0, k.max(self.depth, 1), self.block) as p:
             self.length = k.min(self.depth - p, self.block)
             self.first, self.last = p.eq(0), self.depth <= p + self.block
@@ -185,51 +160,43 @@ class _Gemm:
         step = _padded(k.select(by_rows, self.block, self.task_rows))
         source = k.select(by_rows, a.row, a.column)
         with k.loop(0, outer) as x:
-            copy_run(k, self.target, k.offset(store, x * step), k.offset(a.ptr, x * source), inner)
+            self._run(k.offset(store, x * step), k.offset(a.ptr, x * source), inner)
         one = k.const(1, I64)
         return _Strided(store, k.select(by_rows, step, one), k.select(by_rows, one, step))
+
+    def _run(self, to: Value, source: Value, count: Value) -> None:
+        each_vector(self.k, self.target, self.variant.element, count,
+                    lambda x, lanes, mask: self.k.store(
+                        to, x, self.k.load(source, x, lanes, mask), mask))
 
     def _panel(self, p: Value, j: Value) -> None:
         """All rows of the task against one panel of B; half a panel where no more is left."""
         k, tile = self.k, self.tile
         self.j, self.left = j, self.n - j
-        panel = k.offset(self.b_ptr, (j / tile.width) * self.b_panel + p * self.b_step)
-        if self.target.has_masks:
-            self.masks: list[Value | None] = [
-                k.mask(self.left - v * tile.lanes, tile.lanes) for v in range(tile.vectors)]
-            self.panel, self.panel_row = panel, self.b_step
-        else:
-            self.masks = [None] * tile.vectors
-            self.panel, self.panel_row = self._margin(panel)
-        if tile.vectors != 2:
-            self._rows(tile.vectors)
-            return
+        self.masks = [k.mask(self.left - v * tile.lanes, tile.lanes) if self.target.has_masks
+                      else None for v in range(tile.vectors)]
+        self.panel, self.panel_row = self._source(p, j)
         both = k.choose(self.left > tile.lanes)
         with both.then:
             self._rows(2)
         with both.otherwise:
             self._rows(1)
 
-    def _margin(self, panel: Value) -> tuple[Value, Value]:
-        """Without masked loads: where B itself ends within the panel, a copy with zeros."""
-        k, width = self.k, self.k.const(self.tile.width, I64)
-        ends = k.choose(self.itself & (self.left < width))
-        with ends.then:
-            with k.loop(0, self.length) as p:
-                with k.loop(0, self.left) as j:
-                    k.store(self.margin, p * width + j, k.load(panel, p * self.b_step + j))
-                with k.loop(self.left, width) as j:
-                    k.store(self.margin, p * width + j, k.const(0, self.variant.element))
-            ends.give(self.margin, width)
-        with ends.otherwise:
-            ends.give(panel, self.b_step)
-        ptr, row = ends.results
-        return ptr, row
+    def _source(self, p: Value, j: Value) -> tuple[Value, Value]:
+        """Where the panel at column j begins in row p of B, and the step between its rows."""
+        k, axes, width = self.k, self.variant.axes, self.tile.width
+        if self.variant.b == "panels":
+            return k.offset(self.b_ptr, (j / width) * self.b_panel + p * self.b_step), self.b_step
+        packer = Panels(k, self.target, self.variant.element, self.variant.b, self.b.stride(axes),
+                        self.b.stride(axes + 1))
+        start = k.offset(self.b_ptr, p * packer.row + j * packer.column)
+        packer.fill(self.own, start, k.index(0), self.length, self.left)
+        return self.own, k.const(width, I64)
 
     def _rows(self, vectors: int) -> None:
         """Tiles of all the task's rows: full ones, then smaller ones."""
         k, rows, start = self.k, self.tile.rows, self.i0
-        for size in (rows, *(n for n in ((2, 1) if self.variant.wide else (4, 1)) if n < rows)):
+        for size in (rows, *(n for n in (4, 1) if n < rows)):
             stop = self.i1 - (self.i1 - start) % size if size > 1 else self.i1
             with k.loop(start, stop, size) as i:
                 self._tile(i, size, vectors)
@@ -265,9 +232,6 @@ class _Gemm:
         with loop as (_, b, *state):
             ptrs, sums = state[:len(starts)], state[len(starts):]
             vectors = [k.load(b, v * lanes, lanes, self.masks[v]) for v in range(count)]
-            if self.variant.wide:
-                for v in range(0, count * lanes, 64 // self.variant.element.size):
-                    k.prefetch(b, self.panel_row * _AHEAD + v)
             new = []  # row by row, so that one broadcast is held at a time
             for r in range(rows):
                 one = k.splat(k.load(ptrs[r // 3], steps[r % 3]), lanes)
@@ -351,18 +315,3 @@ def _parts(size: Value, part: Value) -> Value:
 def _padded(step: Value) -> Value:
     """An odd number of cache lines of 16 elements that holds `step` elements."""
     return ((step + 15) / 16 | 1) * 16
-
-
-def copy_run(k: Kernel, target: Target, to: Value, source: Value, count: Value) -> None:
-    """Copies `count` contiguous elements."""
-    lanes = target.lanes(to.type.pointee)
-    if target.has_masks:
-        with k.loop(0, count, lanes) as x:
-            mask = k.mask(count - x, lanes)
-            k.store(to, x, k.load(source, x, lanes, mask), mask)
-        return
-    whole = count - count % lanes
-    with k.loop(0, whole, lanes) as x:
-        k.store(to, x, k.load(source, x, lanes))
-    with k.loop(whole, count) as x:
-        k.store(to, x, k.load(source, x))

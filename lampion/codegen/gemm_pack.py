@@ -1,4 +1,4 @@
-"""Packing of B: panels as wide as the micro-kernel's tile, each row by row.
+"""Panels of B: as wide as the micro-kernel's tile, each row by row.
 
 A panel holds `width` columns of all rows of B, one row after another, padded with zeros. The
 micro-kernel then reads memory in order, whatever the layout and the element type of B were.
@@ -6,71 +6,89 @@ micro-kernel then reads memory in order, whatever the layout and the element typ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-from .gemm_kernel import tile_of
 from .ir import Kernel, Value
 from .target import Target
 from .types import Type
 
-__all__ = ["build_pack", "transpose"]
+__all__ = ["Panels", "Tile", "build_pack", "each_vector", "tile_of", "transpose"]
+
+
+_AHEAD = 8  # rows of B that are asked for ahead of time
+
+
+class Tile(NamedTuple):
+    """The part of C that is held in registers: `rows` by `vectors` of `lanes` elements."""
+
+    rows: int
+    vectors: int
+    lanes: int
+
+    @property
+    def width(self) -> int:
+        """Columns of the tile, which is the width of a panel of B."""
+        return self.vectors * self.lanes
+
+
+_ROWS = {"avx512": 14, "avx2": 6, "sse": 4, "neon": 8}
+
+
+def tile_of(target: Target, element: Type) -> Tile:
+    """The tile of a target: accumulators, a row of B and a broadcast fill its registers."""
+    return Tile(_ROWS[target.name], 2, target.lanes(element))
 
 
 def build_pack(target: Target, source: Type, element: Type, along: str, axes: int = 0
                ) -> Kernel:
-    """The kernel that packs B (k, n), or a batch of such, into `panels`.
+    """The kernel that packs B (k, n), or a batch of such, into panels; `along`: see `Panels`.
 
-    along: "rows" where the elements of a row are neighbours in memory, "columns" where those of a
-    column are, "any" otherwise. Arguments: panels (1-D, `element`), b (`source`), task_rows and
-    task_panels (what one task packs).
+    Its arguments: panels (1-D, `element`), b (`source`), task_rows and task_panels (what one task
+    packs).
     """
-    return _Pack(target, source, element, along, axes).build()
+    k = Kernel("pack_" + along)
+    panels, b = k.array("panels", element), k.array("b", source)
+    task_rows, task_panels = k.integer("task_rows"), k.integer("task_panels")
+    rows, columns = b.size(axes), b.size(axes + 1)
+    width = tile_of(target, element).width
+    count = (columns + width - 1) / width
+    parts = (rows + task_rows - 1) / task_rows
+    tasks = parts * ((count + task_panels - 1) / task_panels)
+    batch = [b.size(axis) for axis in range(axes)]
+    total = tasks
+    for size in batch:
+        total = total * size
+    with k.parallel(total) as (task, _):
+        source_ptr, matrix, at = b.ptr, task / tasks, task % tasks
+        into = k.offset(panels.ptr, matrix * (count * rows * width))
+        for axis in reversed(range(axes)):
+            source_ptr = k.offset(source_ptr, (matrix % batch[axis]) * b.stride(axis))
+            matrix = matrix / batch[axis]
+        p0, first = (at % parts) * task_rows, (at / parts) * task_panels
+        packer = Panels(k, target, element, along, b.stride(axes), b.stride(axes + 1))
+        with k.loop(first, k.min(first + task_panels, count)) as panel:
+            j = panel * width
+            packer.fill(k.offset(into, panel * (rows * width)),
+                        k.offset(source_ptr, j * packer.column), p0,
+                        k.min(p0 + task_rows, rows), columns - j)
+    return k
 
 
-class _Pack:
-    def __init__(self, target: Target, source: Type, element: Type, along: str, axes: int
-                 ) -> None:
-        self.k = k = Kernel("pack_" + along)
-        self.target, self.element, self.along = target, element, along
-        self.width = tile_of(target, element).width
-        self.axes = axes
-        self.lanes = target.lanes(element)
-        self.panels, self.b = k.array("panels", element), k.array("b", source)
-        self.task_rows, self.task_panels = k.integer("task_rows"), k.integer("task_panels")
-        self.rows, self.columns = self.b.size(axes), self.b.size(axes + 1)
-        self.row, self.column = self.b.stride(axes), self.b.stride(axes + 1)
+class Panels:
+    """Writes the part of a kernel that packs a panel.
 
-    def build(self) -> Kernel:
-        """A task is some rows of some panels of one matrix."""
-        k = self.k
-        chunks = (self.rows + self.task_rows - 1) / self.task_rows
-        panels = (self.columns + self.width - 1) / self.width
-        columns = (panels + self.task_panels - 1) / self.task_panels
-        count = chunks * columns
-        for axis in range(self.axes):
-            count = count * self.b.size(axis)
-        with k.parallel(count) as (task, _):
-            matrix, at = task / (chunks * columns), task % (chunks * columns)
-            p0 = (at % chunks) * self.task_rows
-            p1 = k.min(p0 + self.task_rows, self.rows)
-            first = (at / chunks) * self.task_panels
-            source = self._matrix(matrix)
-            to = k.offset(self.panels.ptr, matrix * (panels * self.rows * self.width))
-            with k.loop(first, k.min(first + self.task_panels, panels)) as panel:
-                j = panel * self.width
-                into = k.offset(to, panel * (self.rows * self.width))
-                self._panel(into, k.offset(source, j * self.column), p0, p1, self.columns - j)
-        return k
+    along: "rows" where the elements of a row of B are neighbours in memory, "columns" where those
+    of a column are, "any" otherwise. row, column: the steps of B.
+    """
 
-    def _matrix(self, index: Value) -> Value:
-        ptr = self.b.ptr
-        for axis in reversed(range(self.axes)):
-            size = self.b.size(axis)
-            ptr = self.k.offset(ptr, (index % size) * self.b.stride(axis))
-            index = index / size
-        return ptr
+    def __init__(self, k: Kernel, target: Target, element: Type, along: str, row: Value,
+                 column: Value) -> None:
+        self.k, self.target, self.element, self.along = k, target, element, along
+        self.row, self.column = row, column
+        self.width, self.lanes = tile_of(target, element).width, target.lanes(element)
 
-    def _panel(self, into: Value, b: Value, p0: Value, p1: Value, left: Value) -> None:
+    def fill(self, into: Value, b: Value, p0: Value, p1: Value, left: Value) -> None:
         """Rows p0 to p1 of a panel of which `left` columns exist."""
         k, lanes = self.k, self.lanes
         if self.along == "columns":
@@ -80,6 +98,8 @@ class _Pack:
         elif self.target.has_masks and self.along == "rows":
             masks = [k.mask(left - v, lanes) for v in range(0, self.width, lanes)]
             with k.loop(p0, p1) as p:
+                k.prefetch(b, (p + _AHEAD) * self.row)
+                k.prefetch(b, (p + _AHEAD) * self.row + (self.width - 1))
                 for v, mask in enumerate(masks):
                     self._put(into, p, v * lanes, k.load(b, p * self.row + v * lanes, lanes, mask))
         else:
@@ -130,6 +150,21 @@ class _Pack:
                 k.store(into, p * self.width + j, value.cast(self.element))
             with k.loop(count, self.lanes) as j:
                 k.store(into, p * self.width + j, k.const(0, self.element))
+
+
+def each_vector(k: Kernel, target: Target, element: Type, count: Value,
+                body: Callable[[Value, int, Value | None], None]) -> None:
+    """Writes body(index, lanes, mask) for `count` elements: whole vectors, then what is left."""
+    lanes = target.lanes(element)
+    whole = count - count % lanes
+    with k.loop(0, whole, lanes) as x:
+        body(x, lanes, None)
+    if target.has_masks:
+        with k.when(whole < count):
+            body(whole, lanes, k.mask(count - whole, lanes))
+        return
+    with k.loop(whole, count) as x:
+        body(x, 1, None)
 
 
 def transpose(k: Kernel, rows: Sequence[Value]) -> list[Value]:

@@ -8,8 +8,10 @@ import pytest
 from lampion.codegen import gemm as launcher
 from lampion.codegen import service
 from lampion.codegen.gemm import bmm, gemm
-from lampion.codegen.gemm_kernel import Epilogue, Variant, build, tile_of
-from lampion.codegen.gemm_pack import build_pack, transpose
+from lampion.codegen.gemm_dot import build_dot
+from lampion.codegen.gemm_kernel import Epilogue, Variant, build
+from lampion.codegen.gemm_pack import build_pack, tile_of, transpose
+from lampion.codegen.gemm_stream import MOST_ROWS, build_stream
 from lampion.codegen.interpret import interpret
 from lampion.codegen.ir import Kernel
 from lampion.codegen.target import TARGETS, host
@@ -192,27 +194,39 @@ def small_product(name, m, n, k, add, scaled):
     """A product by packed panels in two blocks of k, and by B itself where the target can."""
     rng = np.random.default_rng(9)
     chosen = TARGETS[name]
-    width = tile_of(chosen, F32).width
+    rows, _, lanes = tile = tile_of(chosen, F32)
     a, b, bias = (rng.standard_normal(s).astype("f4") for s in ((m, k), (k, n), n))
-    panels = np.full(-(-n // width) * width * k, np.nan, "f4")
+    panels = np.full(-(-n // tile.width) * tile.width * k, np.nan, "f4")
     interpret(build_pack(chosen, F32, F32, "rows"), panels, b, 2, 1)
-    kernel = build(chosen, Variant(F32, "column", scaled))
-    numbers = (0.5,) if scaled else ()
-    rows = tile_of(chosen, F32).rows
     start = rng.standard_normal((m, n)).astype("f4")
     expected = (a @ b) * (0.5 if scaled else 1) + bias + add * start
-    for given, steps in ((panels, (width, width * k, 0)), (b, (0, 0, 0))):
-        for pack in (0, 1):
-            out = start.copy()
-            interpret(kernel, out, a, given, bias, *steps, rows, width, -(-k // 2), pack, add,
-                      *numbers)
-            np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
+    numbers = (0.5,) if scaled else ()
+
+    def run(kernel, *args):
+        out = start.copy()
+        interpret(kernel, out, *args, add, *numbers)
+        np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
+
+    for along, given in (("panels", panels), ("panels", b), ("rows", b), ("any", b)):
+        steps = (tile.width, tile.width * k, 0) if given is panels else (0, 0, 0)
+        if chosen.has_masks or along != "panels" or given is panels:
+            kernel = build(chosen, Variant(F32, "column", scaled, b=along))
+            for pack in (0, 1):
+                run(kernel, a, given, bias, *steps, rows, tile.width, -(-k // 2), pack)
+    if m <= MOST_ROWS:
+        run(build_stream(chosen, Variant(F32, "column", scaled)), a, b, bias, 512, -(-k // 2))
+    if n >= lanes:
+        columns = b.T.copy().T
+        run(build_dot(chosen, Variant(F32, "column", scaled)), a, columns, bias, lanes)
+        kernel = build(chosen, Variant(F32, "column", scaled, b="columns"))
+        run(kernel, a, columns, bias, 0, 0, 0, rows, tile.width, -(-k // 2), 0)
 
 
 @pytest.mark.parametrize("name", ["sse", "avx2", "avx512"])
 def test_stays_inside_its_arrays(name):
     rows = tile_of(TARGETS[name], F32).rows
     small_product(name, rows + 3, 9, 4, 1, True)
+    small_product(name, 3, 18, 19, 1, False)
     small_product(name, 1, 40, 3, 0, False)
 
 
