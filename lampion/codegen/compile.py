@@ -9,9 +9,11 @@ and addresses.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hashlib
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 from ..runtime import cache
@@ -21,11 +23,62 @@ if TYPE_CHECKING:
 
     from .target import Target
 
-__all__ = ["CompileError", "assembly", "cached_object", "compile_object"]
+__all__ = ["CompileError", "assembly", "cached_object", "closed", "compile_object"]
 
 
 class CompileError(RuntimeError):
     """LLVM refused a module: the text is malformed, or the target cannot do what it asks."""
+
+
+class _Gate:
+    """One thread at a time is inside LLVM, and none while the process forks or ends.
+
+    A child that is forked in the middle of a compilation inherits LLVM's locks as they are then.
+    """
+
+    lock = threading.Lock()
+    held = False  # by a fork that is under way
+    closed = ""  # why nothing can be compiled any more
+
+
+_PATIENCE = 5.0  # seconds that a fork, and the end of the process, wait for a compilation
+
+
+def closed() -> str:
+    """Why this process cannot compile any more; empty where it can."""
+    return _Gate.closed
+
+
+def _alone() -> threading.Lock:
+    if _Gate.closed:
+        raise CompileError(_Gate.closed)
+    return _Gate.lock
+
+
+def _before_fork() -> None:
+    _Gate.held = _Gate.lock.acquire(timeout=_PATIENCE)
+
+
+def _after_fork_in_parent() -> None:
+    if _Gate.held:
+        _Gate.lock.release()
+
+
+def _after_fork_in_child() -> None:
+    _Gate.lock = threading.Lock()
+    if not _Gate.held:
+        _Gate.closed = "the process was forked in the middle of a compilation"
+
+
+def _at_exit() -> None:
+    _Gate.closed = "the interpreter ends"
+    _Gate.lock.acquire(timeout=_PATIENCE)
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent,
+                        after_in_child=_after_fork_in_child)
 
 
 def compile_object(text: str, target: Target, opt: int = 2) -> bytes:
@@ -33,6 +86,11 @@ def compile_object(text: str, target: Target, opt: int = 2) -> bytes:
 
     `opt` is LLVM's code generation level, 0 to 3. Raises CompileError where LLVM refuses.
     """
+    with _alone():
+        return _object(text, target, opt)
+
+
+def _object(text: str, target: Target, opt: int) -> bytes:
     machine, module = _prepared(text, target, opt)
     try:
         return machine.emit_object(module)
@@ -52,6 +110,11 @@ def cached_object(name: str, text: str, target: Target) -> bytes:
 
 def assembly(text: str, target: Target, opt: int = 2) -> str:
     """The assembly of a module of LLVM `text`: the same instructions as `compile_object` emits."""
+    with _alone():
+        return _assembly(text, target, opt)
+
+
+def _assembly(text: str, target: Target, opt: int) -> str:
     machine, module = _prepared(text, target, opt)
     return machine.emit_assembly(module)
 

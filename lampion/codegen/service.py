@@ -7,6 +7,7 @@ answers None and the caller keeps to the reference; LAMPION_KERNELS=sync waits i
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import threading
 import time
@@ -18,9 +19,10 @@ from typing import Any, NamedTuple
 
 from ..debug.knobs import knobs
 from ..runtime import cache as disk
-from ..runtime.loader import load
+from ..runtime.loader import BadObject, load
 from ..runtime.native import KernelsUnavailable, array_layout, function
 from . import allocator, pool  # noqa: F401  pool brings `lampion_parallel` to the loader
+from .compile import closed, compile_object
 from .emit import emit
 from .ir import Kernel
 from .spec import check
@@ -67,13 +69,12 @@ def _request(key: Hashable, build: Build) -> Native | None:
             return _ready.get(key) or _obtain(key, build)
     if key in _waiting:
         return None
-    data = disk.get(_disk_key(key))
-    if data is not None:
-        return _place(key, build, data, time.perf_counter(), False)
-    _waiting.add(key)
-    _queue.put((key, build))
-    _start_worker()
-    return None
+    found = _from_disk(key, build)
+    if found is None and not closed():
+        _waiting.add(key)
+        _queue.put((key, build))
+        _start_worker()
+    return found
 
 
 def available() -> bool:
@@ -95,22 +96,37 @@ def _possible() -> bool:
 
 def _obtain(key: Hashable, build: Build) -> Native | None:
     """From disk or by compiling; a kernel that cannot be made is remembered as such."""
+    found = _from_disk(key, build)
+    if found is not None or closed():
+        return found
+    start = time.perf_counter()
+    try:
+        data = _compiled(build)
+        native = _place(key, build, data, start, True)
+    except Exception as error:
+        _failed[key] = f"{type(error).__name__}: {error}"
+        raise
+    disk.put(_disk_key(key), data)
+    return native
+
+
+def _compiled(build: Build) -> bytes:
+    chosen = target(knobs.target)
+    built = build(chosen)
+    check(built)
+    return compile_object(emit(built, chosen), chosen)
+
+
+def _from_disk(key: Hashable, build: Build) -> Native | None:
+    """A kernel that some process made before; one that does not load is made anew."""
     start = time.perf_counter()
     data = disk.get(_disk_key(key))
-    compiled = data is None
     if data is None:
-        from .compile import CompileError, compile_object
-
-        chosen = target(knobs.target)
-        built = build(chosen)
-        check(built)
-        try:
-            data = compile_object(emit(built, chosen), chosen)
-        except CompileError as error:
-            _failed[key] = str(error)
-            raise
-        disk.put(_disk_key(key), data)
-    return _place(key, build, data, start, compiled)
+        return None
+    try:
+        return _place(key, build, data, start, False)
+    except BadObject:
+        return None
 
 
 def _place(key: Hashable, build: Build, data: bytes, start: float, compiled: bool) -> Native:
@@ -126,7 +142,6 @@ def _place(key: Hashable, build: Build, data: bytes, start: float, compiled: boo
 
 def make(kernel: Kernel, target: Target | None = None) -> Native:
     """A built kernel as a native Python function of its parameters; compiled here and now."""
-    from .compile import compile_object
     from .target import host
 
     array_layout()
@@ -172,23 +187,19 @@ def _llvm_version() -> str:
 
 class _Worker:
     thread: threading.Thread | None = None
-    pid = 0
 
 
 def _start_worker() -> None:
-    """One thread compiles; a forked child starts its own."""
-    import os
-
-    if _Worker.pid == os.getpid() and _Worker.thread is not None and _Worker.thread.is_alive():
-        return
-    _Worker.pid = os.getpid()
-    _Worker.thread = threading.Thread(target=_work, name="lampion-compiler", daemon=True)
-    _Worker.thread.start()
+    """One thread compiles."""
+    if _Worker.thread is None or not _Worker.thread.is_alive():
+        _Worker.thread = threading.Thread(target=_work, args=(_queue,), name="lampion-compiler",
+                                          daemon=True)
+        _Worker.thread.start()
 
 
-def _work() -> None:
+def _work(queue: SimpleQueue[tuple[Hashable, Build]]) -> None:
     while True:
-        key, build = _queue.get()
+        key, build = queue.get()
         try:
             with _lock:
                 if key not in _ready:
@@ -204,6 +215,18 @@ def _report(key: Hashable, error: Exception) -> None:
     """The program goes on with the reference; a debugger wants to know."""
     if knobs.debug:
         print(f"lampion: no kernel for {key!r}: {error}", file=sys.stderr)
+
+
+def _after_fork_in_child() -> None:
+    """Kernels that were being made in the parent are asked for again, with fresh locks."""
+    global _lock, _queue
+    _lock, _queue = threading.Lock(), SimpleQueue()
+    _waiting.clear()
+    _Worker.thread = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def wait(seconds: float = 60.0) -> bool:

@@ -60,6 +60,8 @@ class _State:
 
 
 _lock = threading.Lock()
+if hasattr(os, "register_at_fork"):  # another thread of the parent may have held it
+    os.register_at_fork(after_in_child=lambda: globals().update(_lock=threading.Lock()))
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:

@@ -54,8 +54,6 @@ def adopt(image: Image) -> int:
         if _State.pool is None:
             _State.pool = _Pool(image)
             atexit.register(stop)
-            os.register_at_fork(before=_before_fork, after_in_parent=_lock.release,
-                                after_in_child=_after_fork_in_child)
             _State.pool.start(get_num_threads())
         return _State.pool.address
 
@@ -159,6 +157,11 @@ def _after_fork_in_child() -> None:
         _State.pool.reset()
         _State.pool.pause(get_num_threads())
     _lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_lock.release,
+                        after_in_child=_after_fork_in_child)
 
 
 def _default() -> int:
