@@ -104,6 +104,15 @@ def _unless_tiny(x: Value, y: Value) -> Value:
     return k.select(k.abs(x) < layout(x).tiny * layout(x).tiny, x, y)
 
 
+def exp2_flushed(x: Value) -> Value:
+    """2**x for x <= 1; 0 where that is no normal number: for weights that are summed."""
+    f = layout(x)
+    x = x.kernel.max(x.kernel.const(-f.bias, x.type), x)
+    turns, n = nearest(x, 1.0)
+    r = x - turns
+    return x.kernel.fma(r, polynomial(r, _EXP2[x.type.bits]), 1.0) * power(n, f, x)
+
+
 def expm1(x: Value) -> Value:
     """e**x - 1."""
     r, n = _reduced(clamp(x, *_EXPM1_RANGE[x.type.bits]))
