@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..runtime import memory
-from .native import template
+from .native import Fused, template
+from .reference import rnn
 
 Array = Any
 
@@ -90,3 +91,70 @@ def _plus_product(multiply: Any, out: Array, start: Array, a: Array, b: Array, b
     if beta != 0:
         out[...] = start if beta == 1 else start * beta
     return out if multiply(out, a, b, accumulate=beta != 0, alpha=float(alpha)) else None
+
+
+# --- recurrent layers -------------------------------------------------------------------------
+
+
+class _Kernels(rnn.Plain):
+    """Computes the steps of a recurrent layer by kernels."""
+
+    def __init__(self) -> None:
+        self.cells: dict[Any, Fused] = {}
+
+    def product(self, a: Array, b: Array, out: Array, add: bool = False) -> None:
+        from ..codegen.gemm import gemm
+
+        if not gemm(out, a, b, accumulate=add):
+            super().product(a, b, out, add)
+
+    def apply(self, cell: Any, arrays: Any, into: Any) -> None:
+        found = self.cells.get(cell)
+        if found is None:
+            found = self.cells[cell] = Fused(cell)
+        found(arrays, into)
+
+
+_KERNELS = _Kernels()
+
+
+def _recurrent(name: str, layer: Any) -> None:
+    """The launcher of a layer or its gradient: the reference, computed by kernels."""
+    def launcher(*args: Any) -> Any:
+        arrays = [a for a in args if isinstance(a, np.ndarray)]
+        return layer(*args, run=_KERNELS) if _same_floats(*arrays) else None
+    template(name)(launcher)
+
+
+_recurrent("lstm_layer", rnn.lstm)
+_recurrent("gru_layer", rnn.gru)
+_recurrent("rnn_layer", rnn.simple)
+
+
+@template("lstm_backward")
+def _lstm_backward(gy: Array, gh: Array, gc: Array, data: Array, w_ih: Array, w_hh: Array,
+                   w_hr: Array, gates: Array, before_h: Array, cells: Array, before_c: Array,
+                   sizes: Any, reverse: bool) -> Any:
+    if not _same_floats(gy, gh, gc, data, w_ih, w_hh, w_hr):
+        return None
+    saved = (gates, before_h, cells, before_c)
+    return rnn.lstm_backward((gy, gh, gc), data, w_ih, w_hh, w_hr, saved, sizes, reverse,
+                             _KERNELS)
+
+
+@template("gru_backward")
+def _gru_backward(gy: Array, gh: Array, data: Array, w_ih: Array, w_hh: Array, gates: Array,
+                  before: Array, inner: Array, sizes: Any, reverse: bool) -> Any:
+    if not _same_floats(gy, gh, data, w_ih, w_hh):
+        return None
+    saved = (gates, before, inner)
+    return rnn.gru_backward((gy, gh), data, w_ih, w_hh, saved, sizes, reverse, _KERNELS)
+
+
+@template("rnn_backward")
+def _rnn_backward(gy: Array, gh: Array, data: Array, w_ih: Array, w_hh: Array, out: Array,
+                  before: Array, sizes: Any, reverse: bool, relu: bool) -> Any:
+    if not _same_floats(gy, gh, data, w_ih, w_hh):
+        return None
+    return rnn.simple_backward((gy, gh), data, w_ih, w_hh, (out, before), sizes, reverse, relu,
+                               _KERNELS)

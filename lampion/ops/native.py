@@ -19,7 +19,8 @@ from ..runtime.quiet import IGNORE, enter, leave
 from ..tensor.abstract import AbstractArray, AbstractOperand
 from ..tensor.tensor import Tensor, wrap
 
-__all__ = ["LEAST", "SINGLE", "TEMPLATES", "FusedRule", "launch", "launch_update", "template"]
+__all__ = ["LEAST", "SINGLE", "TEMPLATES", "Fused", "FusedRule", "launch", "launch_update",
+           "template"]
 
 SINGLE = 8192  # the same for one pass of a NumPy function, which is hard to beat when small
 _MOST_PLANS = 4096  # of one operator; then they are made anew
@@ -171,6 +172,41 @@ class _UpdatePlan:
 
     def __call__(self, arrays: Any, numbers: Any) -> bool:
         return self.plan.run([*arrays, *numbers], [arrays[i] for i in self.written]) is not None
+
+
+# --- NumPy functions of the launchers ---------------------------------------------------------
+
+
+class Fused:
+    """A NumPy function of arrays, element by element, as one kernel."""
+
+    __slots__ = ("function", "launches", "name")
+
+    def __init__(self, function: Any) -> None:
+        self.function, self.name = function, function.__name__
+        self.launches: dict[Any, Any] = {}
+
+    def __call__(self, arrays: Any, into: Any) -> None:
+        """Writes the function's results into `into`."""
+        key = tuple([(a.shape, a.strides, a.dtype.num) for a in (*arrays, *into)])
+        plan = self.launches.get(key, self)
+        if plan is self:
+            if len(self.launches) >= _MOST_PLANS:
+                self.launches.clear()
+            plan = self.launches[key] = self._plan(arrays, into)
+        if plan.run(arrays, into) is None:
+            for target, value in zip(into, self.function(*arrays), strict=True):
+                target[...] = value
+
+    def _plan(self, arrays: Any, into: Any) -> Any:
+        from ..codegen.expression import Trace
+        from ..codegen.plan import assemble, symbols_of
+
+        trace = Trace()
+        symbols, _ = symbols_of(trace, arrays, False)
+        roots = list(self.function(*symbols))
+        (part, _), = assemble(self.name, trace, roots, arrays, False, into=into).parts
+        return part
 
 
 # --- gradient rules ---------------------------------------------------------------------------
