@@ -16,9 +16,10 @@ import numpy as np
 from ..debug.knobs import knobs
 from . import service
 from .gemm_dot import build_dot
-from .gemm_kernel import A_BLOCK, K_BLOCK, Epilogue, Variant, build
+from .gemm_kernel import Variant, build
 from .gemm_pack import Tile, build_pack, tile_of
 from .gemm_stream import MOST_ROWS, build_stream
+from .gemm_tiles import A_BLOCK, K_BLOCK, Epilogue
 from .ir import Kernel
 from .target import Target, target
 from .types import F32, F64, Type

@@ -9,9 +9,10 @@ from lampion.codegen import gemm as launcher
 from lampion.codegen import service
 from lampion.codegen.gemm import bmm, gemm
 from lampion.codegen.gemm_dot import build_dot
-from lampion.codegen.gemm_kernel import Epilogue, Variant, build
+from lampion.codegen.gemm_kernel import Variant, build
 from lampion.codegen.gemm_pack import build_pack, tile_of, transpose
 from lampion.codegen.gemm_stream import MOST_ROWS, build_stream
+from lampion.codegen.gemm_tiles import Epilogue
 from lampion.codegen.interpret import interpret
 from lampion.codegen.ir import Kernel
 from lampion.codegen.target import TARGETS, host

@@ -1,0 +1,257 @@
+"""Register tiles of a matrix product C = A @ B: what every kernel built on it shares.
+
+The micro-kernel keeps a tile of C in registers and walks once along k: one row of B in vectors,
+one broadcast element of A per row of the tile. A may have any strides. B comes in panels as wide as
+the tile, whose rows are contiguous; where a panel comes from, and where C lies, is the business of
+the kernels (`gemm_kernel.py`, `conv_kernel.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from .gemm_pack import each_vector, tile_of
+from .ir import Kernel, Value
+from .target import Target
+from .types import I64, Type
+
+__all__ = ["A_BLOCK", "Epilogue", "K_BLOCK", "Strided", "Tiles"]
+
+A_BLOCK = 1 << 18
+"""Bytes of a task's packed block of A: a quarter of the second-level cache of current cores."""
+
+K_BLOCK = 384
+"""Rows of B in one block, at most: with a panel of 32 columns 48 KiB of float32."""
+
+
+class Epilogue(NamedTuple):
+    """What happens to C's elements before they are stored; `key` names it in kernel keys."""
+
+    key: str
+    apply: Callable[[Kernel, Value, Value, Value | None], Value]
+    """(kernel, vector of C, its first column, which lanes are inside or None) to a vector."""
+
+
+class Strided(NamedTuple):
+    """A matrix in memory: its first element, and the steps between rows and columns."""
+
+    ptr: Value
+    row: Value
+    column: Value
+
+
+class Tiles:
+    """Writes the tiles of a kernel. Subclasses set, before `rows_of_c` is called:
+
+    bias_ptr, add: parameters of the kernel. first, last: whether this is the first or last block
+    of k. i0, i1: the task's rows of C, of which `rows` holds the block of A. length: rows of B in
+    the block. out_ptr, out_row: C.
+    """
+
+    out_ptr: Value
+    out_row: Value
+    bias_ptr: Value
+    add: Value
+    first: Value
+    last: Value
+    length: Value
+    i0: Value
+    i1: Value
+    rows: Strided
+
+    def __init__(self, k: Kernel, target: Target, element: Type, bias: str = "",
+                 alpha: Value | None = None, epilogue: Epilogue | None = None) -> None:
+        self.k, self.target, self.element = k, target, element
+        self.bias, self.alpha, self.epilogue = bias, alpha, epilogue
+        self.tile = tile_of(target, element)
+        self.table: Value | None = None  # where the columns of the panel lie in a row of C
+
+    def reserve(self) -> None:
+        """Memory of the task that tiles need."""
+        if not self.target.has_masks:
+            self.spill = self.k.scratch(self.element, self.tile.rows * self.tile.width)
+
+    # --- a block of A ---------------------------------------------------------------------------
+
+    def copied(self, a: Strided, rows: Value, block: Value, store: Value) -> Strided:
+        """A copy of the task's block of A, along its unit stride, with space between the runs.
+
+        rows, block: at most so many rows and columns.
+        """
+        k, count = self.k, self.i1 - self.i0
+        by_rows = a.column.eq(1)
+        outer = k.select(by_rows, count, self.length)
+        inner = k.select(by_rows, self.length, count)
+        step = _padded(k.select(by_rows, block, rows))
+        source = k.select(by_rows, a.row, a.column)
+        with k.loop(0, outer) as x:
+            self._run(k.offset(store, x * step), k.offset(a.ptr, x * source), inner)
+        one = k.const(1, I64)
+        return Strided(store, k.select(by_rows, step, one), k.select(by_rows, one, step))
+
+    def _run(self, to: Value, source: Value, count: Value) -> None:
+        each_vector(self.k, self.target, self.element, count,
+                    lambda x, lanes, mask: self.k.store(
+                        to, x, self.k.load(source, x, lanes, mask), mask))
+
+    # --- a panel of B ---------------------------------------------------------------------------
+
+    def masks_of(self, left: Value) -> list[Value | None]:
+        """Which lanes of a panel's vectors are inside, of `left` columns that are left."""
+        k, (_, vectors, lanes) = self.k, self.tile
+        return [k.mask(left - v * lanes, lanes) if self.target.has_masks else None
+                for v in range(vectors)]
+
+    def panel(self, j: Value, left: Value, panel: Value, panel_row: Value) -> None:
+        """All rows of the task against one panel of B; half a panel where no more is left.
+
+        j: the panel's first column of C, of which `left` are left; panel: its memory, with
+        `panel_row` between rows.
+        """
+        k = self.k
+        self.j, self.left = j, left
+        self.masks = self.masks_of(left)
+        self.panel_ptr, self.panel_row = panel, panel_row
+        both = k.choose(left > self.tile.lanes)
+        with both.then:
+            self._rows(2)
+        with both.otherwise:
+            self._rows(1)
+
+    def _rows(self, vectors: int) -> None:
+        """Tiles of all the task's rows: full ones, then smaller ones."""
+        k, rows, start = self.k, self.tile.rows, self.i0
+        for size in (rows, *(n for n in (4, 1) if n < rows)):
+            stop = self.i1 - (self.i1 - start) % size if size > 1 else self.i1
+            with k.loop(start, stop, size) as i:
+                self._tile(i, size, vectors)
+            start = stop
+
+    def _tile(self, i: Value, rows: int, vectors: int) -> None:
+        """`rows` rows of C against `vectors` vectors of a panel of B."""
+        k = self.k
+        sums = self.products(k.offset(self.rows.ptr, (i - self.i0) * self.rows.row), rows, vectors)
+        if self.alpha is not None:
+            sums = [s * self.alpha for s in sums]
+        self.i, self.c = i, k.offset(self.out_ptr, i * self.out_row)
+        if self.table is None:
+            self.c = k.offset(self.c, self.j)
+        cells = self._cells(sums, vectors)
+        if self.target.has_masks:
+            self._finish(cells)
+        elif self.table is not None:
+            self._finish_edge(rows, cells)
+        else:
+            inside = k.choose(self.left >= vectors * self.tile.lanes)
+            with inside.then:
+                self._finish(cells)
+            with inside.otherwise:
+                self._finish_edge(rows, cells)
+
+    def products(self, a: Value, rows: int, count: int) -> list[Value]:
+        """The sums over the block of k of `rows` rows from `a` on and `count` vectors of B."""
+        k, lanes = self.k, self.tile.lanes
+        zero = k.const(0.0, self.element.vector(lanes))
+        row, column = self.rows.row, self.rows.column
+        # A pointer for three rows: the others are one and two steps from it.
+        starts = [k.offset(a, row * r) for r in range(0, rows, 3)]
+        steps = [k.const(0, I64), row, row * 2]
+        loop = k.loop(0, self.length, 1, [self.panel_ptr, *starts, *[zero] * (rows * count)])
+        with loop as (_, b, *state):
+            ptrs, sums = state[:len(starts)], state[len(starts):]
+            vectors = [k.load(b, v * lanes, lanes, self.masks[v]) for v in range(count)]
+            new = []  # row by row, so that one broadcast is held at a time
+            for r in range(rows):
+                one = k.splat(k.load(ptrs[r // 3], steps[r % 3]), lanes)
+                new += [k.fma(one, y, sums[r * count + v]) for v, y in enumerate(vectors)]
+            loop.next(k.offset(b, self.panel_row), *(k.offset(p, column) for p in ptrs), *new)
+        return list(loop.results[1 + len(starts):])
+
+    # --- storing --------------------------------------------------------------------------------
+
+    def _cells(self, sums: Sequence[Value], vectors: int) -> list[_Cell]:
+        lanes = self.tile.lanes
+        return [_Cell(value, self.k.index(x // vectors), self.k.index(x % vectors * lanes),
+                      self.masks[x % vectors]) for x, value in enumerate(sums)]
+
+    def _finish(self, cells: Sequence[_Cell]) -> None:
+        """Adds what C held where asked, applies the epilogue in the last block, and stores."""
+        k = self.k
+        old = k.choose(~self.first | self.add.ne(0))
+        with old.then:
+            old.give(*(c.value + self._held(c) for c in cells))
+        with old.otherwise:
+            old.give(*(c.value for c in cells))
+        cells = [c._replace(value=v) for c, v in zip(cells, old.results, strict=True)]
+        if self.bias or self.epilogue:
+            branch = k.choose(self.last)
+            with branch.then:
+                branch.give(*self._applied(cells))
+            with branch.otherwise:
+                branch.give(*(c.value for c in cells))
+            cells = [c._replace(value=v) for c, v in zip(cells, branch.results, strict=True)]
+        for c in cells:
+            self._put(c)
+
+    def _held(self, cell: _Cell) -> Value:
+        """What C holds."""
+        k, row, lanes = self.k, self.out_row * cell.row, cell.value.type.lanes
+        if self.table is None:
+            return k.load(self.c, row + cell.column, lanes, cell.mask)
+        return k.gather(k.offset(self.c, row), self._columns(cell), cell.mask)
+
+    def _put(self, cell: _Cell) -> None:
+        k, row = self.k, self.out_row * cell.row
+        if self.table is None:
+            k.store(self.c, row + cell.column, cell.value, cell.mask)
+        else:
+            k.scatter(k.offset(self.c, row), self._columns(cell), cell.value, cell.mask)
+
+    def _columns(self, cell: _Cell) -> Value:
+        """Where in a row of C the lanes of a cell belong."""
+        lanes = cell.value.type.lanes
+        places = self.k.load(self.table, cell.column, lanes)  # type: ignore[arg-type]
+        return places if lanes > 1 else places.cast(I64)
+
+    def _applied(self, cells: Sequence[_Cell]) -> list[Value]:
+        """The values with their bias, after the epilogue."""
+        k, known, values = self.k, dict[int, Value](), []
+        for value, row, column, mask in cells:
+            if self.bias:
+                place = id(column if self.bias == "column" else row)
+                if place not in known:
+                    known[place] = self._bias(row, column, value.type.lanes, mask)
+                value = value + known[place]
+            if self.epilogue:
+                value = self.epilogue.apply(k, value, self.j + column, mask)
+            values.append(value)
+        return values
+
+    def _bias(self, row: Value, column: Value, lanes: int, mask: Value | None) -> Value:
+        if self.bias == "column":
+            return self.k.load(self.bias_ptr, self.j + column, lanes, mask)
+        return self.k.load(self.bias_ptr, self.i + row)
+
+    def _finish_edge(self, rows: int, cells: Sequence[_Cell]) -> None:
+        """Without masked stores: element by element, through memory of the task."""
+        k, width = self.k, self.tile.width
+        for c in cells:
+            k.store(self.spill, c.row * width + c.column, c.value)
+        with k.loop(0, rows) as row, k.loop(0, k.min(self.left, width)) as column:
+            value = k.load(self.spill, row * width + column)
+            self._finish([_Cell(value, row, column, None)])
+
+
+class _Cell(NamedTuple):
+    """A vector of the tile: its place relative to the tile, and which lanes are inside C."""
+
+    value: Value
+    row: Value
+    column: Value
+    mask: Value | None
+
+
+def _padded(step: Value) -> Value:
+    """An odd number of cache lines of 16 elements that holds `step` elements."""
+    return ((step + 15) / 16 | 1) * 16
