@@ -18,31 +18,40 @@ from .record import PUBLIC, leaf, op
 __all__ = ["multi_head_attention_forward", "scaled_dot_product_attention"]
 
 
+_LOG2E = 1 / math.log(2)
+
+
 # -- one operator for the whole of softmax(q k^T * scale + mask) v
 
 
 def _weights(query: Any, key: Any, mask: Any, causal: bool, scale: float) -> Any:
-    """Attention weights; a row with nothing to attend to is all zero."""
+    """Attention weights, and the base-2 logarithms of the sums they were divided by.
+
+    A row with nothing to attend to is all zero, its logarithm infinite.
+    """
     scores = (query * query.dtype.type(scale)) @ np.swapaxes(key, -1, -2)
     if mask is not None:
         scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
     if causal:
         scores[..., np.arange(key.shape[-2]) > np.arange(query.shape[-2])[:, None]] = -np.inf
     top = scores.max(-1, keepdims=True, initial=-np.inf)
-    scores -= np.where(np.isfinite(top), top, 0)
+    top = np.where(np.isfinite(top), top, 0)
+    scores -= top
     np.exp(scores, out=scores)
     total = scores.sum(-1, keepdims=True)
+    logarithm = np.where(total == 0, np.inf, top * _LOG2E + np.log2(total))
     scores /= np.where(total == 0, 1, total)
-    return scores
+    return scores, logarithm[..., 0].astype(scores.dtype)
 
 
 def _attention_shape(query: Any, key: Any, value: Any, *_: Any) -> Any:
     lead = np.broadcast_shapes(query.shape[:-2], value.shape[:-2])
-    return (*lead, query.shape[-2], value.shape[-1]), query.dtype
+    rows = (*np.broadcast_shapes(query.shape[:-2], key.shape[:-2]), query.shape[-2])
+    return [((*lead, query.shape[-2], value.shape[-1]), query.dtype), (rows, query.dtype)]
 
 
 def _attention_grad(
-    g: Tensor,
+    g: Any,
     needs: Any,
     query: Tensor,
     key: Tensor,
@@ -50,10 +59,12 @@ def _attention_grad(
     mask: Tensor | None,
     causal: bool,
     scale: float,
+    out0: Tensor,
+    out1: Tensor,
 ) -> Any:
     if state.grad:
-        return _composed_gradients(g, query, key, value, mask, causal, scale)
-    found = _attention_backward(g, query, key, value, mask, causal, scale)
+        return _composed_gradients(g[0], query, key, value, mask, causal, scale)
+    found = _attention_backward(g[0], out0, out1, query, key, value, mask, causal, scale)
     return found if mask is not None and needs[3] else (*found[:3], None)
 
 
@@ -86,10 +97,11 @@ def _sum_to(x: Any, shape: tuple[int, ...]) -> Any:
 
 @leaf({}, name="scaled_dot_product_attention_backward")
 def _attention_backward(
-    grad: Array, query: Array, key: Array, value: Array, mask: OptArray, causal: bool, scale: float
+    grad: Array, out: Array, logarithm: Array, query: Array, key: Array, value: Array,
+    mask: OptArray, causal: bool, scale: float
 ) -> Any:
     """Gradients for query, key, value and an additive mask."""
-    p = _weights(query, key, mask, causal, scale)
+    p, _ = _weights(query, key, mask, causal, scale)
     gv = np.swapaxes(p, -1, -2) @ grad
     gs = grad @ np.swapaxes(value, -1, -2)
     gs = p * (gs - (gs * p).sum(-1, keepdims=True))
@@ -108,8 +120,9 @@ def _attention_backward(
 def _attention(
     query: Array, key: Array, value: Array, mask: OptArray, causal: bool, scale: float
 ) -> Any:
-    """softmax(query @ key.T * scale + mask) @ value."""
-    return _weights(query, key, mask, causal, scale) @ value
+    """softmax(query @ key.T * scale + mask) @ value; the logarithms of the rows' sums."""
+    weights, logarithm = _weights(query, key, mask, causal, scale)
+    return weights @ value, logarithm
 
 
 def _public_weights(
@@ -194,7 +207,7 @@ def scaled_dot_product_attention(
     if dropout_p > 0:
         weights = _public_weights(query, key, attn_mask, is_causal, factor)
         return _dropout(weights, dropout_p) @ value
-    return _attention(query, key, value, attn_mask, bool(is_causal), factor)
+    return _attention(query, key, value, attn_mask, bool(is_causal), factor)[0]
 
 
 # -- multi-head attention

@@ -93,6 +93,51 @@ def _plus_product(multiply: Any, out: Array, start: Array, a: Array, b: Array, b
     return out if multiply(out, a, b, accumulate=beta != 0, alpha=float(alpha)) else None
 
 
+# --- attention --------------------------------------------------------------------------------
+
+
+def _four(a: Array) -> Array:
+    """With leading axes of size 1 up to (batch, heads, length, size)."""
+    return a[(None,) * (4 - a.ndim)]
+
+
+def _attention_fits(query: Array, key: Array, value: Array, mask: Array) -> bool:
+    return (_same_floats(query, key, value) and 2 <= query.ndim <= 4
+            and query.ndim == key.ndim == value.ndim and query.shape[:-2] == value.shape[:-2]
+            and query.shape[:-2] == key.shape[:-2] and (mask is None or mask.ndim <= 4)
+            and all(a.strides[-1] == a.itemsize for a in (query, key, value)))
+
+
+@template("scaled_dot_product_attention")
+def _attention(query: Array, key: Array, value: Array, mask: Array, causal: bool,
+               scale: float) -> Any:
+    from ..codegen.attention import attention_forward
+
+    if not _attention_fits(query, key, value, mask):
+        return None
+    out = memory.empty((*query.shape[:-1], value.shape[-1]), query.dtype)
+    logarithm = memory.empty(query.shape[:-1], query.dtype)
+    ok = attention_forward(_four(out), _four(logarithm[..., None])[..., 0], _four(query),
+                           _four(key), _four(value), mask, causal, scale)
+    return (out, logarithm) if ok else None
+
+
+@template("scaled_dot_product_attention_backward")
+def _attention_backward(grad: Array, out: Array, logarithm: Array, query: Array, key: Array,
+                        value: Array, mask: Array, causal: bool, scale: float) -> Any:
+    from ..codegen.attention import attention_backward
+
+    if not _attention_fits(query, key, value, mask) or (
+            mask is not None and mask.dtype != np.bool_):
+        return None  # an additive mask may want a gradient
+    grad = grad if grad.strides[-1] == grad.itemsize else np.ascontiguousarray(grad)
+    made = [memory.empty(a.shape, a.dtype) for a in (query, key, value)]
+    ok = attention_backward(*map(_four, made), _four(grad), _four(out),
+                            _four(logarithm[..., None])[..., 0], _four(query), _four(key),
+                            _four(value), mask, causal, scale)
+    return (*made, np.zeros(0)) if ok else None
+
+
 # --- recurrent layers -------------------------------------------------------------------------
 
 
