@@ -21,7 +21,7 @@ from .ir import Kernel, Value
 from .target import Target
 from .types import F32, I1, U8, Type
 
-__all__ = ["Nest", "Operand", "build"]
+__all__ = ["Nest", "Operand", "build", "schedule"]
 
 GRAIN = 16384  # elements of a task
 
@@ -59,6 +59,39 @@ class Nest:
 def build(nest: Nest, target: Target) -> Kernel:
     """The kernel: outputs, inputs, numbers, sizes of the axes, strides of the operands."""
     return _Builder(nest, target).build()
+
+
+def schedule(nest: Nest, target: Target) -> list[str]:
+    """How the kernel is arranged, for people: axes, operands, the stages of its expression."""
+    b = _Builder(nest, target)
+    kinds = ["reduced" if r else "kept" for r in nest.reduced]
+    lanes = f"{b.width} lanes x {b.unroll}"
+    axes = [f"n{a} {kind}" + (f" ({lanes})" if a == b.last else "") for a, kind in enumerate(kinds)]
+    lines = [f"{nest.name}: {', '.join(axes) or 'one element'}"]
+    for what, operands in (("out", nest.outputs), ("in", nest.inputs)):
+        for i, o in enumerate(operands):
+            along = " ".join(f"n{a}" for a, has in enumerate(o.axes) if has)
+            step = {"1": "", "s": ", a step along the last axis", "0": ""}[o.inner]
+            lines.append(f"  {what}{i}: {o.element}[{along}]{step}")
+    names = {n.number: f"v{i}" for i, n in enumerate(b.nodes)}
+    for n in b.nodes:
+        names[n.number] = _written(n, names, nest)
+        if len(names[n.number]) > 60 or n.op == "reduce":
+            stage, text = b.ready[n.number], names[n.number]
+            names[n.number] = f"v{n.number}"
+            lines.append(f"  stage {stage}: v{n.number} = {text}")
+    return lines + [f"  stage {b.ready[r.number]}: out{i} = {names[r.number]}"
+                    for i, r in enumerate(nest.roots)]
+
+
+def _written(node: Node, names: dict[int, str], nest: Nest) -> str:
+    """A node as an expression of named ones."""
+    if node.op in ("input", "number"):
+        return f"{'in' if node.op == 'input' else 'x'}{nest.place[node.op, node.attr]}"
+    if node.op == "const":
+        return str(node.attr)
+    args = ", ".join(names[a.number] for a in node.args)
+    return f"{'reduce ' + node.attr[0] if node.op == 'reduce' else node.op}({args})"
 
 
 class _Scope:

@@ -7,6 +7,7 @@ strides at run time, so a new batch size makes a new plan (cheap) and no new ker
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,8 +40,7 @@ class Plan:
 
     def find(self) -> Callable[..., None] | None:
         """The kernel, or None as long as there is none."""
-        nest = self.nest
-        self.kernel = service.kernel(self.key, lambda target: build(nest, target))
+        self.kernel = service.kernel(self.key, partial(build, self.nest))
         return self.kernel
 
     def run(self, arguments: Sequence[Any], outs: Sequence[Array] | None = None) -> Any:
