@@ -17,6 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
+from ..debug import kernels
 from ..debug.knobs import knobs
 from ..runtime import cache as disk
 from ..runtime.loader import BadObject, load
@@ -135,9 +136,18 @@ def _place(key: Hashable, build: Build, data: bytes, start: float, compiled: boo
     image = load(data)
     name = str(key[0] if isinstance(key, tuple) else key)
     native = function(image.symbols["entry"], name, image)
-    made[key] = Made(name, build, time.perf_counter() - start, compiled)
+    known = made[key] = Made(name, build, time.perf_counter() - start, compiled)
+    if kernels.watching():
+        native = _watched(key, known, native)
     _ready[key] = native
     return native
+
+
+def _watched(key: Hashable, known: Made, native: Native) -> Native:
+    """The kernel as a debugger sees it."""
+    from .inspect import Subject
+
+    return kernels.watch(Subject(key, known.build, known.seconds, known.compiled), native)
 
 
 def make(kernel: Kernel, target: Target | None = None) -> Native:
@@ -247,3 +257,6 @@ def forget() -> None:
 def failures() -> dict[Any, str]:
     """Why kernels could not be made, by key."""
     return dict(_failed)
+
+
+kernels.FAILED.append(failures)

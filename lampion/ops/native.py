@@ -14,13 +14,14 @@ import numpy as np
 
 from ..autograd.modes import state
 from ..autograd.node import LEAST
+from ..debug.kernels import REASONS
 from ..debug.knobs import knobs
 from ..runtime.quiet import IGNORE, enter, leave
 from ..tensor.abstract import AbstractArray, AbstractOperand
 from ..tensor.tensor import Tensor, wrap
 
-__all__ = ["LEAST", "SINGLE", "TEMPLATES", "Fused", "FusedRule", "launch", "launch_update",
-           "template"]
+__all__ = ["LEAST", "SINGLE", "TEMPLATES", "Fused", "FusedRule", "launch", "launch_list",
+           "launch_update", "template"]
 
 SINGLE = 8192  # the same for one pass of a NumPy function, which is hard to beat when small
 _MOST_PLANS = 4096  # of one operator; then they are made anew
@@ -52,6 +53,17 @@ def launch(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
         result = special(*arrays, *attrs)
     else:
         result = _by_plan(leaf, arrays, attrs)
+    if knobs.check and result is not None:
+        _check(leaf, arrays, attrs, result)
+    return result
+
+
+def launch_list(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
+    """`launch` of an operator on a list of arrays."""
+    special = TEMPLATES.get(leaf.name)
+    if special is None or knobs.kernels == "off" or sum(a.size for a in arrays) < SINGLE:
+        return None
+    result = special(arrays, *attrs)
     if knobs.check and result is not None:
         _check(leaf, arrays, attrs, result)
     return result
@@ -96,10 +108,11 @@ def _make_plan(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
         return None
     try:
         return plan(leaf.name, leaf.kernel, arrays, attrs, not leaf.exact)
-    except (Untraceable, AbstractOperand):
-        return None
-    except (TypeError, ValueError, AttributeError, IndexError):
-        return None  # the reference asks a symbol for what only an array has
+    except (Untraceable, AbstractOperand) as error:
+        REASONS[leaf.name] = str(error)
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        REASONS[leaf.name] = f"its reference needs an array: {error}"
+    return None
 
 
 def _check(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...], result: Any) -> None:
@@ -107,7 +120,8 @@ def _check(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...], result: Any) ->
 
     token = enter(IGNORE)
     try:
-        expected = leaf.kernel(*[_widened(a, leaf) for a in arrays], *attrs)
+        wide = [_widened(a, leaf) for a in arrays]
+        expected = leaf.kernel(wide, *attrs) if leaf.takes_list else leaf.kernel(*wide, *attrs)
     finally:
         leave(token)
     compare(leaf.name, arrays, attrs, result, expected)
@@ -143,7 +157,8 @@ def _update_plan(update: Any, arrays: Any, scalars: Any, negate: bool) -> Any:
         return None
     try:
         return _UpdatePlan(update, arrays, scalars, negate)
-    except (Untraceable, TypeError):
+    except (Untraceable, TypeError) as error:
+        REASONS[update.name] = str(error)
         return None
 
 
@@ -275,7 +290,8 @@ def _rule_plan(name: str, rule: Any, args: tuple[Any, ...]) -> Any:
         return None
     try:
         return _RulePlan(name, rule, args)
-    except Exception:  # whatever a rule does that symbols cannot: it runs as it is written
+    except Exception as error:  # what a rule does that symbols cannot: it runs as it is written
+        REASONS[name + "_backward"] = str(error)
         return None
 
 
