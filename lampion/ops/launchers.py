@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime import memory
+from ..tensor.formats import contiguous_format
 from .native import Fused, template
 from .reference import rnn
 
@@ -91,6 +92,50 @@ def _plus_product(multiply: Any, out: Array, start: Array, a: Array, b: Array, b
     if beta != 0:
         out[...] = start if beta == 1 else start * beta
     return out if multiply(out, a, b, accumulate=beta != 0, alpha=float(alpha)) else None
+
+
+# --- copies -----------------------------------------------------------------------------------
+
+
+def _copy(a: Array) -> Any:
+    return (a,)
+
+
+_COPY = Fused(_copy)
+_COPIED = frozenset(map(np.dtype, ("float32", "float64", "int32", "int64")))
+
+
+@template("clone")
+def _clone(a: Array, order: Any) -> Any:
+    plain = order is contiguous_format
+    if a.dtype not in _COPIED or not (plain or order is None) or not _aligned(a):
+        return None
+    dense = plain or a.flags.c_contiguous
+    out = memory.empty(a.shape, a.dtype) if dense else np.empty_like(a)
+    _COPY([a], [out])
+    return out
+
+
+@template("cat")
+def _cat(parts: Any, dim: int) -> Any:
+    first = parts[0]
+    if first.dtype not in _COPIED or any(a.dtype != first.dtype for a in parts) or not _aligned(
+            *parts):
+        return None
+    shape = list(first.shape)
+    shape[dim] = sum(a.shape[dim] for a in parts)
+    out, start = memory.empty(tuple(shape), first.dtype), 0
+    before = (slice(None),) * (dim % first.ndim)
+    for a in parts:
+        stop = start + a.shape[dim]
+        _COPY([a], [out[(*before, slice(start, stop))]])
+        start = stop
+    return out
+
+
+@template("stack")
+def _stack(parts: Any, dim: int) -> Any:
+    return _cat([np.expand_dims(a, dim) for a in parts], dim)
 
 
 # --- attention --------------------------------------------------------------------------------

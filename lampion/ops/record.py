@@ -39,7 +39,7 @@ from ..tensor.dtype import _BY_NUM, dtype, from_numpy_dtype
 from ..tensor.tensor import INFERENCE, Tensor, share
 from .autocast import ACTIVE, adjust
 from .errors import out_of_memory
-from .native import LEAST, FusedRule, launch
+from .native import LEAST, FusedRule, launch, launch_list
 
 __all__ = ["LEAVES", "PUBLIC", "Leaf", "leaf", "not_differentiable", "op", "same_shape"]
 
@@ -92,8 +92,8 @@ class Leaf:
         self.grads = grad
         self.plans: dict[int, Plan | None] = {}
         # Kernels by the facts of their arguments; None: the reference serves always. Views have
-        # nothing to compute, drawing has an order to keep, and `clone` has layouts to keep.
-        by_reference = view or "generator" in params or name in ("clone", "to_device")
+        # nothing to compute, drawing has an order to keep.
+        by_reference = view or "generator" in params or name == "to_device"
         self.launches: dict[Any, Any] | None = None if by_reference else {}
         self.failures = 0
         self._classes: dict[str, type[OpNode]] = {}
@@ -179,7 +179,10 @@ class Leaf:
         reduced = None if self.exact else _reduced(tensors)
         token = enter(IGNORE)
         try:
-            result = self.kernel(arrays if reduced is None else list(map(_widen, arrays)), *attrs)
+            result = launch_list(self, arrays, attrs)
+            if result is None:
+                result = self.kernel(arrays if reduced is None else list(map(_widen, arrays)),
+                                     *attrs)
         except MemoryError as error:
             raise out_of_memory(self.name, error) from None
         finally:

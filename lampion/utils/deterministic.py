@@ -1,6 +1,8 @@
-"""Switches for determinism: lampion is deterministic, so they are remembered and change nothing."""
+"""Switches for determinism."""
 
 from __future__ import annotations
+
+from ..debug.knobs import knobs
 
 __all__ = ["use_deterministic_algorithms", "are_deterministic_algorithms_enabled",
            "is_deterministic_algorithms_warn_only_enabled", "set_float32_matmul_precision",
@@ -17,8 +19,15 @@ class _Choice:
 
 
 def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
-    """Every operator gives the same bits in every run, whatever is chosen here."""
+    """Every run gives the same bits, the first one included.
+
+    Operators are deterministic anyway, for any number of threads. But while a kernel is made for
+    the first time on a machine its operator runs on NumPy, which may round differently: with
+    `mode` the first call waits for its kernel instead.
+    """
     _Choice.deterministic, _Choice.warn_only = bool(mode), warn_only
+    if knobs.kernels != "off":
+        knobs.kernels = "sync" if mode else "auto"
 
 
 def are_deterministic_algorithms_enabled() -> bool:

@@ -234,3 +234,13 @@ def test_results_do_not_depend_on_the_number_of_threads():
     finally:
         torch.set_num_threads(before)
     assert results[0] == results[1] == results[2]
+
+
+def test_deterministic_programs_wait_for_their_kernels():
+    from lampion.debug.knobs import knobs
+
+    with override(kernels="auto"):
+        torch.use_deterministic_algorithms(True)
+        assert knobs.kernels == "sync"
+        torch.use_deterministic_algorithms(False)
+        assert knobs.kernels == "auto"
