@@ -35,9 +35,9 @@ from .math_log import acosh, asinh, atanh, log, log1p, log2, log10, pow, softplu
 from .math_trig import acos, asin, atan, atan2, cos, sin, tan
 
 __all__ = ["FUNCTIONS", "MAX_ULP", "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh",
-           "cos", "cosh", "erf", "erfc", "exp", "exp2", "exp2_flushed", "exp_in_range", "expm1", "gelu",
-           "gelu_tanh", "log", "log10", "log1p", "log2", "mish", "pow", "rsqrt", "sigmoid", "silu",
-           "sin", "sinh", "softplus", "tan", "tanh"]
+           "cos", "cosh", "erf", "erfc", "exp", "exp2", "exp2_flushed", "exp_in_range", "expm1",
+           "gelu", "gelu_tanh", "log", "log10", "log1p", "log2", "mish", "pow", "rsqrt", "sigmoid",
+           "silu", "sin", "sinh", "softplus", "tan", "tanh"]
 
 
 def rsqrt(x: Value) -> Value:
