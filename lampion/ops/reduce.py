@@ -16,6 +16,7 @@ from .creation import check_dtype
 from .errors import argument_type, not_implemented_for, wrap_dim, wrap_dims
 from .families import Array, conj
 from .promotion import cast
+from .native import SINGLE
 from .record import leaf, not_differentiable, op, same_shape
 from .results import result_tuple
 
@@ -94,7 +95,7 @@ def sum(input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = N
     if dim is None and dtype is None and axis is None and not (
             keepdim or input._rg or input._base is not None):
         a, d = input._a, input._dtype
-        if a.__class__ is _ndarray and d in _NATIVE:
+        if a.__class__ is _ndarray and d in _NATIVE and a.size < SINGLE:
             # Into a 0-d array: cheaper than making one of the scalar that NumPy would return.
             total = _empty((), a.dtype)
             token = enter(IGNORE)
