@@ -1,0 +1,230 @@
+"""Kernels with indices against NumPy: shapes, layouts, dtypes, repeated and wrong indices."""
+
+import numpy as np
+import pytest
+
+from lampion.codegen import gather, service
+from lampion.codegen.gather import add_along, add_rows, outside, take, take_along
+from lampion.codegen.interpret import interpret
+from lampion.codegen.target import TARGETS, host
+from lampion.codegen.types import F32, I32, I64
+from lampion.debug.knobs import override
+from lampion.runtime.threads import get_num_threads, set_num_threads
+
+RUNNABLE = {"sse": ["sse"], "avx2": ["sse", "avx2"], "avx512": ["sse", "avx2", "avx512"],
+            "neon": ["neon"]}[host().name]
+# shape, axis, how many indices
+CASES = [((7,), 0, 20), ((5, 1), 0, 3), ((1, 5), 1, 9), ((13, 70), 0, 6), ((13, 70), 1, 200),
+         ((3, 11, 5), 1, 17), ((2, 4, 3, 33), 2, 4), ((40, 1000), 0, 25), ((6, 7), 1, 0),
+         ((600, 7), 0, 600), ((3, 5000), 1, 40)]
+
+
+@pytest.fixture(autouse=True)
+def kernels_at_once():
+    with override(kernels="sync"):
+        yield
+
+
+@pytest.fixture(params=RUNNABLE)
+def instructions(request):
+    """Each instruction set in turn; kernels of another one are not taken over."""
+    name = request.param
+    service.forget()
+    with override(target="native" if name == host().name else name):
+        yield name
+    service.forget()
+
+
+def replaced(shape, axis, n):
+    return (*shape[:axis], n, *shape[axis + 1:])
+
+
+def numbers(rng, shape, dtype):
+    return (rng.standard_normal(shape) * 50).astype(dtype)
+
+
+@pytest.mark.parametrize(("dtype", "index"), [("f4", "i8"), ("f8", "i4"), ("i2", "i8"),
+                                              ("u1", "i4"), ("c8", "i8")])
+def test_take(dtype, index, instructions):
+    rng = np.random.default_rng(0)
+    for shape, axis, n in CASES:
+        x = numbers(rng, shape, dtype)
+        at = rng.integers(0, shape[axis], n).astype(index)
+        out = numbers(rng, replaced(shape, axis, n), dtype)
+        assert take(out, x, at, axis)
+        np.testing.assert_array_equal(out, np.take(x, at, axis))
+
+
+@pytest.mark.parametrize(("dtype", "index"), [("f4", "i8"), ("f8", "i4"), ("i2", "i8")])
+def test_take_along(dtype, index, instructions):
+    rng = np.random.default_rng(1)
+    for shape, axis, n in CASES:
+        x = numbers(rng, shape, dtype)
+        at = rng.integers(0, shape[axis], replaced(shape, axis, n)).astype(index)
+        out = numbers(rng, at.shape, dtype)
+        assert take_along(out, x, at, axis)
+        np.testing.assert_array_equal(out, np.take_along_axis(x, at, axis))
+
+
+@pytest.mark.parametrize(("dtype", "index"), [("f4", "i8"), ("f8", "i4"), ("i8", "i8"),
+                                              ("i4", "i8")])
+def test_add_rows(dtype, index, instructions):
+    """Repeated indices are added in their order: the same bits as NumPy's loop."""
+    rng = np.random.default_rng(2)
+    for shape, axis, n in CASES:
+        out = numbers(rng, shape, dtype)
+        at = rng.integers(0, shape[axis], n).astype(index)
+        source = numbers(rng, replaced(shape, axis, n), dtype)
+        expected = out.copy()
+        np.add.at(expected, (slice(None),) * axis + (at,), source)
+        assert add_rows(out, at, source, axis)
+        np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize(("dtype", "index"), [("f4", "i8"), ("f8", "i4"), ("i8", "i8")])
+def test_add_along(dtype, index, instructions):
+    rng = np.random.default_rng(3)
+    for shape, axis, n in CASES:
+        out = numbers(rng, shape, dtype)
+        at = rng.integers(0, shape[axis], replaced(shape, axis, n)).astype(index)
+        source = numbers(rng, at.shape, dtype)
+        expected = out.copy()
+        key = list(np.indices(at.shape, sparse=True))
+        key[axis] = at
+        np.add.at(expected, tuple(key), source)
+        assert add_along(out, at, source, axis)
+        np.testing.assert_array_equal(out, expected)
+
+
+def test_alpha_scales_what_is_added():
+    rng = np.random.default_rng(4)
+    out, source = numbers(rng, (6, 40), "f"), numbers(rng, (3, 40), "f")
+    expected = out.copy()
+    np.add.at(expected, np.array([1, 5, 1]), source * np.float32(-0.5))
+    assert add_rows(out, np.array([1, 5, 1]), source, 0, -0.5)
+    np.testing.assert_allclose(out, expected, rtol=1e-6, atol=1e-5)
+    whole = np.zeros((6, 40), np.int64)
+    assert not add_rows(whole, np.array([1]), whole[:1], 0, 2)
+
+
+def test_views_with_steps_are_read_in_place():
+    rng = np.random.default_rng(5)
+    base = numbers(rng, (9, 12, 20), "f")
+    at = np.array([3, 0, 3, 8])
+    out = np.empty((4, 12, 20), "f")
+    assert take(out, base[::-1], at, 0)
+    np.testing.assert_array_equal(out, base[::-1][at])
+    out = np.empty((9, 4), "f")
+    at = np.array([3, 0, 3, 11])
+    assert take(out, base[:, :, 4], at, 1)
+    np.testing.assert_array_equal(out, base[:, at, 4])
+    table = np.zeros((12, 40), "f")
+    assert add_rows(table[:, ::2][:, :0], at[:0], table[:0, :0], 0)
+    assert not add_rows(table[:, ::2], at, np.ones((4, 20), "f"), 0)
+    assert not take(np.empty((4, 9), "f"), base[:, 0, :9].T, at, 0)
+
+
+def test_any_number_of_threads_gives_the_same_bits():
+    rng = np.random.default_rng(6)
+    source, at = numbers(rng, (5000, 300), "f"), rng.integers(0, 50, 5000)
+    along = rng.integers(0, 50, (5000, 300))
+    before, found = get_num_threads(), []
+    try:
+        for n in (1, 2, 3):
+            set_num_threads(n)
+            rows, places = np.zeros((50, 300), "f"), np.zeros((50, 300), "f")
+            assert add_rows(rows, at, source, 0) and add_along(places, along, source, 0)
+            found.append((rows, places))
+    finally:
+        set_num_threads(before)
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("bad", [-1, 10, 2**40, -2**63])
+def test_wrong_indices_are_found_before_memory_is_touched(bad):
+    x = np.ones((10, 3), "f")
+    at = np.zeros((700, 3), np.int64)
+    at[657, 1] = bad
+    for call in (lambda out: take(np.empty((700, 3), "f"), out, at[:, 1].copy(), 0),
+                 lambda out: add_rows(out, at[:, 1].copy(), np.ones((700, 3), "f"), 0),
+                 lambda out: take(np.empty((1, 700), "f"), out.T[:1], at[:, 1].copy(), 1)):
+        out = x.copy()
+        with pytest.raises(IndexError, match=rf"index {bad} at \(657,\) is out of bounds.*10"):
+            call(out)
+        np.testing.assert_array_equal(out, x)
+    for call in (lambda: take_along(np.empty(at.shape, "f"), x, at, 0),
+                 lambda: add_along(x.copy(), at, np.ones(at.shape, "f"), 0),
+                 lambda: take_along(np.empty(at.T.shape, "f"), x.T, at.T.copy(), 1)):
+        with pytest.raises(IndexError, match=rf"index {bad} at .* is out of bounds"):
+            call()
+
+
+def test_outside():
+    rng = np.random.default_rng(7)
+    for dtype in ("i8", "i4"):
+        for n in (0, 1, 7, 511, 512, 1003):
+            index = rng.integers(0, 50, n).astype(dtype)
+            assert outside(index, 50) == -1
+            if n:
+                place = int(rng.integers(n))
+                index[place] = 50
+                assert outside(index, 50) == place
+                index[place] = -3
+                assert outside(index, 50) == place
+                assert outside(index[::-1], 50) == n - 1 - place
+
+
+def test_nothing_to_take_from():
+    empty, none = np.empty((0, 3), "f"), np.empty(0, np.int64)
+    assert take(empty.copy(), empty, none, 0)
+    assert add_rows(empty.copy(), none, empty, 0)
+    with pytest.raises(IndexError):
+        take(np.empty((1, 3), "f"), empty, np.zeros(1, np.int64), 0)
+
+
+def test_the_interpreter_checks_every_access():
+    rng = np.random.default_rng(8)
+    target = TARGETS["avx512"]
+    x, at = numbers(rng, (2, 5, 19), "f"), np.array([4, 0, 4])
+    out = np.zeros((2, 3, 19), "f")
+    interpret(gather.build_take(target, I32, I64), out.view("i4"), x.view("i4"), at, 2)
+    np.testing.assert_array_equal(out, x[:, at])
+    total = x.copy()
+    interpret(gather.build_add_rows(target, F32, I64), total, out, at, 16, 1.0)
+    expected = x.copy()
+    np.add.at(expected, (slice(None), at), out)
+    np.testing.assert_array_equal(total, expected)
+    single = np.zeros((5, 3, 1), "i4")
+    columns = np.arange(35, dtype="i4").reshape(5, 7, 1)
+    for together in (1, 4):
+        kernel = gather.build_take_single(target, I32, I64, together)
+        interpret(kernel, single, columns, np.array([6, 0, 2]), 2)
+        np.testing.assert_array_equal(single[..., 0], columns[:, [6, 0, 2], 0])
+
+
+@pytest.mark.parametrize("wrong", [None, 5, -1])
+def test_the_interpreter_checks_elements(wrong):
+    rng = np.random.default_rng(9)
+    x, index = numbers(rng, (2, 5, 3), "f"), rng.integers(0, 5, (2, 6, 3))
+    if wrong is not None:
+        index[1, 4, 2] = wrong
+    found, out = np.zeros(1, np.int64), np.zeros((2, 6, 3), "i4")
+    kernel = gather.build_take_along(TARGETS["avx2"], I32, I64)
+    interpret(kernel, out, x.view("i4"), index, found, 5, 15, 3, 1, 1, 4, 3)
+    assert found[0] == (wrong is not None)
+    if wrong is None:
+        np.testing.assert_array_equal(out.view("f"), np.take_along_axis(x, index, 1))
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    x, at = np.ones((4, 3), "f"), np.zeros(2, np.int64)
+    with pytest.raises(ValueError, match="take: shapes or dtypes do not fit"):
+        take(np.empty((2, 2), "f"), x, at, 0)
+    with pytest.raises(ValueError, match="do not fit"):
+        add_rows(x, at, np.ones((2, 3), "d"), 0)
+    with pytest.raises(ValueError, match="do not fit"):
+        take_along(np.empty((2, 2), "f"), x, np.zeros((2, 2), np.int64), 0)
+    assert not take(np.empty((2, 3), "f"), x, at.astype(np.int16), 0)
+    assert not add_rows(np.ones((4, 3), np.float16), at, np.ones((2, 3), np.float16), 0)
