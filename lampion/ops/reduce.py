@@ -15,8 +15,8 @@ from ..tensor.tensor import Tensor, wrap
 from .creation import check_dtype
 from .errors import argument_type, not_implemented_for, wrap_dim, wrap_dims
 from .families import Array, conj
-from .promotion import cast
 from .native import SINGLE
+from .promotion import cast
 from .record import leaf, not_differentiable, op, same_shape
 from .results import result_tuple
 
