@@ -65,7 +65,6 @@ class Tiles:
         self.k, self.target, self.element = k, target, element
         self.bias, self.alpha, self.epilogue = bias, alpha, epilogue
         self.tile = tile_of(target, element)
-        self.table: Value | None = None  # where the columns of the panel lie in a row of C
 
     def reserve(self) -> None:
         """Memory of the task that tiles need."""
@@ -134,14 +133,10 @@ class Tiles:
         sums = self.products(k.offset(self.rows.ptr, (i - self.i0) * self.rows.row), rows, vectors)
         if self.alpha is not None:
             sums = [s * self.alpha for s in sums]
-        self.i, self.c = i, k.offset(self.out_ptr, i * self.out_row)
-        if self.table is None:
-            self.c = k.offset(self.c, self.j)
+        self.i, self.c = i, k.offset(self.out_ptr, i * self.out_row + self.j)
         cells = self._cells(sums, vectors)
         if self.target.has_masks:
             self._finish(cells)
-        elif self.table is not None:
-            self._finish_edge(rows, cells)
         else:
             inside = k.choose(self.left >= vectors * self.tile.lanes)
             with inside.then:
@@ -180,7 +175,8 @@ class Tiles:
         k = self.k
         old = k.choose(~self.first | self.add.ne(0))
         with old.then:
-            old.give(*(c.value + self._held(c) for c in cells))
+            old.give(*(c.value + k.load(self.c, self._place(c), c.value.type.lanes, c.mask)
+                       for c in cells))
         with old.otherwise:
             old.give(*(c.value for c in cells))
         cells = [c._replace(value=v) for c, v in zip(cells, old.results, strict=True)]
@@ -192,27 +188,10 @@ class Tiles:
                 branch.give(*(c.value for c in cells))
             cells = [c._replace(value=v) for c, v in zip(cells, branch.results, strict=True)]
         for c in cells:
-            self._put(c)
+            k.store(self.c, self._place(c), c.value, c.mask)
 
-    def _held(self, cell: _Cell) -> Value:
-        """What C holds."""
-        k, row, lanes = self.k, self.out_row * cell.row, cell.value.type.lanes
-        if self.table is None:
-            return k.load(self.c, row + cell.column, lanes, cell.mask)
-        return k.gather(k.offset(self.c, row), self._columns(cell), cell.mask)
-
-    def _put(self, cell: _Cell) -> None:
-        k, row = self.k, self.out_row * cell.row
-        if self.table is None:
-            k.store(self.c, row + cell.column, cell.value, cell.mask)
-        else:
-            k.scatter(k.offset(self.c, row), self._columns(cell), cell.value, cell.mask)
-
-    def _columns(self, cell: _Cell) -> Value:
-        """Where in a row of C the lanes of a cell belong."""
-        lanes = cell.value.type.lanes
-        places = self.k.load(self.table, cell.column, lanes)  # type: ignore[arg-type]
-        return places if lanes > 1 else places.cast(I64)
+    def _place(self, cell: _Cell) -> Value:
+        return self.out_row * cell.row + cell.column
 
     def _applied(self, cells: Sequence[_Cell]) -> list[Value]:
         """The values with their bias, after the epilogue."""

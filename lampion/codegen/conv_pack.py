@@ -1,0 +1,230 @@
+"""Panels of windows: what a convolution multiplies with its weights, packed as it is needed.
+
+The matrix of windows (im2col) has a row for each channel and tap of the kernel and a column for
+each position of the output. It is never made as a whole: a task packs one panel of 32 columns and
+some channels at a time, and multiplies it at once.
+
+Along each of the three spatial axes the element of the input that a tap meets lies at
+`position * step + tap * rate + start`; beyond the input it is zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .gemm_pack import each_vector, tile_of
+from .ir import ArrayParam, Kernel, Loop, Value
+from .target import Target
+from .types import I32, I64, Type
+
+__all__ = ["FIELDS", "Geometry", "Windows"]
+
+FIELDS = ("groups", "images", "rows", "channels", *(
+    f"{name}{axis}" for name in ("taps", "step", "rate", "start", "size", "to")
+    for axis in range(3)), "to_image", "to_row", "task_rows", "task_columns", "block", "add")
+"""A convolution's numbers, in the order of the kernel's integer array.
+
+rows, channels: of one group. size: positions along each axis. to: steps in the output's memory
+between positions, to_image and to_row between images and channels. block: channels of a block.
+"""
+
+
+class Geometry:
+    """The numbers of a convolution inside a kernel, by name."""
+
+    def __init__(self, k: Kernel, numbers: ArrayParam) -> None:
+        self.k, self.numbers = k, numbers
+
+    def __getitem__(self, name: str) -> Value:
+        return self.k.load(self.numbers.ptr, FIELDS.index(name))
+
+    def three(self, name: str) -> list[Value]:
+        """A number for each axis."""
+        return [self[f"{name}{axis}"] for axis in range(3)]
+
+
+class _Run(NamedTuple):
+    """Neighbouring columns of a vector or panel within one row of positions."""
+
+    at: tuple[Value, Value, Value]  # the position of the first one
+    image: Value
+    first: Value  # column
+    length: Value
+
+
+class Windows:
+    """Writes the part of a kernel that packs a panel of windows.
+
+    pieces: how many rows of positions a vector of columns may touch, for targets with masks; 0
+    where runs are copied one after another. step: along the last axis, 1 or 2 with pieces.
+    """
+
+    def __init__(self, k: Kernel, target: Target, element: Type, x: ArrayParam, g: Geometry,
+                 pieces: int, step: int) -> None:
+        self.k, self.target, self.element, self.x, self.pieces = k, target, element, x, pieces
+        self.tile, self.narrow = tile_of(target, element), step
+        self.taps, self.step, self.rate = g.three("taps"), g.three("step"), g.three("rate")
+        self.start, self.size = g.three("start"), g.three("size")
+        self.inside = [x.size(2 + axis) for axis in range(3)]
+        self.strides = [x.stride(2 + axis) for axis in range(3)]
+        self.all_taps = self.taps[0] * self.taps[1] * self.taps[2]
+
+    def fill(self, into: Value, x: Value, q: Value, left: Value, channels: Value) -> None:
+        """`channels` channels from `x` on of the panel at column q, of which `left` are left."""
+        k, width, lanes = self.k, self.tile.width, self.tile.lanes
+        left = k.min(left, width)
+        if not self.pieces:
+            self._fill_runs(into, x, q, left, channels)
+            return
+        vectors = [self._pieces(q + v, k.min(k.max(left - v, 0), lanes))
+                   for v in range(0, width, lanes)]
+        with self._each_tap() as (tap, row):
+            places = [[self._place(run, tap) for run in runs] for runs in vectors]
+            with k.loop(0, channels) as c:
+                plane = k.offset(x, c * self.x.stride(1))
+                to = k.offset(into, (c * self.all_taps + row) * width)
+                for v, pieces in enumerate(places):
+                    k.store(to, v * lanes, self._vector(plane, pieces))
+
+    def _each_tap(self) -> _Taps:
+        return _Taps(self.k, self.taps)
+
+    def position(self, q: Value) -> tuple[Value, tuple[Value, Value, Value]]:
+        """The image and the position of column q."""
+        w = q % self.size[2]
+        rest = q / self.size[2]
+        h, rest = rest % self.size[1], rest / self.size[1]
+        return rest / self.size[0], (rest % self.size[0], h, w)
+
+    def _pieces(self, q: Value, count: Value) -> list[_Run]:
+        """The runs of `count` columns from q on, at most as many as `pieces`; later ones empty."""
+        k, runs, first = self.k, [], self.k.index(0)
+        for _ in range(self.pieces):
+            image, at = self.position(q + first)
+            length = k.max(k.min(self.size[2] - at[2], count - first), 0)
+            runs.append(_Run(at, image, first, length))
+            first = first + length
+        return runs
+
+    def _inside(self, at: Sequence[Value], tap: Sequence[Value]) -> tuple[list[Value], Value]:
+        """The element that a tap meets, and whether it is inside along the first two axes."""
+        places = [at[a] * self.step[a] + tap[a] * self.rate[a] + self.start[a] for a in range(3)]
+        holds = [(self.k.const(-1, I64) < places[a]) & (places[a] < self.inside[a])
+                 for a in range(2)]
+        return places, holds[0] & holds[1]
+
+    def _offset(self, image: Value, places: Sequence[Value]) -> Value:
+        terms = [p * s for p, s in zip(places, self.strides, strict=True)]
+        return image * self.x.stride(0) + terms[0] + terms[1] + terms[2]
+
+    # --- vectors --------------------------------------------------------------------------------
+
+    def _place(self, run: _Run, tap: Sequence[Value]) -> tuple[Value, list[Value]]:
+        """Where lane 0 of a vector would be read for a run, and which lanes to read.
+
+        With a step of 2 twice as many elements are read, and every other one is taken.
+        """
+        k, lanes, step = self.k, self.tile.lanes, self.narrow
+        places, holds = self._inside(run.at, tap)
+        first = places[2] - run.first * step  # of lane 0
+        low = k.max(run.first * step, k.const(0, I64) - first)
+        high = k.min((run.first + run.length) * step - (step - 1), self.inside[2] - first)
+        high = k.select(holds, high, low)
+        masks = [self._between(low - part, high - part) for part in range(0, lanes * step, lanes)]
+        return self._offset(run.image, (places[0], places[1], first)), masks
+
+    def _between(self, low: Value, high: Value) -> Value:
+        """Lanes from low on below high."""
+        k, lanes = self.k, self.tile.lanes
+        iota = k.iota(lanes, I32)
+        ends = [k.min(k.max(x, 0), lanes).cast(I32) for x in (low, high)]
+        return ~(iota < k.splat(ends[0], lanes)) & (iota < k.splat(ends[1], lanes))
+
+    def _vector(self, plane: Value, pieces: Sequence[tuple[Value, list[Value]]]) -> Value:
+        """A vector of windows of one channel: its pieces, each zero where the others are not."""
+        k, lanes = self.k, self.tile.lanes
+        parts = []
+        for part in range(self.narrow):
+            found = [k.load(k.offset(plane, place), part * lanes, lanes, masks[part])
+                     for place, masks in pieces]
+            bits = [f.bits(I32 if self.element.size == 4 else I64) for f in found]
+            total = bits[0]
+            for b in bits[1:]:
+                total = total | b
+            parts.append(total.bits(self.element))
+        if self.narrow == 1:
+            return parts[0]
+        return k.shuffle(parts[0], parts[1], range(0, 2 * lanes, 2))
+
+    # --- runs -----------------------------------------------------------------------------------
+
+    def _fill_runs(self, into: Value, x: Value, q: Value, left: Value, channels: Value) -> None:
+        """Each row of positions that the panel touches, one after another."""
+        k, width = self.k, self.tile.width
+        first, last = q / self.size[2], (q + left - 1) / self.size[2]
+        with self._each_tap() as (tap, row):
+            with k.loop(first, last + 1) as line:
+                start = k.max(line * self.size[2], q)
+                stop = k.min((line + 1) * self.size[2], q + left)
+                image, at = self.position(start)
+                self._copy(_Run(at, image, start - q, stop - start), tap, into, x, row, channels)
+            with k.loop(0, channels) as c:
+                self._zeros(k.offset(into, (c * self.all_taps + row) * width), left,
+                            k.const(width, I64))
+
+    def _copy(self, run: _Run, tap: Sequence[Value], into: Value, x: Value, row: Value,
+              channels: Value) -> None:
+        """A run in all channels: zeros before the input, elements of it, zeros behind it."""
+        k, (low, high, source) = self.k, self._span(run, tap)
+        with k.loop(0, channels) as c:
+            to = k.offset(into, (c * self.all_taps + row) * self.tile.width + run.first)
+            plane = k.offset(x, c * self.x.stride(1) + source)
+            self._zeros(to, k.index(0), low)
+            self._elements(k.offset(to, low), k.offset(plane, low * self.step[2] * self.strides[2]),
+                           high - low)
+            self._zeros(to, high, run.length)
+
+    def _span(self, run: _Run, tap: Sequence[Value]) -> tuple[Value, Value, Value]:
+        """Which columns of a run are inside the input, and where its first one would be."""
+        k, step = self.k, self.step[2]
+        places, holds = self._inside(run.at, tap)
+        before = k.max(k.const(0, I64) - places[2], 0)
+        low = k.min((before + step - 1) / step, run.length)
+        room = k.max(self.inside[2] - places[2], 0)
+        high = k.max(k.min((room + step - 1) / step, run.length), low)
+        return (k.select(holds, low, run.length), k.select(holds, high, run.length),
+                self._offset(run.image, places))
+
+    def _elements(self, to: Value, source: Value, count: Value) -> None:
+        k, step = self.k, self.step[2] * self.strides[2]
+        near = k.choose(step.eq(1))
+        with near.then:
+            each_vector(k, self.target, self.element, count, lambda i, lanes, mask: k.store(
+                to, i, k.load(source, i, lanes, mask), mask))
+        with near.otherwise, k.loop(0, count) as i:
+            k.store(to, i, k.load(source, i * step))
+
+    def _zeros(self, to: Value, start: Value, stop: Value) -> None:
+        with self.k.loop(start, stop) as i:
+            self.k.store(to, i, self.k.const(0.0, self.element))
+
+
+class _Taps:
+    """Three loops over the taps: `with _Taps(k, taps) as ((d, h, w), number)`."""
+
+    def __init__(self, k: Kernel, taps: Sequence[Value]) -> None:
+        self.k, self.taps = k, taps
+        self.loops: list[Loop] = []
+
+    def __enter__(self) -> tuple[list[Value], Value]:
+        at = []
+        for count in self.taps:
+            loop = self.k.loop(0, count)
+            self.loops.append(loop)
+            at.append(loop.__enter__())
+        return at, (at[0] * self.taps[1] + at[1]) * self.taps[2] + at[2]
+
+    def __exit__(self, *error: object) -> None:
+        for loop in reversed(self.loops):
+            loop.__exit__(*error)

@@ -1,0 +1,144 @@
+"""Generated convolutions against the reference in float64: shapes, steps, groups, layouts."""
+
+import numpy as np
+import pytest
+
+from lampion.codegen import service
+from lampion.codegen.conv import conv_forward, conv_grad_input
+from lampion.codegen.target import host
+from lampion.debug.knobs import override
+from lampion.ops.reference import conv as reference
+
+RUNNABLE = {"sse": ["sse"], "avx2": ["sse", "avx2"], "avx512": ["sse", "avx2", "avx512"],
+            "neon": ["neon"]}[host().name]
+
+
+@pytest.fixture(autouse=True)
+def kernels_at_once():
+    with override(kernels="sync"):
+        yield
+
+
+@pytest.fixture(params=RUNNABLE)
+def instructions(request):
+    """Each instruction set in turn; kernels of another one are not taken over."""
+    service.forget()
+    with override(target="native" if request.param == host().name else request.param):
+        yield
+    service.forget()
+
+
+class Case:
+    """A convolution with random operands."""
+
+    def __init__(self, rng, x, o, kernel, stride, padding, dilation, groups=1, dtype="f4"):
+        self.args = (stride, padding, dilation, groups)
+        self.x = rng.standard_normal(x).astype(dtype)
+        self.w = rng.standard_normal((o, x[1] // groups, *kernel)).astype(dtype)
+        self.size = reference.output_size(x[2:], kernel, stride, padding, dilation)
+        self.bias = rng.standard_normal(o).astype(dtype)
+        if min(self.size) > 0:
+            self.g = rng.standard_normal((x[0], o, *self.size)).astype(dtype)
+
+    def check(self, found, expected, terms):
+        bound = np.finfo(found.dtype).eps * (16 + 8 * np.sqrt(terms))
+        np.testing.assert_allclose(found, expected, rtol=bound, atol=bound * np.sqrt(terms + 1))
+
+    def forward(self):
+        out = np.full(self.g.shape, np.nan, self.x.dtype)
+        assert conv_forward(out, self.x, self.w, self.bias, *self.args)
+        expected = reference.convolve(self.x.astype("f8"), self.w.astype("f8"), *self.args)
+        expected += self.bias.reshape(-1, *(1,) * len(self.size))
+        self.check(out, expected, self.w[0].size)
+
+    def grad_input(self):
+        gx = np.full(self.x.shape, np.nan, self.x.dtype)
+        bias = self.x[0].reshape(self.x.shape[1], -1)[:, 0]
+        assert conv_grad_input(gx, self.g, self.w, bias, *self.args)
+        expected = reference.input_gradient(self.g.astype("f8"), self.w.astype("f8"),
+                                            self.x.shape[2:], *self.args)
+        expected = expected + bias.reshape(-1, *(1,) * len(self.size))
+        self.check(gx, expected, self.w[:, 0].size)
+
+
+def random_case(rng, dtype):
+    axes, groups = rng.integers(1, 4), int(rng.choice([1, 1, 2, 3]))
+    size, kernel, stride, padding, dilation = (
+        tuple(int(v) for v in rng.integers(low, high, axes))
+        for low, high in ((1, 20 if axes < 3 else 8), (1, 4), (1, 4), (0, 3), (1, 3)))
+    x = (int(rng.integers(1, 4)), groups * int(rng.integers(1, 8)), *size)
+    return Case(rng, x, groups * int(rng.integers(1, 20)), kernel, stride, padding, dilation,
+                groups, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_random_convolutions(instructions, dtype):
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        case = random_case(rng, dtype)
+        if min(case.size) > 0:
+            case.forward()
+            case.grad_input()
+
+
+BLOCKS = [((2, 100, 16, 16), 40, (3, 3), 1, 1), ((2, 400, 4, 4), 70, (3, 3), 1, 1),
+          ((2, 30, 7, 7), 1100, (1, 1), 1, 0), ((1, 3, 40, 64), 16, (7, 7), 2, 3),
+          ((2, 3, 32, 32), 8, (16, 16), 16, 0), ((1, 20, 30, 31), 33, (3, 3), 1, 1)]
+
+
+@pytest.mark.parametrize("x, o, kernel, stride, padding", BLOCKS)
+def test_several_blocks_and_panels(x, o, kernel, stride, padding):
+    case = Case(np.random.default_rng(1), x, o, kernel, (stride,) * 2, (padding,) * 2, (1, 1))
+    case.forward()
+    case.grad_input()
+
+
+def test_strided_operands():
+    rng = np.random.default_rng(2)
+    case = Case(rng, (2, 6, 9, 20), 5, (3, 3), (1, 1), (1, 1), (1, 1))
+    case.x = rng.standard_normal((2, 9, 20, 6)).astype("f4").transpose(0, 3, 1, 2)
+    case.w = rng.standard_normal((5, 3, 3, 12)).astype("f4")[..., ::2].transpose(0, 3, 1, 2)
+    case.bias = rng.standard_normal(10).astype("f4")[::2]
+    case.g = case.g[:, :, ::-1]
+    case.forward()
+    case.grad_input()
+    out = np.empty((2, 9, 20, 5), "f4").transpose(0, 3, 1, 2)
+    plain = np.empty(out.shape, "f4")
+    conv_forward(out, case.x, case.w, case.bias, *case.args)
+    conv_forward(plain, case.x, case.w, case.bias, *case.args)
+    np.testing.assert_array_equal(out, plain)
+
+
+def test_nothing_to_do():
+    conv_forward(np.empty((0, 4, 3, 3), "f4"), np.empty((0, 2, 5, 5), "f4"),
+                 np.ones((4, 2, 3, 3), "f4"), None, (1, 1), (0, 0), (1, 1), 1)
+    out = np.empty((2, 4, 5), "f4")
+    conv_forward(out, np.empty((2, 0, 5), "f4"), np.ones((4, 0, 1), "f4"),
+                 np.arange(4, dtype="f4"), (1,), (0,), (1,), 1)
+    assert (out == np.arange(4)[:, None]).all()
+
+
+def test_not_finite():
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((1, 2, 6, 6)).astype("f4")
+    x[0, 0, 0, 0], x[0, 1, 5, 5] = np.inf, np.nan
+    w, out = rng.standard_normal((3, 2, 3, 3)).astype("f4"), np.empty((1, 3, 6, 6), "f4")
+    conv_forward(out, x, w, None, (1, 1), (1, 1), (1, 1), 1)
+    with np.errstate(invalid="ignore"):
+        expected = reference.convolve(x, w, (1, 1), (1, 1), (1, 1), 1)
+    np.testing.assert_array_equal(np.isfinite(out), np.isfinite(expected))
+
+
+def test_shapes_that_do_not_fit():
+    x, w = np.ones((1, 4, 8, 8), "f4"), np.ones((6, 4, 3, 3), "f4")
+    ones = ((1, 1), (0, 0), (1, 1), 1)
+    with pytest.raises(ValueError, match="do not fit"):
+        conv_forward(np.empty((1, 6, 7, 7), "f4"), x, w, None, *ones)
+    with pytest.raises(ValueError, match="do not fit"):
+        conv_forward(np.empty((1, 6, 6, 6), "f4"), x, w, np.ones(5, "f4"), *ones)
+    with pytest.raises(ValueError, match="float64"):
+        conv_forward(np.empty((1, 6, 6, 6), "f4"), x, w.astype("f8"), None, *ones)
+    with pytest.raises(ValueError, match="spatial axes"):
+        conv_forward(np.empty((1, 6, 6, 6), "f4"), x, w, None, (1,), (0,), (1,), 1)
+    with pytest.raises(ValueError, match="bias"):
+        conv_grad_input(x.copy(), np.ones((1, 6, 6, 6), "f4"), w, np.ones(6, "f4"), *ones)
