@@ -17,7 +17,7 @@ from .types import Type
 
 __all__ = ["Work", "count"]
 
-_SLOW = {"div": 8.0, "sqrt": 8.0, "rem": 8.0}  # turns of the multiplier, roughly
+_SLOW = {"div": 5.0, "sqrt": 5.0, "rem": 5.0}  # turns of the multipliers, roughly
 _MULTIPLIES = {"mul": 1.0, "fma": 1.0, "dot": 1.0}
 _FLOPS = {"add": 1, "sub": 1, "mul": 1, "div": 1, "min": 1, "max": 1, "fma": 2, "sqrt": 1,
           "neg": 1, "abs": 1, "rint": 1, "floor": 1, "ceil": 1, "trunc": 1, "reduce": 1}
