@@ -148,7 +148,7 @@ class _Conv(Tiles):
         k, lanes = self.k, self.tile.lanes
         if not self.target.has_masks:
             with k.loop(0, count) as x:
-                self._to_places(out, k.load(sums, x), k.load(places, x), None, add)
+                self._to_places(out, k.load(sums, x), k.load(places, x).cast(I64), None, add)
             return
         for v in range(0, self.tile.width, lanes):
             self._to_places(out, k.load(sums, v, lanes), k.load(places, v, lanes),
