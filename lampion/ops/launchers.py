@@ -176,11 +176,11 @@ def _attention_backward(grad: Array, out: Array, logarithm: Array, query: Array,
             mask is not None and mask.dtype != np.bool_):
         return None  # an additive mask may want a gradient
     grad = grad if grad.strides[-1] == grad.itemsize else np.ascontiguousarray(grad)
-    made = [memory.empty(a.shape, a.dtype) for a in (query, key, value)]
-    ok = attention_backward(*map(_four, made), _four(grad), _four(out),
+    dq, dk, dv = (memory.empty(a.shape, a.dtype) for a in (query, key, value))
+    ok = attention_backward(_four(dq), _four(dk), _four(dv), _four(grad), _four(out),
                             _four(logarithm[..., None])[..., 0], _four(query), _four(key),
                             _four(value), mask, causal, scale)
-    return (*made, np.zeros(0)) if ok else None
+    return (dq, dk, dv, np.zeros(0)) if ok else None
 
 
 # --- recurrent layers -------------------------------------------------------------------------
