@@ -138,6 +138,118 @@ def _stack(parts: Any, dim: int) -> Any:
     return _cat([np.expand_dims(a, dim) for a in parts], dim)
 
 
+# --- convolution ------------------------------------------------------------------------------
+
+
+@template("convolution")
+def _convolution(x: Array, weight: Array, bias: Array, stride: Any, padding: Any, dilation: Any,
+                 groups: int) -> Any:
+    from ..codegen.conv import conv_forward
+
+    if not (_same_floats(x, weight, bias) and _aligned(x, weight)):
+        return None
+    sizes = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(
+        x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)]
+    out = memory.empty((x.shape[0], weight.shape[0], *sizes), x.dtype)
+    ok = conv_forward(out, x, weight, bias, stride, padding, dilation, groups)
+    return out if ok else None
+
+
+@template("correlate_input")
+def _correlate_input(grad: Array, weight: Array, bias: Array, size: Any, stride: Any,
+                     padding: Any, dilation: Any, groups: int) -> Any:
+    from ..codegen.conv import conv_grad_input
+
+    if not (_same_floats(grad, weight, bias) and _aligned(grad, weight)):
+        return None
+    out = memory.empty((grad.shape[0], weight.shape[1] * groups, *size), grad.dtype)
+    ok = conv_grad_input(out, grad, weight, bias, stride, padding, dilation, groups)
+    return out if ok else None
+
+
+# --- indices ----------------------------------------------------------------------------------
+
+
+def _found(run: Any, out: Array, *args: Any) -> Any:
+    """`out` after a kernel with indices; None for bad ones too: the reference tells which."""
+    try:
+        return out if run(out, *args) else None
+    except IndexError:
+        return None
+
+
+@template("embedding")
+def _embedding(weight: Array, indices: Array, padding_idx: int, by_frequency: bool) -> Any:
+    from ..codegen.gather import take
+
+    if not _aligned(weight):
+        return None
+    out = memory.empty((indices.size, *weight.shape[1:]), weight.dtype)
+    taken = _found(take, out, weight, indices.reshape(-1), 0)
+    return None if taken is None else taken.reshape(*indices.shape, *weight.shape[1:])
+
+
+@template("embedding_dense_backward")
+def _embedding_backward(grad: Array, indices: Array, rows: int, padding_idx: int,
+                        by_frequency: bool) -> Any:
+    from ..codegen.gather import add_rows
+
+    if padding_idx >= 0 or by_frequency or not _same_floats(grad):
+        return None
+    out = memory.empty((rows, grad.shape[-1]), grad.dtype)
+    out.fill(0)
+    values = grad.reshape(indices.size, grad.shape[-1])
+    return _found(add_rows, out, indices.reshape(-1), values, 0)
+
+
+@template("index_select")
+def _index_select(x: Array, dim: int, index: Any) -> Any:
+    from ..codegen.gather import take
+
+    places = index._a
+    if places.ndim != 1 or x.ndim == 0 or not _aligned(x):
+        return None
+    shape = (*x.shape[:dim], places.size, *x.shape[dim + 1:])
+    return _found(take, memory.empty(shape, x.dtype), x, places, dim)
+
+
+@template("gather")
+def _gather(x: Array, dim: int, index: Any) -> Any:
+    from ..codegen.gather import take_along
+
+    places = index._a
+    if not _along(x, places, dim) or not _aligned(x):
+        return None
+    return _found(take_along, memory.empty(places.shape, x.dtype), x, places, dim)
+
+
+@template("scatter_add")
+def _scatter_add(x: Array, src: Array, dim: int, index: Any) -> Any:
+    from ..codegen.gather import add_along
+
+    places = index._a
+    if not _along(x, places, dim) or src.shape != places.shape or not _same_floats(x, src):
+        return None
+    return _found(add_along, x.copy(), places, src, dim)
+
+
+@template("index_add")
+def _index_add(x: Array, source: Array, dim: int, index: Any) -> Any:
+    from ..codegen.gather import add_rows
+
+    places = index._a
+    if places.ndim != 1 or x.ndim == 0 or not _same_floats(x, source) or (
+            source.shape != (*x.shape[:dim], places.size, *x.shape[dim + 1:])):
+        return None
+    return _found(add_rows, x.copy(), places, source, dim)
+
+
+def _along(x: Array, places: Array, dim: int) -> bool:
+    """Whether both have one shape but for the axis of the indices."""
+    return (x.ndim == places.ndim > 0
+            and x.shape[:dim] == places.shape[:dim] and x.shape[dim + 1:] == places.shape[dim + 1:])
+
+
 # --- attention --------------------------------------------------------------------------------
 
 

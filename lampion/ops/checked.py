@@ -1,0 +1,164 @@
+"""LAMPION_CHECK: kernels of operators, gradient rules and updates beside what they stand for.
+
+Each check also says how its case is run again from a file (`debug/check.py`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from ..debug.check import Case, Tagged, compare_case
+from ..debug.knobs import override
+from ..runtime.quiet import IGNORE, enter, leave
+from ..tensor.dtype import DTYPES, dtype
+from ..tensor.tensor import Tensor, wrap
+
+__all__ = ["check_gradient", "check_operator", "repeat", "run_update"]
+
+_lock = threading.RLock()
+
+
+@contextmanager
+def _without_kernels() -> Iterator[None]:
+    token = enter(IGNORE)
+    try:
+        with _lock, override(kernels="off"):
+            yield
+    finally:
+        leave(token)
+
+
+# --- operators --------------------------------------------------------------------------------
+
+
+def check_operator(leaf: Any, arrays: Sequence[Any], attrs: tuple[Any, ...], result: Any) -> None:
+    """The result of an operator's kernel."""
+    case = Case("operator", leaf.name, (tuple(arrays), _boxed(attrs)))
+    compare_case(case, _many(result), _reference(leaf, arrays, attrs))
+
+
+def _reference(leaf: Any, arrays: Sequence[Any], attrs: Sequence[Any]) -> Sequence[Any]:
+    with _without_kernels():
+        wide = [_widened(a, leaf) for a in arrays]
+        return _many(leaf.kernel(wide, *attrs) if leaf.takes_list else leaf.kernel(*wide, *attrs))
+
+
+def _many(result: Any) -> Sequence[Any]:
+    return result if result.__class__ is tuple else (result,)
+
+
+def _widened(a: Any, leaf: Any) -> Any:
+    narrow = isinstance(a, np.ndarray) and a.dtype.kind in "fV" and a.dtype.itemsize < 4
+    return a.astype(np.float32) if narrow and not leaf.exact else a
+
+
+def _repeat_operator(name: str, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
+    from .native import launch, launch_list
+    from .record import LEAVES
+
+    leaf, arrays, attrs = LEAVES[name], list(arguments[0]), _unboxed(arguments[1])
+    result = (launch_list if leaf.takes_list else launch)(leaf, arrays, attrs)
+    return None if result is None else _many(result), _reference(leaf, arrays, attrs)
+
+
+# --- gradient rules ---------------------------------------------------------------------------
+
+
+def check_gradient(name: str, rule: Any, args: tuple[Any, ...], result: Any) -> None:
+    """The result of a gradient rule's kernel beside the rule, run as it is written."""
+    case = Case("gradient", f"{name}:{_rule_name(name, rule)}", _boxed(args))
+    with _without_kernels():
+        expected = rule(*args)
+    compare_case(case, _arrays(result), _arrays(expected))
+
+
+def _rule_name(name: str, rule: Any) -> str:
+    """The input whose gradient the rule gives; `*` for a rule of all inputs."""
+    from .record import LEAVES
+
+    leaf = LEAVES[name]
+    return "*" if leaf.joint else next(p for p, r in leaf.grads.items() if r is rule)
+
+
+def _arrays(result: Any) -> list[Any]:
+    """A gradient may stand for many equal elements: each is compared as it is."""
+    return [t._a for t in _many(result) if t is not None]
+
+
+def _repeat_gradient(name: str, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
+    from .native import FusedRule
+    from .record import LEAVES
+
+    operator, _, which = name.partition(":")
+    leaf = LEAVES[operator]
+    rule = leaf.grads if which == "*" else leaf.grads[which]
+    args = _unboxed(arguments)
+    with _without_kernels():
+        expected = _arrays(rule(*args))
+    return _arrays(FusedRule(operator, rule)(*args)), expected
+
+
+# --- updates of optimizers --------------------------------------------------------------------
+
+
+def run_update(update: Any, plan: Any, arrays: Sequence[Any], scalars: Any, negate: bool) -> bool:
+    """Runs an update by its kernel and beside it by NumPy, on copies; False without a kernel."""
+    before = tuple(np.array(a, order="K") for a in arrays)
+    done: bool = plan(arrays, scalars.raw)
+    if done:
+        case = Case("update", update.name, (before, tuple(scalars.raw), negate))
+        compare_case(case, arrays, _updated(update, before, scalars, negate))
+    return done
+
+
+def _updated(update: Any, before: Sequence[Any], scalars: Any, negate: bool) -> list[Any]:
+    from .optimize import update_arrays
+
+    copies = [np.array(a, order="K") for a in before]
+    with _without_kernels():
+        update_arrays(update, copies, scalars, negate=negate)
+    return copies
+
+
+def _repeat_update(name: str, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
+    from .native import launch_update
+    from .optimize import UPDATES, Scalars
+
+    before, raw, negate = arguments
+    update, scalars = UPDATES[name], Scalars(raw, before[0].dtype)
+    expected = _updated(update, before, scalars, negate)
+    return before if launch_update(update, before, scalars, negate) else None, expected
+
+
+# --- files ------------------------------------------------------------------------------------
+
+_REPEAT = {"operator": _repeat_operator, "gradient": _repeat_gradient, "update": _repeat_update}
+
+
+def repeat(kind: str, name: str, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Both results of a case from a file, the kernel's None where there is none."""
+    with _lock, override(kernels="sync", check=False):
+        return _REPEAT[kind](name, arguments)
+
+
+def _boxed(value: Any) -> Any:
+    """Tensors and dtypes as what a file can hold."""
+    if isinstance(value, Tensor):
+        return Tagged("tensor", (value._a, value._dtype.name))
+    if isinstance(value, dtype):
+        return Tagged("dtype", value.name)
+    return tuple(map(_boxed, value)) if isinstance(value, (tuple, list)) else value
+
+
+def _unboxed(value: Any) -> Any:
+    if isinstance(value, Tagged):
+        if value.tag == "dtype":
+            return DTYPES[value.value]
+        array, name = value.value
+        return wrap(array, DTYPES[name])
+    return tuple(map(_unboxed, value)) if isinstance(value, tuple) else value
