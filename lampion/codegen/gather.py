@@ -210,6 +210,7 @@ class _Grid:
 
     def __init__(self, k: Kernel, target: Target, arrays: list[ArrayParam]) -> None:
         self.k, self.target, (self.first, self.strided, index) = k, target, arrays
+        self.clear = False
         self.index, self.found, self.size = index, k.array("found", I64), k.integer("size")
         self.outer, self.axis, self.inner = (k.integer(n) for n in ("outer", "axis", "inner"))
         self.sizes = [index.size(axis) for axis in range(3)]
@@ -235,6 +236,8 @@ class _Grid:
         base = k.offset(self.strided.ptr, o * self.outer)
         row = k.offset(self.first.ptr, (o * self.sizes[1] + r) * self.sizes[2])
         listed = k.offset(index.ptr, o * index.stride(0) + r * index.stride(1))
+        if self.clear:
+            _spans(k, self.target, base.type.pointee, self.size, partial(_zero, k, base))
         sign = _sign(k, self.target, listed, start, end, self.size)
         with k.when(sign < 0):
             k.store(self.found.ptr, 0, k.const(1, I64))
@@ -273,6 +276,10 @@ def build_add_rows(target: Target, element: Type, index: Type) -> Kernel:
     return k
 
 
+def _zero(k: Kernel, to: Value, c: Value, lanes: int, mask: Value | None = None) -> None:
+    k.store(to, c, k.const(0, to.type.pointee.vector(lanes)), mask)
+
+
 def _add(k: Kernel, target: Target, to: Value, start: Value, count: Value, alpha: Value | None
          ) -> None:
     """to += alpha * start, `count` neighbouring elements."""
@@ -282,15 +289,17 @@ def _add(k: Kernel, target: Target, to: Value, start: Value, count: Value, alpha
     _spans(k, target, to.type.pointee, count, added)
 
 
-def build_add_along(target: Target, element: Type, index: Type) -> Kernel:
+def build_add_along(target: Target, element: Type, index: Type, clear: int = 0) -> Kernel:
     """out[o * outer + index[o, r, c] * axis + c * inner] += source[o, r, c], for r, c in order.
 
     Arguments: source, out, index, then as in `build_take_along`; no two tasks may add to the same
-    element.
+    element. clear: the `size` elements from o * outer on are set to 0 before; for one row of
+    columns only.
     """
     k = Kernel("add_along")
     grid = _Grid(k, target, [k.array("source", element), k.array("out", element),
                              k.array("index", index)])
+    grid.clear = bool(clear)
 
     def added(base: Value, row: Value, place: Value, c: Value) -> None:
         k.store(base, place, k.load(base, place) + k.load(row, c))
@@ -382,10 +391,23 @@ def add_along(out: Array, index: Array, source: Array, axis: int) -> bool:
                       *_grids(source, index, start, axis))
 
 
+def sums_along(out: Array, index: Array, source: Array) -> bool:
+    """`add_along` of the last axis to an `out`, contiguous, of zeros; what it held is lost."""
+    _fit("sums_along", source, index.shape, _same_but(out, index, out.ndim - 1)
+         and out.dtype == source.dtype)
+    start, kind = _three(out, out.ndim - 1), _ADDED.get(out.dtype.name)
+    if kind is None or start is None or not (_plain(source, index) and out.flags.c_contiguous):
+        return False
+    if not source.size:
+        out[...] = 0
+    return _run_along("add_along", build_add_along, (kind, of_numpy(index.dtype.name)),
+                      *_grids(source, index, start, out.ndim - 1), 1)
+
+
 def _run_along(name: str, build: _Builder, kinds: tuple[Type, Type], grid: Array, strided: Array,
-               index: Array) -> bool:
+               index: Array, *more: int) -> bool:
     """Launches a kernel on `grid` and `index`, (outer, rows, columns), and what they point into."""
-    kernel = _kernel(name, build, kinds)
+    kernel = _kernel(name, build, kinds, *more)
     if kernel is None:
         return False
     if not grid.size:
