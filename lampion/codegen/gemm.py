@@ -6,7 +6,6 @@ a further call with the same ones only looks it up.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..debug.knobs import knobs
+from ..runtime import memory
 from . import service
 from .gemm_dot import build_dot
 from .gemm_kernel import Variant, build
@@ -34,7 +34,6 @@ _TASK = 1 << 20  # multiply-adds worth a task
 _READ = 1 << 16  # elements of B worth a task where reading them is what takes the time
 _TASKS = 32  # tasks of one product, at most, as far as its blocks allow
 _DOT_ROWS = 32  # up to so many rows dot products beat packing B
-_KEEP = 1 << 26  # bytes of memory for panels that are kept between products
 _ELEMENTS = {np.dtype(np.float32): F32, np.dtype(np.float64): F64}
 
 
@@ -297,28 +296,7 @@ def _packed(p: _Problem, plan: tuple[int, ...]) -> Recipe:
             pack_key, lambda target: build_pack(target, element, element, along, axes))
         if pack is None or service.kernel(key, make) is None:
             return False
-        space = _workspace(batch * each, b.dtype)
+        space = memory.empty((batch * each,), b.dtype)
         pack(space, b[first] if p.shared else b, *share)
         return launch(out, a, space, bias, add, alpha)
     return run
-
-
-class _Space(threading.local):
-    """Memory for packed panels, kept between products; one for each thread."""
-
-    memory = np.empty(0, np.uint8)
-
-
-_space = _Space()
-
-
-def _workspace(count: int, dtype: np.dtype[Any]) -> Array:
-    """`count` elements that start at a cache line, valid until this thread's next product."""
-    size = count * dtype.itemsize
-    memory = _space.memory
-    if memory.size < size:
-        raw = np.empty(size + 64, np.uint8)
-        memory = raw[-raw.ctypes.data % 64:][:size]
-        if size <= _KEEP:
-            _space.memory = memory
-    return memory[:size].view(dtype)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lampion.codegen import service
-from lampion.codegen.conv import conv_forward, conv_grad_input
+from lampion.codegen.conv import conv_forward, conv_grad_input, conv_grad_weight
 from lampion.codegen.target import host
 from lampion.debug.knobs import override
 from lampion.ops.reference import conv as reference
@@ -60,6 +60,18 @@ class Case:
         expected = expected + bias.reshape(-1, *(1,) * len(self.size))
         self.check(gx, expected, self.w[:, 0].size)
 
+    def grad_weight(self):
+        gw = np.full(self.w.shape, np.nan, self.x.dtype)
+        assert conv_grad_weight(gw, self.x, self.g, *self.args)
+        expected = reference.weight_gradient(self.g.astype("f8"), self.x.astype("f8"),
+                                             self.w.shape[2:], *self.args)
+        self.check(gw, expected, self.g.size // self.g.shape[1])
+
+    def all(self):
+        self.forward()
+        self.grad_input()
+        self.grad_weight()
+
 
 def random_case(rng, dtype):
     axes, groups = rng.integers(1, 4), int(rng.choice([1, 1, 2, 3]))
@@ -77,8 +89,7 @@ def test_random_convolutions(instructions, dtype):
     for _ in range(40):
         case = random_case(rng, dtype)
         if min(case.size) > 0:
-            case.forward()
-            case.grad_input()
+            case.all()
 
 
 BLOCKS = [((2, 100, 16, 16), 40, (3, 3), 1, 1), ((2, 400, 4, 4), 70, (3, 3), 1, 1),
@@ -89,8 +100,7 @@ BLOCKS = [((2, 100, 16, 16), 40, (3, 3), 1, 1), ((2, 400, 4, 4), 70, (3, 3), 1, 
 @pytest.mark.parametrize("x, o, kernel, stride, padding", BLOCKS)
 def test_several_blocks_and_panels(x, o, kernel, stride, padding):
     case = Case(np.random.default_rng(1), x, o, kernel, (stride,) * 2, (padding,) * 2, (1, 1))
-    case.forward()
-    case.grad_input()
+    case.all()
 
 
 def test_strided_operands():
@@ -100,8 +110,7 @@ def test_strided_operands():
     case.w = rng.standard_normal((5, 3, 3, 12)).astype("f4")[..., ::2].transpose(0, 3, 1, 2)
     case.bias = rng.standard_normal(10).astype("f4")[::2]
     case.g = case.g[:, :, ::-1]
-    case.forward()
-    case.grad_input()
+    case.all()
     out = np.empty((2, 9, 20, 5), "f4").transpose(0, 3, 1, 2)
     plain = np.empty(out.shape, "f4")
     conv_forward(out, case.x, case.w, case.bias, *case.args)
@@ -116,6 +125,10 @@ def test_nothing_to_do():
     conv_forward(out, np.empty((2, 0, 5), "f4"), np.ones((4, 0, 1), "f4"),
                  np.arange(4, dtype="f4"), (1,), (0,), (1,), 1)
     assert (out == np.arange(4)[:, None]).all()
+    gw = np.ones((4, 2, 3, 3), "f4")
+    conv_grad_weight(gw, np.empty((0, 2, 5, 5), "f4"), np.empty((0, 4, 3, 3), "f4"), (1, 1),
+                     (0, 0), (1, 1), 1)
+    assert (gw == 0).all()
 
 
 def test_not_finite():
