@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.modes import state
 from ..debug.check import Case, Tagged, compare_case
 from ..debug.knobs import override
 from ..runtime.quiet import IGNORE, enter, leave
-from ..tensor.dtype import DTYPES, dtype
+from ..tensor.dtype import DTYPES, FLOAT, dtype, float64
 from ..tensor.tensor import Tensor, wrap
 
 __all__ = ["check_gradient", "check_operator", "repeat", "run_update"]
+
+Both = tuple[Any, Any, Any]  # of kernel and reference, and what gives the reference's in float64
 
 _lock = threading.RLock()
 
@@ -39,7 +42,15 @@ def _without_kernels() -> Iterator[None]:
 def check_operator(leaf: Any, arrays: Sequence[Any], attrs: tuple[Any, ...], result: Any) -> None:
     """The result of an operator's kernel."""
     case = Case("operator", leaf.name, (tuple(arrays), _boxed(attrs)))
-    compare_case(case, _many(result), _reference(leaf, arrays, attrs))
+    compare_case(case, _many(result), _reference(leaf, arrays, attrs),
+                 lambda shake: _reference(leaf, _precise(arrays, shake), attrs))
+
+
+def _precise(arrays: Sequence[Any], shake: float) -> list[Any]:
+    """Float arrays in float64, changed at random by so much, relatively."""
+    rng = np.random.default_rng(0)
+    return [a.astype(np.float64) * (1 + shake * rng.uniform(-1, 1, a.shape))
+            if isinstance(a, np.ndarray) and a.dtype.kind in "fV" else a for a in arrays]
 
 
 def _reference(leaf: Any, arrays: Sequence[Any], attrs: Sequence[Any]) -> Sequence[Any]:
@@ -57,13 +68,14 @@ def _widened(a: Any, leaf: Any) -> Any:
     return a.astype(np.float32) if narrow and not leaf.exact else a
 
 
-def _repeat_operator(name: str, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
+def _repeat_operator(name: str, arguments: tuple[Any, ...]) -> Both:
     from .native import launch, launch_list
     from .record import LEAVES
 
     leaf, arrays, attrs = LEAVES[name], list(arguments[0]), _unboxed(arguments[1])
     result = (launch_list if leaf.takes_list else launch)(leaf, arrays, attrs)
-    return None if result is None else _many(result), _reference(leaf, arrays, attrs)
+    return (None if result is None else _many(result), _reference(leaf, arrays, attrs),
+            lambda shake: _reference(leaf, _precise(arrays, shake), attrs))
 
 
 # --- gradient rules ---------------------------------------------------------------------------
@@ -72,9 +84,21 @@ def _repeat_operator(name: str, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
 def check_gradient(name: str, rule: Any, args: tuple[Any, ...], result: Any) -> None:
     """The result of a gradient rule's kernel beside the rule, run as it is written."""
     case = Case("gradient", f"{name}:{_rule_name(name, rule)}", _boxed(args))
+    compare_case(case, _arrays(result), _ruled(rule, args),
+                 lambda shake: _ruled(rule, _precise_tensors(args, shake)))
+
+
+def _ruled(rule: Any, args: tuple[Any, ...]) -> list[Any]:
     with _without_kernels():
-        expected = rule(*args)
-    compare_case(case, _arrays(result), _arrays(expected))
+        return _arrays(rule(*args))
+
+
+def _precise_tensors(value: Any, shake: float) -> Any:
+    """Tensors of floats as `_precise` makes arrays."""
+    if isinstance(value, Tensor) and value._dtype.kind == FLOAT:
+        return wrap(_precise([value._a], shake)[0], float64)
+    is_tuple = value.__class__ is tuple
+    return tuple(_precise_tensors(v, shake) for v in value) if is_tuple else value
 
 
 def _rule_name(name: str, rule: Any) -> str:
@@ -90,7 +114,7 @@ def _arrays(result: Any) -> list[Any]:
     return [t._a for t in _many(result) if t is not None]
 
 
-def _repeat_gradient(name: str, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
+def _repeat_gradient(name: str, arguments: tuple[Any, ...]) -> Both:
     from .native import FusedRule
     from .record import LEAVES
 
@@ -98,9 +122,9 @@ def _repeat_gradient(name: str, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
     leaf = LEAVES[operator]
     rule = leaf.grads if which == "*" else leaf.grads[which]
     args = _unboxed(arguments)
-    with _without_kernels():
-        expected = _arrays(rule(*args))
-    return _arrays(FusedRule(operator, rule)(*args)), expected
+    result = FusedRule(operator, rule).launch(args)
+    return (None if result is None else _arrays(result[0]), _ruled(rule, args),
+            lambda shake: _ruled(rule, _precise_tensors(args, shake)))
 
 
 # --- updates of optimizers --------------------------------------------------------------------
@@ -112,7 +136,8 @@ def run_update(update: Any, plan: Any, arrays: Sequence[Any], scalars: Any, nega
     done: bool = plan(arrays, scalars.raw)
     if done:
         case = Case("update", update.name, (before, tuple(scalars.raw), negate))
-        compare_case(case, arrays, _updated(update, before, scalars, negate))
+        compare_case(case, arrays, _updated(update, before, scalars, negate),
+                     lambda shake: _updated(update, _precise(before, shake), scalars, negate))
     return done
 
 
@@ -125,14 +150,17 @@ def _updated(update: Any, before: Sequence[Any], scalars: Any, negate: bool) -> 
     return copies
 
 
-def _repeat_update(name: str, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
+def _repeat_update(name: str, arguments: tuple[Any, ...]) -> Both:
     from .native import launch_update
     from .optimize import UPDATES, Scalars
 
     before, raw, negate = arguments
     update, scalars = UPDATES[name], Scalars(raw, before[0].dtype)
     expected = _updated(update, before, scalars, negate)
-    return before if launch_update(update, before, scalars, negate) else None, expected
+    kept = [np.array(a) for a in before]
+    done = launch_update(update, before, scalars, negate)
+    return (before if done else None, expected,
+            lambda shake: _updated(update, _precise(kept, shake), scalars, negate))
 
 
 # --- files ------------------------------------------------------------------------------------
@@ -140,10 +168,14 @@ def _repeat_update(name: str, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
 _REPEAT = {"operator": _repeat_operator, "gradient": _repeat_gradient, "update": _repeat_update}
 
 
-def repeat(kind: str, name: str, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
+def repeat(kind: str, name: str, arguments: tuple[Any, ...]) -> Both:
     """Both results of a case from a file, the kernel's None where there is none."""
-    with _lock, override(kernels="sync", check=False):
-        return _REPEAT[kind](name, arguments)
+    before, state.grad = state.grad, False
+    try:
+        with _lock, override(kernels="sync", check=False):
+            return _REPEAT[kind](name, arguments)
+    finally:
+        state.grad = before
 
 
 def _boxed(value: Any) -> Any:

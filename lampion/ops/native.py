@@ -234,23 +234,26 @@ class FusedRule:
         self.failures = 0
 
     def __call__(self, *args: Any) -> Any:
+        result = self.launch(args)
+        return self.rule(*args) if result is None else result[0]
+
+    def launch(self, args: tuple[Any, ...]) -> Any:
+        """A list with the rule's result by its kernel; None where the rule must run itself."""
         if self.plans is None or state.grad or knobs.kernels == "off" or not _worth(args):
-            return self.rule(*args)
+            return None
         try:
             key = tuple([_rule_facts(a) for a in args])
             plan = self.plans.get(key, self)
         except TypeError:
-            return self.rule(*args)
+            return None
         if plan is self:
             plan = self._plan(args, key)
         result = None if plan is None else plan(args)
-        if result is None:
-            return self.rule(*args)
-        if knobs.check:
+        if knobs.check and result is not None:
             from .checked import check_gradient
 
             check_gradient(self.name, self.rule, args, result[0])
-        return result[0]
+        return result
 
     def _plan(self, args: tuple[Any, ...], key: Any) -> Any:
         assert self.plans is not None
@@ -424,8 +427,8 @@ def _viewed(leaf: Any, symbol: Any, attrs: tuple[Any, ...], out: Tensor) -> Any:
 # --- files of LAMPION_CHECK -------------------------------------------------------------------
 
 
-def _repeat(kind: str) -> Callable[[str, tuple[Any, ...]], tuple[Any, Any]]:
-    def again(name: str, arguments: tuple[Any, ...]) -> tuple[Any, Any]:
+def _repeat(kind: str) -> Callable[[str, tuple[Any, ...]], tuple[Any, Any, Any]]:
+    def again(name: str, arguments: tuple[Any, ...]) -> tuple[Any, Any, Any]:
         from .checked import repeat
 
         return repeat(kind, name, arguments)
