@@ -14,10 +14,13 @@ import numpy as np
 from ..runtime import memory
 from ..tensor.formats import contiguous_format
 from .native import Fused, template
+from .pool import divisors
 from .reference import rnn
+from .reference.pool import pool_size
 
 Array = Any
 
+_INDEX = np.dtype(np.int64)
 _FLOATS = frozenset((np.dtype(np.float32), np.dtype(np.float64)))
 
 
@@ -165,6 +168,70 @@ def _correlate_input(grad: Array, weight: Array, bias: Array, size: Any, stride:
     out = memory.empty((grad.shape[0], weight.shape[1] * groups, *size), grad.dtype)
     ok = conv_grad_input(out, grad, weight, bias, stride, padding, dilation, groups)
     return out if ok else None
+
+
+@template("correlate_weight")
+def _correlate_weight(grad: Array, x: Array, kernel: Any, stride: Any, padding: Any,
+                      dilation: Any, groups: int) -> Any:
+    from ..codegen.conv import conv_grad_weight
+
+    if not (_same_floats(grad, x) and _aligned(grad, x)):
+        return None
+    out = memory.empty((grad.shape[1], x.shape[1] // groups, *kernel), grad.dtype)
+    return out if conv_grad_weight(out, x, grad, stride, padding, dilation, groups) else None
+
+
+# --- pooling ----------------------------------------------------------------------------------
+
+
+@template("max_pool2d_with_indices")
+def _max_pool(x: Array, kernel: Any, stride: Any, padding: Any, dilation: Any,
+              ceil_mode: bool) -> Any:
+    from ..codegen.pooling import max_pool2d
+
+    if not _same_floats(x):
+        return None
+    size = pool_size(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
+    out = memory.empty((*x.shape[:2], *size), x.dtype)
+    index = memory.empty(out.shape, _INDEX)
+    return (out, index) if max_pool2d(out, index, x, kernel, stride, padding, dilation) else None
+
+
+@template("scatter_planes")
+def _scatter_planes(values: Array, index: Array, spatial: Any) -> Any:
+    from ..codegen.pooling import max_pool2d_backward
+
+    if not _same_floats(values) or len(spatial) != 2:
+        return None
+    out = memory.empty((*values.shape[:2], *spatial), values.dtype)
+    return _found(max_pool2d_backward, out, values, index)
+
+
+@template("avg_pool2d")
+def _avg_pool(x: Array, kernel: Any, stride: Any, padding: Any, ceil_mode: bool, include: bool,
+              override: int | None) -> Any:
+    from ..codegen.pooling import avg_pool2d
+
+    if not _same_floats(x):
+        return None
+    size = pool_size(x.shape[2:], kernel, stride, padding, (1, 1), ceil_mode)
+    divisor = divisors(x.shape[2:], kernel, stride, padding, ceil_mode, include, override)
+    out = memory.empty((*x.shape[:2], *size), x.dtype)
+    full = np.full(size, divisor, x.dtype)
+    return out if avg_pool2d(out, x, full, kernel, stride, padding) else None
+
+
+@template("avg_pool_backward")
+def _avg_pool_backward(grad: Array, spatial: Any, kernel: Any, stride: Any, padding: Any,
+                       ceil_mode: bool, include: bool, override: int | None) -> Any:
+    from ..codegen.pooling import avg_pool2d_backward
+
+    if not _same_floats(grad) or len(spatial) != 2:
+        return None
+    divisor = divisors(spatial, kernel, stride, padding, ceil_mode, include, override)
+    out = memory.empty((*grad.shape[:2], *spatial), grad.dtype)
+    full = np.full(grad.shape[2:], divisor, grad.dtype)
+    return out if avg_pool2d_backward(out, grad, full, kernel, stride, padding) else None
 
 
 # --- indices ----------------------------------------------------------------------------------

@@ -154,7 +154,7 @@ def _sum_shape(
     return (*input.shape[:2], *size), input.dtype
 
 
-def _divisor(
+def divisors(
     spatial: Ints,
     kernel: Ints,
     stride: Ints,
@@ -163,6 +163,7 @@ def _divisor(
     include: bool,
     override: int | None,
 ) -> Any:
+    """What window sums are divided by: a number, or one for each cell of the output."""
     if override is not None:
         return override
     counts = reference.window_counts(spatial, kernel, stride, padding, ceil_mode, include)
@@ -189,7 +190,7 @@ def _avg(
     override: int | None,
 ) -> Any:
     """Mean of each window."""
-    divisor = _divisor(input.shape[2:], kernel, stride, padding, ceil_mode, include, override)
+    divisor = divisors(input.shape[2:], kernel, stride, padding, ceil_mode, include, override)
     return _divide(reference.window_sums(input, kernel, stride, padding, ceil_mode), divisor)
 
 
@@ -212,7 +213,7 @@ def avg_pool_backward(
     override: int | None,
 ) -> Any:
     """Gradient of an average pooling for its input of size `spatial`."""
-    divisor = _divisor(spatial, kernel, stride, padding, ceil_mode, include, override)
+    divisor = divisors(spatial, kernel, stride, padding, ceil_mode, include, override)
     return reference.window_sums_transpose(_divide(grad, divisor), spatial, kernel, stride, padding)
 
 
