@@ -190,8 +190,11 @@ _LONGER = ("tan", "arcsin", "arccos", "arctan", "sinh", "cosh", "arcsinh", "arcc
 COST = {**dict.fromkeys(_MATHS, 18), **dict.fromkeys(_LONGER, 40), "true_divide": 4, "sqrt": 4,
         "reciprocal": 4}
 
+# One step of a reduction; the largest and smallest number, where a NaN loses.
 COMBINE: dict[str, Body] = {
-    "add": _add, "mul": _multiply, "max": _maximum, "min": _minimum,
+    "add": _add, "mul": _multiply,
+    "max": lambda k, kind, a, b: _whole(k, kind, b, a, k.max),
+    "min": lambda k, kind, a, b: _whole(k, kind, b, a, k.min),
     "or": _bool_pair("or"), "and": _bool_pair("and"),
 }
 

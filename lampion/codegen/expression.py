@@ -163,8 +163,10 @@ class Symbol(NDArrayOperatorsMixin):
         if where is not True or (out is not None and len(out) != 1):
             raise Untraceable(f"{ufunc.__name__} with where= or several outputs")
         if method == "reduce":
-            return self._reduced(_REDUCTIONS.get(ufunc), more.get("axis", 0),
-                                 bool(more.get("keepdims")), dtype)
+            axis, keepdims = more.get("axis", 0), bool(more.get("keepdims"))
+            if ufunc in (np.maximum, np.minimum):
+                return self._extreme(_REDUCTIONS[ufunc], axis, keepdims)
+            return self._reduced(_REDUCTIONS.get(ufunc), axis, keepdims, dtype)
         if method != "__call__" or ufunc not in _UFUNCS or more.keys() - {"casting"}:
             raise Untraceable(f"{ufunc.__name__}.{method}")
         result = self._call(ufunc, inputs, dtype)
@@ -247,13 +249,13 @@ class Symbol(NDArrayOperatorsMixin):
             initial: float = -np.inf) -> Symbol:
         if initial != -np.inf:
             raise Untraceable("max() from an initial value")
-        return self._reduced("max", axis, keepdims, None)
+        return self._extreme("max", axis, keepdims)
 
     def min(self, axis: Any = None, out: Any = None, keepdims: bool = False,
             initial: float = np.inf) -> Symbol:
         if initial != np.inf:
             raise Untraceable("min() from an initial value")
-        return self._reduced("min", axis, keepdims, None)
+        return self._extreme("min", axis, keepdims)
 
     def any(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> Symbol:
         return self.astype(_BOOL)._reduced("or", axis, keepdims, None)
@@ -330,6 +332,17 @@ class Symbol(NDArrayOperatorsMixin):
         value = value.astype(self.dtype)
         self.node, self.dims = value.node, value.dims
         return self
+
+    def _extreme(self, op: str, axis: Any, keepdims: bool) -> Symbol:
+        """The largest or smallest; NaN if there is one.
+
+        NaNs are looked for beside the comparison: two short chains are quicker than a long one.
+        """
+        found = self._reduced(op, axis, keepdims, None)
+        if not found.node.kind.is_float:
+            return found
+        missing = np.isnan(self)._reduced("or", axis, keepdims, None)  # type: ignore[union-attr]
+        return _where(self, missing, self.dtype.type(np.nan), found)
 
     def _reduced(self, op: str | None, axis: Any, keepdims: bool, dtype: Any) -> Symbol:
         if op is None:

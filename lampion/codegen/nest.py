@@ -23,7 +23,7 @@ from .types import F32, I1, U8, Type
 
 __all__ = ["Nest", "Operand", "build", "schedule"]
 
-GRAIN = 16384  # elements of a task
+GRAIN = 65536  # instructions' worth of elements in a task
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class _Builder:
     def tasks(self, top: _Scope) -> None:
         """Groups of rows; blocks of columns where a row is long."""
         k, inner = self.k, self.product(self.looped + [self.last] * self.rows)
-        grain = k.index(max(GRAIN // max(self.cost() // 24, 1), 1024))
+        grain = k.index(max(GRAIN // max(self.cost(), 2), 2048))
         share = k.max(grain / k.max(inner, 1), 1)  # results of one task
         if self.rows or self.last < 0:
             self.groups(top, share, None)

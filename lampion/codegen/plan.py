@@ -238,8 +238,13 @@ def _split(name: str, layout: _Layout) -> Split | None:
     first = layout.windows(name, nodes, max(_WINDOW // max(results, 1), 64))
     partial = [o.make() for o in first.outputs]
     trace = Trace()
-    totals = {n: trace.input(a, i)._reduced(op.attr[0], 0, False, None)
-              for i, (n, a, op) in enumerate(zip(chosen, partial, nodes, strict=True))}
+    inputs = [trace.input(a, i) for i, a in enumerate(partial)]
+    for other in inputs[1:]:  # the same windows and kept axes
+        for a, b in zip(inputs[0].dims, other.dims, strict=True):
+            if a is not None and b is not None:
+                trace.meet(a, b)
+    totals = {n: symbol._reduced(op.attr[0], 0, False, None)
+              for n, symbol, op in zip(chosen, inputs, nodes, strict=True)}
     roots = [_follow(r.node, trace, layout.trace, totals) for r in layout.roots]
     placed = [_placed(r, old, kept, layout.trace) for r, old in zip(
         roots, layout.roots, strict=True)]
