@@ -21,13 +21,16 @@ from .math import exp, log1p
 from .target import Target
 from .types import F32, F64, I1, I32, I64, Type, of_numpy
 
-__all__ = ["MOST", "SCANS", "build_scan", "build_topk", "scan", "topk"]
+__all__ = ["FEW", "MOST", "SCANS", "build_scan", "build_topk", "scan", "topk"]
 
 Array = np.ndarray[Any, Any]
 State = tuple[Value, ...]
 
 MOST = 128
 """The most elements that `topk` finds: they are inserted one by one."""
+
+FEW = 16
+"""Up to as many, they are kept in a vector."""
 
 _TASK_ELEMENTS = 1 << 14
 _TOGETHER = 2  # vectors of columns that one task walks down
@@ -184,13 +187,15 @@ class _Build:
 # --- the k largest ----------------------------------------------------------------------------
 
 
-def build_topk(target: Target, element: Type, largest: bool) -> Kernel:
+def build_topk(target: Target, element: Type, largest: bool, few: int = 0) -> Kernel:
     """out, places[row] = the k largest (or smallest) of x[row], in order, and where they are.
 
     The first of equals comes first; NaN is larger than all. Arguments: out, places (int64)
-    (rows, k), x (rows, n), all contiguous, k <= MOST and k <= n; task: rows of one task.
+    (rows, k), x (rows, n), all contiguous, k <= MOST and k <= n; task: rows of one task. few: k,
+    where it is fixed and at most `FEW`: the best so far then stay in registers.
     """
-    return _Top(target, element, largest).build()
+    return _Few(target, element, largest, few).build() if few else _Top(
+        target, element, largest).build()
 
 
 class _Top:
@@ -207,10 +212,14 @@ class _Top:
     def build(self) -> Kernel:
         k, rows = self.k, self.x.size(0)
         with k.parallel((rows + self.task - 1) / self.task) as (task, _):
-            self.best, self.found = k.scratch(self.element, MOST), k.scratch(I64, MOST)
+            self.start()
             with k.loop(task * self.task, k.min((task + 1) * self.task, rows)) as row:
                 self.row(row)
         return k
+
+    def start(self) -> None:
+        """The list lies in memory of the task."""
+        self.best, self.found = self.k.scratch(self.element, MOST), self.k.scratch(I64, MOST)
 
     def row(self, row: Value) -> None:
         k, n, most = self.k, self.x.size(1), self.out.size(1)
@@ -253,6 +262,68 @@ class _Top:
             k.store(self.best, j, k.select(here, v, old))
             k.store(self.found, j, k.select(here, p, at))
             loop.next(k.select(here, old, v), k.select(here, at, p), here)
+
+
+class _Few(_Top):
+    """The list of the best is a vector, sorted; one instruction compares an element with all."""
+
+    def __init__(self, target: Target, element: Type, largest: bool, few: int) -> None:
+        super().__init__(target, element, largest)
+        self.few, self.place = few, I32 if element.bits == 32 else I64
+
+    def start(self) -> None:
+        """No memory is needed."""
+
+    def row(self, row: Value) -> None:
+        k, n = self.k, self.x.size(1)
+        x = k.offset(self.x.ptr, row * n)
+        whole = n - n % self.lanes
+        nothing = [k.const(0, self.element.vector(FEW)), k.const(-1, self.place.vector(FEW))]
+        loop = k.loop(0, whole, self.lanes, nothing)
+        with loop as (i, best, found):
+            last, full = self.last(best, found)
+            some = k.reduce("or", self.better(k.load(x, i, self.lanes), k.splat(last, self.lanes)))
+            loop.next(*self.where(some | ~full, best, found, lambda: self.each_of(
+                x, i, i + self.lanes, best, found)))
+        best, found = self.each_of(x, whole, n, *loop.results)
+        mask = k.mask(k.const(self.few, I64), FEW)
+        k.store(self.out.ptr, row * self.few, best, mask)
+        k.store(self.places.ptr, row * self.few, found.cast(I64), mask)
+
+    def where(self, holds: Value, best: Value, found: Value,
+              changed: Callable[[], Sequence[Value]]) -> Sequence[Value]:
+        """The list after `changed` where the condition holds."""
+        branch = self.k.choose(holds)
+        with branch.then:
+            branch.give(*changed())
+        with branch.otherwise:
+            branch.give(best, found)
+        return branch.results
+
+    def last(self, best: Value, found: Value) -> tuple[Value, Value]:
+        """The last of the list, and whether there is one."""
+        at = self.few - 1
+        return self.k.extract(best, at), self.k.extract(found, at) >= 0
+
+    def each_of(self, x: Value, start: Value, end: Value, best: Value, found: Value
+                ) -> Sequence[Value]:
+        k = self.k
+        loop = k.loop(start, end, 1, [best, found])
+        with loop as (i, b, f):
+            value, (last, full) = k.load(x, i), self.last(b, f)
+            loop.next(*self.where(self.better(value, last) | ~full, b, f,
+                                  lambda: self.joined(value, i, b, f)))
+        return loop.results
+
+    def joined(self, value: Value, place: Value, best: Value, found: Value) -> Sequence[Value]:
+        """The list with one element more, before those that it is better than."""
+        k, before = self.k, [max(lane - 1, 0) for lane in range(FEW)]
+        new, at = k.splat(value, FEW), k.splat(place.cast(self.place), FEW)
+        moved, came = k.shuffle(best, best, before), k.shuffle(found, found, before)
+        kept = (found >= 0) & ~self.better(new, best)
+        after = k.iota(FEW, self.place).eq(0) | ((came >= 0) & ~self.better(new, moved))
+        return (k.select(kept, best, k.select(after, new, moved)),
+                k.select(kept, found, k.select(after, at, came)))
 
 
 # --- launchers --------------------------------------------------------------------------------
@@ -301,8 +372,9 @@ def topk(out: Array, places: Array, x: Array, axis: int, largest: bool = True) -
     if x.dtype.name not in ("float32", "float64", "int32", "int64") or not 0 < k <= MOST:
         return False
     kind = of_numpy(x.dtype.name)
-    kernel = service.kernel(("topk", kind.name, largest),
-                            partial(build_topk, element=kind, largest=largest))
+    few = k if k <= FEW else 0
+    kernel = service.kernel(("topk", kind.name, largest, few),
+                            partial(build_topk, element=kind, largest=largest, few=few))
     if kernel is None:
         return False
     if out.size:

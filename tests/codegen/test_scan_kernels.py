@@ -114,6 +114,7 @@ def test_special_values(name, axis):
 def test_topk(dtype, largest, instructions):
     rng = np.random.default_rng(3)
     for shape, axis, k in (((1,), 0, 1), ((50,), 0, 50), ((3, 200), 1, 7), ((5, 130), 1, MOST),
+                           ((4, 90), 1, 17),
                            ((40, 6), 0, 3), ((3, 17, 4), 1, 16), ((0, 5), 1, 2)):
         x = rng.integers(-20, 20, shape).astype(dtype)
         if x.dtype.kind == "f":
@@ -158,9 +159,11 @@ def test_the_interpreter_checks_every_access(name):
 
 def test_the_interpreter_checks_topk():
     x = np.random.default_rng(6).standard_normal((2, 21)).astype("f")
-    out, places = np.zeros((2, 3), "f"), np.zeros((2, 3), np.int64)
-    interpret(build_topk(TARGETS["avx2"], F32, True), out, places, x, 1)
-    np.testing.assert_array_equal(places, np.argsort(-x, 1)[:, :3])
+    for few in (0, 3):
+        out, places = np.zeros((2, 3), "f"), np.zeros((2, 3), np.int64)
+        interpret(build_topk(TARGETS["avx2"], F32, True, few), out, places, x, 1)
+        np.testing.assert_array_equal(places, np.argsort(-x, 1)[:, :3])
+        np.testing.assert_array_equal(out, -np.sort(-x, 1)[:, :3])
 
 
 def test_what_has_no_kernel_or_does_not_fit():
