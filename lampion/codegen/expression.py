@@ -341,7 +341,7 @@ class Symbol(NDArrayOperatorsMixin):
         found = self._reduced(op, axis, keepdims, None)
         if not found.node.kind.is_float:
             return found
-        missing = np.isnan(self)._reduced("or", axis, keepdims, None)  # type: ignore[union-attr]
+        missing = self._point("isnan", _BOOL)._reduced("or", axis, keepdims, None)
         return _where(self, missing, self.dtype.type(np.nan), found)
 
     def _reduced(self, op: str | None, axis: Any, keepdims: bool, dtype: Any) -> Symbol:
