@@ -12,6 +12,7 @@ from ..debug.knobs import knobs
 from .conv_problem import Array, Ints, Recipe, problem
 from .conv_recipes import backward_recipe, forward_recipe
 from .conv_weight_recipe import weight_recipe
+from .conv_winograd_recipe import winograd_backward, winograd_forward
 from .gemm_tiles import Epilogue
 
 __all__ = ["conv_forward", "conv_grad_input", "conv_grad_weight"]
@@ -30,7 +31,7 @@ def conv_forward(out: Array, x: Array, w: Array, bias: Array | None, stride: Int
     recipe = _recipes.get(key)
     if recipe is None:
         p = problem(out, x, w, bias, stride, padding, dilation, groups, epilogue)
-        recipe = _remember(key, forward_recipe(p))
+        recipe = _remember(key, winograd_forward(p) or forward_recipe(p))
     return recipe(out, x, w, bias)
 
 
@@ -47,7 +48,8 @@ def conv_grad_input(gx: Array, g: Array, w: Array, bias: Array | None, stride: I
         if bias is not None and (bias.shape != (gx.shape[1],) or bias.dtype != gx.dtype):
             raise ValueError(f"a bias of shape {bias.shape} and dtype {bias.dtype} for a gradient "
                              f"of shape {gx.shape} and dtype {gx.dtype}")
-        recipe = _remember(key, backward_recipe(p._replace(bias=bias is not None)))
+        p = p._replace(bias=bias is not None)
+        recipe = _remember(key, winograd_backward(p) or backward_recipe(p))
     return recipe(gx, g, w, bias)
 
 

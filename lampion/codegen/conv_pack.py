@@ -77,10 +77,10 @@ class Windows:
         if not self.pieces:
             self._fill_runs(into, x, q, left, channels)
             return
-        vectors = [self._pieces(q + v, k.min(k.max(left - v, 0), lanes))
+        vectors = [self.runs(q + v, k.min(k.max(left - v, 0), lanes))
                    for v in range(0, width, lanes)]
         with self._each_tap() as (tap, row):
-            places = [[self._place(run, tap) for run in runs] for runs in vectors]
+            places = [[self.place(run, tap) for run in runs] for runs in vectors]
             with k.loop(0, channels) as c:
                 plane = k.offset(x, c * self.x.stride(1))
                 to = k.offset(into, (c * self.all_taps + row) * width)
@@ -97,7 +97,7 @@ class Windows:
         h, rest = rest % self.size[1], rest / self.size[1]
         return rest / self.size[0], (rest % self.size[0], h, w)
 
-    def _pieces(self, q: Value, count: Value) -> list[_Run]:
+    def runs(self, q: Value, count: Value) -> list[_Run]:
         """The runs of `count` columns from q on, at most as many as `pieces`; later ones empty."""
         k, runs, first = self.k, [], self.k.index(0)
         for _ in range(self.pieces):
@@ -120,42 +120,46 @@ class Windows:
 
     # --- vectors --------------------------------------------------------------------------------
 
-    def _place(self, run: _Run, tap: Sequence[Value]) -> tuple[Value, list[Value]]:
+    def place(self, run: _Run, tap: Sequence[Value]) -> tuple[Value, list[Value]]:
         """Where lane 0 of a vector would be read for a run, and which lanes to read.
 
-        With a step of 2 twice as many elements are read, and every other one is taken.
+        With a step of 2 two vectors are read, of which a window takes every other element.
         """
         k, lanes, step = self.k, self.tile.lanes, self.narrow
         places, holds = self._inside(run.at, tap)
         first = places[2] - run.first * step  # of lane 0
         low = k.max(run.first * step, k.const(0, I64) - first)
-        high = k.min((run.first + run.length) * step - (step - 1), self.inside[2] - first)
+        high = k.min((run.first + run.length) * step, self.inside[2] - first)
         high = k.select(holds, high, low)
-        masks = [self._between(low - part, high - part) for part in range(0, lanes * step, lanes)]
+        masks = [self.between(low - part, high - part) for part in range(0, lanes * step, lanes)]
         return self._offset(run.image, (places[0], places[1], first)), masks
 
-    def _between(self, low: Value, high: Value) -> Value:
+    def between(self, low: Value, high: Value) -> Value:
         """Lanes from low on below high."""
         k, lanes = self.k, self.tile.lanes
         iota = k.iota(lanes, I32)
         ends = [k.min(k.max(x, 0), lanes).cast(I32) for x in (low, high)]
         return ~(iota < k.splat(ends[0], lanes)) & (iota < k.splat(ends[1], lanes))
 
-    def _vector(self, plane: Value, pieces: Sequence[tuple[Value, list[Value]]]) -> Value:
-        """A vector of windows of one channel: its pieces, each zero where the others are not."""
-        k, lanes = self.k, self.tile.lanes
-        parts = []
+    def vectors(self, plane: Value, places: Sequence[tuple[Value, list[Value]]]) -> list[Value]:
+        """What is read of one channel: the runs together, each zero where the others are not."""
+        k, lanes, found = self.k, self.tile.lanes, []
+        whole = I32 if self.element.size == 4 else I64
         for part in range(self.narrow):
-            found = [k.load(k.offset(plane, place), part * lanes, lanes, masks[part])
-                     for place, masks in pieces]
-            bits = [f.bits(I32 if self.element.size == 4 else I64) for f in found]
-            total = bits[0]
-            for b in bits[1:]:
-                total = total | b
-            parts.append(total.bits(self.element))
+            total = None
+            for place, masks in places:
+                bits = k.load(k.offset(plane, place), part * lanes, lanes, masks[part]).bits(whole)
+                total = bits if total is None else total | bits
+            if total is not None:
+                found.append(total.bits(self.element))
+        return found
+
+    def _vector(self, plane: Value, places: Sequence[tuple[Value, list[Value]]]) -> Value:
+        """A vector of windows of one channel."""
+        parts = self.vectors(plane, places)
         if self.narrow == 1:
             return parts[0]
-        return k.shuffle(parts[0], parts[1], range(0, 2 * lanes, 2))
+        return self.k.shuffle(parts[0], parts[1], range(0, 2 * self.tile.lanes, 2))
 
     # --- runs -----------------------------------------------------------------------------------
 

@@ -130,7 +130,7 @@ class Tiles:
     def _tile(self, i: Value, rows: int, vectors: int) -> None:
         """`rows` rows of C against `vectors` vectors of a panel of B."""
         k = self.k
-        sums = self.products(k.offset(self.rows.ptr, (i - self.i0) * self.rows.row), rows, vectors)
+        sums = self.products(self.row_of_a(i), rows, vectors)
         if self.alpha is not None:
             sums = [s * self.alpha for s in sums]
         self.i, self.c = i, k.offset(self.out_ptr, i * self.out_row + self.j)
@@ -143,6 +143,10 @@ class Tiles:
                 self._finish(cells)
             with inside.otherwise:
                 self._finish_edge(rows, cells)
+
+    def row_of_a(self, i: Value) -> Value:
+        """Where row i of the block of A begins; i is the first row of a tile."""
+        return self.k.offset(self.rows.ptr, (i - self.i0) * self.rows.row)
 
     def products(self, a: Value, rows: int, count: int) -> list[Value]:
         """The sums over the block of k of `rows` rows from `a` on and `count` vectors of B."""

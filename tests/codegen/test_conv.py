@@ -103,6 +103,38 @@ def test_several_blocks_and_panels(x, o, kernel, stride, padding):
     case.all()
 
 
+WINOGRAD = [((1, 32, 32, 32), 32, 1), ((3, 64, 16, 16), 48, 1), ((8, 33, 7, 7), 70, 1),
+            ((17, 64, 4, 4), 64, 1), ((2, 40, 14, 14), 100, 1), ((1, 32, 30, 57), 32, 0),
+            ((2, 32, 9, 64), 64, 2), ((2, 400, 12, 11), 400, 1)]
+
+
+@pytest.mark.parametrize("x, o, padding", WINOGRAD)
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_three_by_three_taps_with_fewer_multiplications(x, o, padding, dtype):
+    case = Case(np.random.default_rng(1), x, o, (3, 3), (1, 1), (padding, padding), (1, 1), 1,
+                dtype)
+    case.forward()
+    case.grad_input()
+
+
+def test_error_of_fewer_multiplications():
+    """At most 4e-6 of the result's spread, about twice the error of the direct sum."""
+    if not host().has_masks:
+        pytest.skip("only instruction sets with masks use Winograd's algorithm")
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((2, 256, 24, 24)).astype("f4")
+    w = (rng.standard_normal((64, 256, 3, 3)) / 48).astype("f4")
+    fast, direct = np.empty((2, 64, 24, 24), "f4"), np.empty((2, 64, 24, 24), "f4")
+    conv_forward(fast, x, w, None, (1, 1), (1, 1), (1, 1), 1)
+    channels_last = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    conv_forward(direct, channels_last, w, None, (1, 1), (1, 1), (1, 1), 1)
+    exact = reference.convolve(x.astype("f8"), w.astype("f8"), (1, 1), (1, 1), (1, 1), 1)
+    worst = np.abs(fast - exact).max() / exact.std()
+    typical = np.sqrt(np.square(fast - exact).mean()) / exact.std()
+    assert worst < 4e-6
+    assert typical < 2.5 * np.sqrt(np.square(direct - exact).mean()) / exact.std()
+
+
 def test_strided_operands():
     rng = np.random.default_rng(2)
     case = Case(rng, (2, 6, 9, 20), 5, (3, 3), (1, 1), (1, 1), (1, 1))

@@ -1,0 +1,120 @@
+"""Recipes for convolutions by three taps along both axes: Winograd's, where it pays."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from ..debug.knobs import knobs
+from ..runtime import memory
+from ..runtime.threads import get_num_threads
+from . import service
+from .conv_pack import FIELDS
+from .conv_problem import Array, Problem, Recipe, five, share
+from .conv_winograd import PLANES, WinogradVariant, build_winograd, build_winograd_weight
+from .gemm_pack import tile_of
+from .gemm_tiles import K_BLOCK, Epilogue
+from .target import target
+from .types import Type
+
+__all__ = ["winograd_backward", "winograd_forward"]
+
+_TASKS = 8  # at least, as far as rows can be divided
+_LARGE = 1 << 17  # elements of a weight that, transformed, does not stay in a near cache
+
+
+class _Product(NamedTuple):
+    """The convolution: steps are those of the weight, padding that of its input."""
+
+    element: Type
+    images: int
+    rows: int
+    channels: int
+    size: tuple[int, int]  # of the output
+    padding: tuple[int, int]
+    weight: tuple[int, int, int, int]  # steps of rows, channels and taps; the first tap
+    bias: bool
+    epilogue: Epilogue | None
+
+
+def winograd_forward(p: Problem) -> Recipe | None:
+    """The convolution by Winograd's algorithm, or None where it does not fit or pay."""
+    if not _fits(p) or p.out_steps[4] != 1 or p.x_steps[4] != 1:
+        return None
+    product = _Product(p.element, p.x[0], p.w[0], p.w[1], (p.out[3], p.out[4]), p.padding[1:],
+                       (p.w[1] * 9, 9, 1, 0), p.bias, p.epilogue)
+    return _recipe(product) if _pays(product) else None
+
+
+def winograd_backward(p: Problem) -> Recipe | None:
+    """The gradient for the input likewise: the taps in reverse, rows and channels exchanged."""
+    if not _fits(p) or p.out_steps[4] != 1 or p.x_steps[4] != 1 or max(p.padding) > 2:
+        return None
+    product = _Product(p.element, p.x[0], p.w[1], p.w[0], (p.x[3], p.x[4]),
+                       (2 - p.padding[1], 2 - p.padding[2]), (9, p.w[1] * 9, -1, 8), p.bias, None)
+    return _recipe(product) if _pays(product) else None
+
+
+def _fits(p: Problem) -> bool:
+    return (target(knobs.target).has_masks and p.w[2:] == (1, 3, 3) and p.x[2] == 1 == p.groups
+            and p.stride == p.dilation == (1, 1, 1) and p.padding[0] == 0)
+
+
+def _pays(p: _Product) -> bool:
+    """Against the transforms stand fewer multiplications, of channels, rows and positions."""
+    return (min(p.rows, p.channels) >= 16 and p.rows * p.channels >= 1024
+            and p.images * math.prod(p.size) >= 256)
+
+
+def _recipe(p: _Product) -> Recipe:
+    chosen = target(knobs.target)
+    tile = tile_of(chosen, p.element)
+    tiles = [-(-n // 2) for n in p.size]
+    pieces = _pieces(tiles[1], tile.lanes)
+    variant = WinogradVariant(p.element, p.bias, pieces, p.epilogue)
+    element, name = p.element, p.epilogue.key if p.epilogue else ""
+    rows, panels = _tasks(p, -(-math.prod(tiles) * p.images // tile.width), tile.rows)
+    numbers = _numbers(p, tiles, rows, panels)
+    space = PLANES * tile.width * panels * (p.channels + min(rows, p.rows))
+    chunks = -(-p.rows // tile.rows) * PLANES * (tile.rows * p.channels + 16)
+
+    def run(out: Array, x: Array, w: Array, bias: Array | None) -> bool:
+        kernel = service.kernel(("conv winograd", element.name, p.bias, pieces, name),
+                                lambda target: build_winograd(target, variant))
+        transform = service.kernel(("winograd weight", element.name),
+                                   lambda target: build_winograd_weight(target, element))
+        if kernel is None or transform is None:
+            return False
+        planes = memory.empty((chunks,), out.dtype)
+        transform(planes, np.ascontiguousarray(w), p.rows, p.channels, *p.weight)
+        own = memory.empty((get_num_threads() * space,), out.dtype)
+        if bias is not None and bias.strides[0] != bias.itemsize:
+            bias = bias.copy()
+        kernel(five(out), five(x), planes, bias, own, numbers)
+        return True
+    return run
+
+
+def _pieces(row: int, lanes: int) -> int:
+    """How many rows of tiles a vector of tiles may touch."""
+    return 1 if row % lanes == 0 else lanes // row if lanes % row == 0 else (lanes - 2) // row + 2
+
+
+def _tasks(p: _Product, panels: int, unit: int) -> tuple[int, int]:
+    """Rows and panels of a task: large weights are read for several panels at a time."""
+    together = min(panels, 4 if p.rows * p.channels >= _LARGE else 1)
+    groups = -(-panels // together)
+    return share(p.rows, unit, min(-(-_TASKS // groups), p.rows // 128)), together
+
+
+def _numbers(p: _Product, tiles: list[int], task_rows: int, panels: int) -> Array:
+    blocks = -(-p.channels // K_BLOCK)
+    values = dict.fromkeys(FIELDS, 0) | {
+        "groups": 1, "images": p.images, "rows": p.rows, "channels": p.channels,
+        "task_rows": task_rows, "task_columns": panels, "block": -(-p.channels // blocks)}
+    for name, axes in (("step", (1, 2, 2)), ("rate", (1, 1, 1)), ("size", (1, *tiles)),
+                       ("start", (0, -p.padding[0], -p.padding[1]))):
+        values |= {f"{name}{axis}": n for axis, n in enumerate(axes)}
+    return np.array([values[name] for name in FIELDS], np.int64)
