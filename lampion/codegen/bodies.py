@@ -9,7 +9,7 @@ from . import math
 from .ir import Kernel, Value
 from .types import I1, Type
 
-__all__ = ["BODIES", "COST", "COMBINE", "identity"]
+__all__ = ["BODIES", "COMBINE", "COST", "DIRECT", "identity"]
 
 Body = Callable[..., Value]
 
@@ -149,6 +149,16 @@ def _bool_pair(op: str) -> Body:
     return lambda k, kind, a, b: k.binary(op, a, b)
 
 
+# Functions that NumPy lacks.
+_OWN = ("sigmoid", "erf", "erfc", "gelu", "gelu_tanh", "silu", "softplus", "mish")
+
+# Operators that are one such function, by name and attributes: better than what their references
+# are made of.
+DIRECT: dict[str, dict[tuple[Any, ...], str]] = {
+    "gelu": {(False,): "gelu", (True,): "gelu_tanh"}, "silu": {(): "silu"},
+    "sigmoid": {(): "sigmoid"}, "softplus": {(1.0, 20.0): "softplus"}, "mish": {(): "mish"},
+}
+
 # By NumPy's names; operands have the types that NumPy's loop has.
 BODIES: dict[str, Body] = {
     "add": _add, "multiply": _multiply,
@@ -168,7 +178,7 @@ BODIES: dict[str, Body] = {
         ("log10", "log10"), ("log1p", "log1p"), ("sin", "sin"), ("cos", "cos"), ("tan", "tan"),
         ("arcsin", "asin"), ("arccos", "acos"), ("arctan", "atan"), ("sinh", "sinh"),
         ("cosh", "cosh"), ("tanh", "tanh"), ("arcsinh", "asinh"), ("arccosh", "acosh"),
-        ("arctanh", "atanh"), ("sigmoid", "sigmoid"), ("erf", "erf"), ("erfc", "erfc"))},
+        ("arctanh", "atanh"), *((n, n) for n in _OWN))},
     "logaddexp": _logaddexp, "hypot": _hypot, "arctan2": _atan2, "power": _power,
     "copysign": _copysign, "sign": _sign,
     "maximum": _maximum, "minimum": _minimum, "fmax": _fmax, "fmin": _fmin,
@@ -184,9 +194,11 @@ BODIES: dict[str, Body] = {
 }
 
 # Instructions of a body, roughly, where they are many; 1 for the others.
-_MATHS = ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tanh", "sigmoid")
+_MATHS = ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tanh", "sigmoid",
+          "silu")
 _LONGER = ("tan", "arcsin", "arccos", "arctan", "sinh", "cosh", "arcsinh", "arccosh", "arctanh",
-           "erf", "erfc", "arctan2", "power", "logaddexp")
+           "erf", "erfc", "gelu", "gelu_tanh", "softplus", "mish", "arctan2", "power",
+           "logaddexp")
 COST = {**dict.fromkeys(_MATHS, 18), **dict.fromkeys(_LONGER, 40), "true_divide": 4, "sqrt": 4,
         "reciprocal": 4}
 

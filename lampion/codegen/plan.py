@@ -14,12 +14,13 @@ import numpy as np
 
 from ..runtime import memory
 from . import service
+from .bodies import DIRECT
 from .expression import PLAIN, Node, Symbol, Trace, Untraceable, pointwise
 from .interpret import numpy_type
 from .nest import Nest, Operand, build
 from .types import U8, Type, of_numpy
 
-__all__ = ["Plan", "Program", "Untraceable", "assemble", "plan", "symbols_of"]
+__all__ = ["Plan", "Program", "Untraceable", "assemble", "plan", "symbols_of", "traced"]
 
 _F32 = np.dtype(np.float32)
 Array = Any
@@ -163,8 +164,7 @@ def plan(name: str, reference: Callable[..., Any], arguments: Sequence[Any],
     """
     trace = Trace()
     symbols, narrow = symbols_of(trace, arguments, wide)
-    with np.errstate(all="ignore"):
-        result = reference(*symbols, *attributes)
+    result = traced(name, reference, symbols, attributes)
     single = not isinstance(result, tuple)
     roots = [result] if single else list(result)
     for i, r in enumerate(roots):
@@ -175,6 +175,16 @@ def plan(name: str, reference: Callable[..., Any], arguments: Sequence[Any],
         if narrow is not None and r.dtype == _F32:
             roots[i] = r.astype(narrow)
     return assemble(name, trace, roots, arguments, single)
+
+
+def traced(name: str, reference: Callable[..., Any], symbols: Sequence[Any],
+           attributes: Sequence[Any]) -> Any:
+    """What a reference gives for symbols."""
+    direct = DIRECT[name].get(tuple(attributes)) if name in DIRECT else None
+    if direct is not None and symbols[0].node.kind.is_float:
+        return symbols[0].special(direct)
+    with np.errstate(all="ignore"):
+        return reference(*symbols, *attributes)
 
 
 def symbols_of(trace: Trace, arguments: Sequence[Any], wide: bool,

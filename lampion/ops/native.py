@@ -399,11 +399,13 @@ class _SymbolRecorder:
             o._a.recorder, o._a.value = self, r
 
     def _results(self, leaf: Any, symbols: list[Any], attrs: tuple[Any, ...]) -> Any:
+        from ..codegen.plan import traced
+
         if not leaf.exact:
             symbols = [s.astype(np.float32) if hasattr(s, "node") and s.dtype.itemsize < 4
                        and s.node.kind.is_float else s for s in symbols]
-        result = leaf.kernel(symbols, *attrs) if leaf.takes_list else leaf.kernel(
-            *symbols, *attrs)
+        result = leaf.kernel(symbols, *attrs) if leaf.takes_list else traced(
+            leaf.name, leaf.kernel, symbols, attrs)
         return result if result.__class__ is tuple else (result,)
 
 
