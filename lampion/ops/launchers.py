@@ -317,6 +317,49 @@ def _along(x: Array, places: Array, dim: int) -> bool:
             and x.shape[:dim] == places.shape[:dim] and x.shape[dim + 1:] == places.shape[dim + 1:])
 
 
+# --- negative log likelihood ------------------------------------------------------------------
+
+
+def _three_axes(x: Array) -> Array | None:
+    """(N, C, L): one row for each target; None where that needs a copy."""
+    if x.ndim == 2:
+        return x[:, :, None]
+    return x.reshape(*x.shape[:2], -1) if x.flags.c_contiguous and x.size else None
+
+
+def _nll(x: Array, target: Array, weight: Array, reduction: str, ignore: int) -> Any:
+    from ..codegen.pick import nll
+
+    rows = _three_axes(x)
+    if rows is None or not _same_floats(x, weight) or not target.flags.c_contiguous:
+        return None
+    each = reduction == "none"
+    out = np.empty(target.shape if each else (), x.dtype)
+    flat = target.reshape(rows.shape[0], rows.shape[2])
+    into = out.reshape(flat.shape if each else (1, 1))
+    return out if nll(into, rows, flat, weight, reduction, ignore) else None
+
+
+template("nll_loss")(_nll)
+template("nll_loss2d")(_nll)
+
+
+@template("nll_backward")
+def _nll_backward(grad: Array, target: Array, weight: Array, shape: Any, reduction: str,
+                  ignore: int) -> Any:
+    from ..codegen.pick import nll_backward
+
+    if not _same_floats(grad, weight) or not target.flags.c_contiguous:
+        return None
+    out = memory.empty(tuple(shape), grad.dtype)
+    rows = _three_axes(out)
+    if rows is None:
+        return None
+    flat = target.reshape(rows.shape[0], rows.shape[2])
+    each = grad.reshape(flat.shape if reduction == "none" else (1, 1))
+    return out if nll_backward(rows, each, flat, weight, reduction, ignore) else None
+
+
 # --- attention --------------------------------------------------------------------------------
 
 
