@@ -72,6 +72,7 @@ class Leaf:
         "joint",
         "kernel",
         "launches",
+        "least",
         "n_tensors",
         "name",
         "node_name", "node_rule",
@@ -96,6 +97,7 @@ class Leaf:
         by_reference = view or "generator" in params or name == "to_device"
         self.launches: dict[Any, Any] | None = None if by_reference else {}
         self.failures = 0
+        self.least = LEAST  # elements of the largest argument from which a kernel may pay
         self._classes: dict[str, type[OpNode]] = {}
         self.cls: type[OpNode] | None = None  # of the nodes, once there is one and only one
         # A rule where PyTorch has several nodes for one operator: by overload.
@@ -144,7 +146,7 @@ class Leaf:
             if a.__class__ is AbstractArray:
                 return self._abstract(tensors, attrs)
             arrays.append(a)
-            if a.size >= LEAST:
+            if a.size >= self.least:
                 large = True
             if t._dtype.is_reduced:
                 reduced = t._dtype
