@@ -167,7 +167,11 @@ class OpNode(Node):
             return tuple((fused if large else rule)(g, plan.needs, *[values[p] for p in places]))
         result: list[Any] = [None] * len(self.edges)
         for i, rule, fused, places in plan.calls:
-            r = (fused if large else rule)(g, *[values[p] for p in places])
+            if large:
+                rule = fused
+                if shapes is not None and shapes[i] != g._a.shape:
+                    rule = fused.to(shapes[i])
+            r = rule(g, *[values[p] for p in places])
             if shapes is not None and r is not None and r._a.shape != shapes[i]:
                 r = r.sum_to_size(shapes[i])
             result[i] = r

@@ -15,7 +15,7 @@ import numpy as np
 from ..autograd.modes import state
 from ..autograd.node import LEAST
 from ..debug import REPLAY
-from ..debug.kernels import REASONS
+from ..debug.kernels import REASONS, planning
 from ..debug.knobs import knobs
 from ..tensor.abstract import AbstractArray, AbstractOperand
 from ..tensor.tensor import Tensor, wrap
@@ -114,7 +114,8 @@ def _make_plan(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
     if not service.available():
         return None
     try:
-        return plan(leaf.name, leaf.kernel, arrays, attrs, not leaf.exact)
+        with planning():
+            return plan(leaf.name, leaf.kernel, arrays, attrs, not leaf.exact)
     except (Untraceable, AbstractOperand) as error:
         REASONS[leaf.name] = str(error)
     except (TypeError, ValueError, AttributeError, IndexError) as error:
@@ -152,7 +153,8 @@ def _update_plan(update: Any, arrays: Any, scalars: Any, negate: bool) -> Any:
     if not service.available():
         return None
     try:
-        return _UpdatePlan(update, arrays, scalars, negate)
+        with planning():
+            return _UpdatePlan(update, arrays, scalars, negate)
     except (Untraceable, TypeError) as error:
         REASONS[update.name] = str(error)
         return None
@@ -226,12 +228,22 @@ class Fused:
 class FusedRule:
     """A gradient rule that runs as one kernel where it can."""
 
-    __slots__ = ("failures", "name", "plans", "rule")
+    __slots__ = ("failures", "name", "plans", "rule", "summed")
 
     def __init__(self, name: str, rule: Any) -> None:
         self.name, self.rule = name, rule
         self.plans: dict[Any, Any] | None = {}
+        self.summed: dict[Any, FusedRule] = {}
         self.failures = 0
+
+    def to(self, shape: tuple[int, ...]) -> FusedRule:
+        """The rule with its result summed to the shape of an operand that was broadcast."""
+        found = self.summed.get(shape)
+        if found is None:
+            if len(self.summed) >= _MOST_PLANS:
+                self.summed.clear()
+            found = self.summed[shape] = FusedRule(self.name, _summed(self.rule, shape))
+        return found
 
     def __call__(self, *args: Any) -> Any:
         result = self.launch(args)
@@ -268,6 +280,13 @@ class FusedRule:
         return plan
 
 
+def _summed(rule: Any, shape: tuple[int, ...]) -> Any:
+    def summed(*args: Any) -> Any:
+        result = rule(*args)
+        return None if result is None else result.sum_to_size(shape)
+    return summed
+
+
 def _worth(args: tuple[Any, ...]) -> bool:
     for a in args:
         if isinstance(a, Tensor):
@@ -294,7 +313,8 @@ def _rule_plan(name: str, rule: Any, args: tuple[Any, ...]) -> Any:
     if not service.available():
         return None
     try:
-        return _RulePlan(name, rule, args)
+        with planning():
+            return _RulePlan(name, rule, args)
     except Exception as error:  # what a rule does that symbols cannot: it runs as it is written
         REASONS[name + "_backward"] = str(error)
         return None
