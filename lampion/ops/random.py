@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..debug.knobs import knobs
 from ..runtime import random as draws
 from ..runtime import rejection
 from ..tensor.dtype import BOOL, COMPLEX, FLOAT, INT, dtype, finfo, float64, int64
@@ -53,6 +54,18 @@ def _nothing(g: Any) -> Any:
 
 
 _OVERWRITTEN = {"input": _nothing}
+
+
+def _kernels() -> Any:
+    """The functions that draw by kernels; None where no kernels are wanted."""
+    if knobs.kernels == "off":
+        return None
+    from ..codegen import mersenne
+
+    return mersenne
+
+
+draws.draw_by(_kernels)
 
 
 def _in_order(flat: Array, like: Array) -> Array:

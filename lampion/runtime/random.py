@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import memory
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -27,6 +29,7 @@ _F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
 _MANTISSA = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
 # Ranges from here on take two words a value; below, the bias of `%` stays under 5 %.
 _WIDE_RANGE = 1 << 28
+_FEW = 256  # values that NumPy draws before a kernel has started
 _LONG_PERMUTATION = (2**32 - 1) // 20
 _SHORT_PERMUTATION = 4096  # what one pass over a list does as fast as array swaps
 
@@ -49,13 +52,14 @@ class Stream:
     [0.49625658988952637, 0.7682217955589294]
     """
 
-    __slots__ = ("_bits", "_legacy", "_seed", "float_normal", "normal")
+    __slots__ = ("_bits", "_legacy", "_memory", "_seed", "float_normal", "normal")
 
     def __init__(self, seed: int = DEFAULT_SEED) -> None:
         from numpy import random  # 15 ms: paid by the first program line that draws
 
         self._bits = random.MT19937()
         self._legacy = random.RandomState(self._bits)
+        self._memory: Array | None = None
         self.manual_seed(seed)
 
     def manual_seed(self, seed: int) -> None:
@@ -137,6 +141,10 @@ class Stream:
 
     def words(self, n: int) -> Array:
         """The next ``n`` 32-bit words."""
+        if n >= _FEW:
+            out = np.empty(n, np.uint32)
+            if _by_kernel("words", self, out):
+                return out
         if n < 2048:  # the quicker of two ways to the same words, by size
             return self._bits.random_raw(n).astype(np.uint32)
         return self._legacy.randint(0, 1 << 32, n, dtype=np.uint32)
@@ -171,6 +179,44 @@ class Stream:
     def bits(self) -> Any:
         """A snapshot of the words' state for :meth:`rewind_to`."""
         return self._bits.state
+
+    def memory(self) -> Array:
+        """The words' state where NumPy keeps it: 624 words and the position, in uint32.
+
+        Empty where it does not lie as known.
+        """
+        if self._memory is None:
+            self._memory = _memory_of(self._bits)
+        return self._memory
+
+
+def _memory_of(bits: Any) -> Array:
+    import ctypes
+
+    place = (ctypes.c_uint32 * (_WORDS + 1)).from_address(bits.ctypes.state_address)
+    found, state = np.frombuffer(memoryview(place), np.uint32), bits.state["state"]
+    as_known = np.array_equal(found, [*state["key"], state["pos"]])
+    return found if as_known else np.empty(0, np.uint32)
+
+
+_kernels: Callable[[], Any] | None = None
+
+
+def draw_by(kernels: Callable[[], Any]) -> None:
+    """Values are drawn by the functions of what `kernels` gives (or None): the same values.
+
+    Each takes a stream's memory, the array to fill and numbers, and returns whether it did.
+    """
+    global _kernels
+    _kernels = kernels
+
+
+def _by_kernel(name: str, stream: Stream, out: Array, *numbers: float) -> bool:
+    """Fill ``out`` by a kernel; False, and nothing is drawn, where there is none."""
+    few = out.size < (16 if name == "normals" else _FEW)
+    kernels = None if _kernels is None or few else _kernels()
+    return (kernels is not None and stream.memory().size > 0
+            and getattr(kernels, name)(stream.memory(), out, *numbers))
 
 
 _default: Stream | None = None
@@ -242,6 +288,10 @@ def _libm(function: Callable[[float], float], values: Array) -> Array:
 
 def uniform(stream: Stream, n: int, low: float, high: float, dtype: np.dtype[Any]) -> Array:
     """``n`` values in [low, high); 16-bit types are drawn as float32 and rounded."""
+    if dtype in (_F32, _F64):
+        out = memory.empty((n,), dtype)
+        if _by_kernel("uniform", stream, out, low, high):
+            return out
     if dtype == _F64:
         return _in_blocks(n, dtype, lambda k: _uniform64(stream, k, low, high))
     return _in_blocks(n, dtype, lambda k: _uniform32(stream, k, low, high, dtype))
@@ -282,6 +332,8 @@ def normal(
         return fma64(_normals(stream, n, dtype), std, mean).astype(dtype)
     if dtype == _F64:
         return _fill_by_16(stream, n, dtype, lambda k: _normal64(stream, k, mean, std))
+    if dtype == _F32 and _normals32_by_kernel(stream, out := memory.empty((n,), _F32), mean, std):
+        return out
     from .box_muller import normal32
 
     parameters = np.float32(mean), np.float32(std)
@@ -300,6 +352,17 @@ def _fill_by_16(
             stream.words(rest * dtype.itemsize // 4)
         out[-16:] = draw(16).astype(dtype, copy=False)
     return out
+
+
+def _normals32_by_kernel(stream: Stream, out: Array, mean: float, std: float) -> bool:
+    """What `_fill_by_16` does for float32, by kernels."""
+    rest = out.size % 16
+    if not _by_kernel("normals", stream, out[: out.size - rest], mean, std):
+        return False
+    if rest:
+        stream.words(rest)
+        _by_kernel("normals", stream, out[-16:], mean, std)
+    return True
 
 
 def _normal64(stream: Stream, n: int, mean: float, std: float) -> Array:
@@ -347,6 +410,10 @@ def randint(stream: Stream, n: int, low: int, high: int, dtype: np.dtype[Any]) -
     draw = stream.words if span < _WIDE_RANGE else stream.words64
 
     def block(k: int) -> Array:
+        out = np.empty(k, np.int64)
+        narrow = span < _WIDE_RANGE and -(1 << 63) <= low < 1 << 63
+        if narrow and _by_kernel("integers", stream, out, low, span):
+            return _from_int64(out, dtype)
         words = draw(k)
         words %= words.dtype.type(span)
         values = words.astype(np.uint64)
@@ -384,6 +451,10 @@ def randperm(stream: Stream, n: int, dtype: np.dtype[Any]) -> Array:
     """A permutation of ``range(n)`` by forward Fisher-Yates."""
     if n >= _LONG_PERMUTATION:
         return _long_permutation(stream, n, dtype)
+    if dtype == np.int64:
+        out = memory.empty((n,), dtype)
+        if _by_kernel("permutation", stream, out):
+            return out
     steps = max(n - 1, 0)
     here = np.arange(steps, dtype=np.int64)
     other = stream.words(steps) % (n - here) + here
@@ -448,6 +519,10 @@ def bernoulli(stream: Stream, n: int, p: float, dtype: np.dtype[Any]) -> Array:
     # u < p for u = word * 2**-53 asks the same as word < ceil(p * 2**53), without the floats.
     limit = np.uint64(math.ceil(p * 2.0**53))
     mask = np.uint64((1 << 53) - 1)
+
+    out = memory.empty((n,), _F32)
+    if _by_kernel("bernoulli", stream, out, p):
+        return out.astype(dtype, copy=False)
     return _in_blocks(n, dtype, lambda k: (stream.words64(k) & mask) < limit)
 
 
