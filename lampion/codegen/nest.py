@@ -23,6 +23,7 @@ from .types import F32, I1, U8, Type
 
 __all__ = ["Nest", "Operand", "build", "schedule"]
 
+_ROWS = 4  # rows that are added to partial results at once
 GRAIN = 65536  # instructions' worth of elements in a task
 
 
@@ -206,6 +207,9 @@ class _Builder:
             self.results(scope)
             return
         low, high = span
+        if self.nest.window is not None and len(self.looped) == 1:
+            self.accumulate(scope, low, high)
+            return
         self.vectors(low, high, lambda i, lanes, unroll, mask: self.block(
             scope, i, lanes, unroll, mask))
 
@@ -308,6 +312,63 @@ class _Builder:
         inner.index, inner.mask = point.index, point.mask
         inner.pointers = self.moved(point.pointers, self.looped, places)
         return inner
+
+    # --- sums of many rows, row by row ------------------------------------------------------------
+
+    def accumulate(self, scope: _Scope, low: Value, high: Value) -> None:
+        """Windows of columns: partial results stay in the output, rows are read as they lie.
+
+        Column by column, a row would be left after a few elements, and memory is slow at that.
+        """
+        k, rows = self.k, self.extent(self.looped[0])
+
+        def begin(index: Value, lanes: int, unroll: int, mask: Value | None) -> None:
+            for point in self.points(scope, index, lanes, unroll, mask):
+                for i, node in enumerate(self.nest.roots):
+                    self.put(i, self.start(node, lanes), point)
+        self.vectors(low, high, begin)
+        whole = rows / _ROWS * _ROWS
+        with k.loop(0, whole, _ROWS) as r:
+            self.add_rows(scope, low, high, [r + n for n in range(_ROWS)])
+        with k.loop(whole, rows) as r:
+            self.add_rows(scope, low, high, [r])
+
+    def add_rows(self, scope: _Scope, low: Value, high: Value, places: list[Value]) -> None:
+        """Adds some rows to the partial results."""
+        rows = []
+        for place in places:
+            row = _Scope(scope)
+            row.pointers = self.moved(scope.pointers, self.looped, [place])
+            rows.append(row)
+            for node in self.nodes:
+                if self.last not in self.nest.of[node.number] and node.op != "reduce":
+                    self.value(node, row)
+
+        def add(index: Value, lanes: int, unroll: int, mask: Value | None) -> None:
+            for point in self.points(scope, index, lanes, unroll, mask):
+                inner = [self.beside(point, row) for row in rows]
+                for i, node in enumerate(self.nest.roots):
+                    assert point.index is not None
+                    total = self.k.load(scope.pointers[i], point.index, lanes, mask).cast(
+                        node.kind)
+                    for p in inner:
+                        total = self.join(node, total, self.k.like(
+                            total, self.value(node.args[0], p)))
+                    self.put(i, total, point)
+        self.vectors(low, high, add)
+
+    def beside(self, point: _Scope, row: _Scope) -> _Scope:
+        """The same columns in another row."""
+        other = _Scope(row, point.lanes)
+        other.index, other.mask = point.index, point.mask
+        return other
+
+    def put(self, number: int, value: Value, point: _Scope) -> None:
+        """Writes neighbouring elements of an output."""
+        assert point.index is not None
+        if value.type.is_bool:
+            value = value.cast(U8)
+        self.k.store(point.pointers[number], point.index, value, point.mask)
 
     # --- lanes as partial results -----------------------------------------------------------------
 

@@ -227,6 +227,7 @@ def assemble(name: str, trace: Trace, roots: list[Symbol], arguments: Sequence[A
 _LONG = 1 << 17  # elements of a reduction that is worth two kernels
 _WINDOW = 1 << 14  # elements reduced at once
 _FEW = 512  # results that give too few tasks
+_COLUMNS = 8192  # results of neighbouring columns that are better added row by row
 
 
 def _split(name: str, layout: _Layout) -> Split | None:
@@ -234,7 +235,8 @@ def _split(name: str, layout: _Layout) -> Split | None:
     kept = [a for a in layout.order if a not in layout.reduced]
     results, longest = (_product(layout.trace.sizes[a] for a in axes)
                         for axes in (kept, layout.reduced))
-    if not layout.reduced or results > _FEW or results * longest < _LONG or layout.into:
+    most = _COLUMNS if layout.order and layout.order[-1] in kept and longest >= 256 else _FEW
+    if not layout.reduced or results > most or results * longest < _LONG or layout.into:
         return None
     inner = {n.number for n in layout.nodes if n.op == "reduce"}
     if any(not _only(r.node, inner) for r in layout.roots):
