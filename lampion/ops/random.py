@@ -7,6 +7,7 @@ dtype and the order in memory, in which PyTorch consumes its stream.
 from __future__ import annotations
 
 import math
+import sys
 from functools import cache
 from typing import Any
 
@@ -56,9 +57,15 @@ def _nothing(g: Any) -> Any:
 _OVERWRITTEN = {"input": _nothing}
 
 
-def _kernels() -> Any:
-    """The functions that draw by kernels; None where no kernels are wanted."""
-    if knobs.kernels == "off":
+_SERVICE = __package__.removesuffix("ops") + "codegen.service"
+
+
+def _kernels(count: int) -> Any:
+    """The functions that draw `count` values by kernels; None where no kernels are wanted.
+
+    Few values are not worth the start of the kernels, which takes some hundredths of a second.
+    """
+    if knobs.kernels == "off" or (count < 4096 and _SERVICE not in sys.modules):
         return None
     from ..codegen import mersenne
 

@@ -199,11 +199,11 @@ def _memory_of(bits: Any) -> Array:
     return found if as_known else np.empty(0, np.uint32)
 
 
-_kernels: Callable[[], Any] | None = None
+_kernels: Callable[[int], Any] | None = None
 
 
-def draw_by(kernels: Callable[[], Any]) -> None:
-    """Values are drawn by the functions of what `kernels` gives (or None): the same values.
+def draw_by(kernels: Callable[[int], Any]) -> None:
+    """So many values are drawn by the functions of what `kernels` gives (or None): the same values.
 
     Each takes a stream's memory, the array to fill and numbers, and returns whether it did.
     """
@@ -214,7 +214,7 @@ def draw_by(kernels: Callable[[], Any]) -> None:
 def _by_kernel(name: str, stream: Stream, out: Array, *numbers: float) -> bool:
     """Fill ``out`` by a kernel; False, and nothing is drawn, where there is none."""
     few = out.size < (16 if name == "normals" else _FEW)
-    kernels = None if _kernels is None or few else _kernels()
+    kernels = None if _kernels is None or few else _kernels(out.size)
     return (kernels is not None and stream.memory().size > 0
             and getattr(kernels, name)(stream.memory(), out, *numbers))
 
