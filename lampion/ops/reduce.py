@@ -593,7 +593,14 @@ def _reverse_cumsum(g: Any, dim: int) -> Any:
 
 @leaf({"input": _reverse_cumsum}, name="cumsum", shape=same_shape)
 def _cumsum(input: Array, dim: int) -> Array:
-    return input.cumsum(dim, dtype=input.dtype) if input.ndim else input.copy()
+    return _accumulated(np.cumsum, input, dim)
+
+
+def _accumulated(function: Any, input: Array, dim: int) -> Array:
+    """A scan of floats in float64, as PyTorch makes it, and of others in their own type."""
+    wide = np.float64 if input.dtype == np.float32 else input.dtype
+    found = function(input, dim, dtype=wide) if input.ndim else input.copy()
+    return found.astype(input.dtype, copy=False)
 
 
 @op(inplace=True, out=True)
@@ -622,7 +629,7 @@ def _cumprod_grad(g: Any, input: Any, out: Any, dim: int) -> Any:
 
 @leaf({"input": _cumprod_grad}, name="cumprod", shape=same_shape)
 def _cumprod(input: Array, dim: int) -> Array:
-    return input.cumprod(dim, dtype=input.dtype) if input.ndim else input.copy()
+    return _accumulated(np.cumprod, input, dim)
 
 
 @op(inplace=True, out=True)
