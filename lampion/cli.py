@@ -1,4 +1,4 @@
-"""The `lampion` command: run, demo, info."""
+"""The `lampion` command: run, explain, demo, info."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 USAGE = """\
 usage: lampion run [-m MODULE | -c CODE | SCRIPT] [ARGS ...]   run a PyTorch program on lampion
+       lampion explain [-m MODULE | -c CODE | SCRIPT] [ARGS]   run it and show where its time goes
        lampion demo [--folder DIR]                             train a digit classifier
        lampion info                                            versions and what is available
 """
@@ -17,8 +18,8 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point of the command; returns the exit status."""
     args = sys.argv[1:] if argv is None else argv
     command = args[0] if args else "--help"
-    if command == "run":
-        return _run(args[1:])
+    if command in ("run", "explain"):
+        return _run(args[1:], command)
     if command == "demo":
         from .demo import main as demo
 
@@ -51,7 +52,7 @@ def _info() -> int:
     return 0
 
 
-def _run(args: list[str]) -> int:
+def _run(args: list[str], command: str) -> int:
     """Runs a program with `import torch` meaning lampion."""
     if not args or args[0] in ("-h", "--help"):
         sys.stdout.write(USAGE)
@@ -59,6 +60,14 @@ def _run(args: list[str]) -> int:
     from .torch_alias import install
 
     install()
+    if command == "explain":
+        from .explain import explained
+
+        return explained(lambda: _run_program(args), " ".join(args)[:60])
+    return _run_program(args)
+
+
+def _run_program(args: list[str]) -> int:
     if args[0] == "-m":
         return _guarded(_run_module, args[1:], "-m needs a module name")
     if args[0] == "-c":

@@ -22,7 +22,7 @@ _MULTIPLIES = {"mul": 1.0, "fma": 1.0, "dot": 1.0}
 _FLOPS = {"add": 1, "sub": 1, "mul": 1, "div": 1, "min": 1, "max": 1, "fma": 2, "sqrt": 1,
           "neg": 1, "abs": 1, "rint": 1, "floor": 1, "ceil": 1, "trunc": 1, "reduce": 1}
 _FREE = frozenset(("const", "iota", "param", "index", "result", "offset", "view", "bitcast",
-                   "prefetch", "scratch", "splat"))
+                   "prefetch", "scratch", "splat", "load", "store", "gather", "scatter"))
 
 
 @dataclass
@@ -48,7 +48,8 @@ class Work:
 def count(kernel: Kernel, target: Target, arguments: Sequence[Any]) -> Work:
     """The work of one launch.
 
-    arguments: as the kernel is called, with (shape, strides in bytes) or None for every array.
+    arguments: as the kernel is called, with (shape, strides in bytes, element size, values or
+    None) or None for every array; values are those of short arrays of sizes and steps.
     """
     given = {name: a for (_, name, _), a in zip(kernel.params, arguments, strict=True)}
     walk = _Walk(target)
@@ -63,12 +64,15 @@ class _Walk:
     def __init__(self, target: Target) -> None:
         self.target = target
         self.numbers: dict[int, int] = {}
-        self.origin: dict[int, str] = {}
+        self.origin: dict[int, tuple[str, int | None]] = {}  # with the offset, where it is known
+        self.values: dict[str, tuple[int, ...]] = {}
 
     def read(self, value: Value, argument: Any) -> None:
         what, kind, name, *rest = value.attr
         if what == "data":
-            self.origin[id(value)] = name
+            self.origin[id(value)] = name, 0
+            if argument is not None and argument[3]:
+                self.values[name] = argument[3]
         elif argument is None or kind.is_float:
             return
         elif what == "scalar":
@@ -128,19 +132,34 @@ class _Walk:
     def plain(self, value: Value, total: Work) -> None:
         if value.op in ("load", "gather"):
             self.access(value.args[0], value.type, total.loaded)
+            self.element(value)
         elif value.op in ("store", "scatter"):
             self.access(value.args[0], value.args[2].type, total.stored)
         elif value.op in ("offset", "view"):
-            self.pass_on(value.args[0], value)
+            self.offset(value)
         elif value.kind is not None and value.kind.lanes == 1 and value.kind.kind in "iub":
             self.integer(value)
         if value.op not in _FREE and value.args:
             self.cost(value, total)
 
     def access(self, pointer: Value, kind: Type, sizes: dict[str, float]) -> None:
-        name = self.origin.get(id(pointer))
+        name, _ = self.origin.get(id(pointer), (None, None))
         if name is not None:
             sizes[name] = sizes.get(name, 0.0) + kind.size * kind.lanes
+
+    def offset(self, value: Value) -> None:
+        """A pointer into the same array."""
+        name, start = self.origin.get(id(value.args[0]), (None, None))
+        if name is not None:
+            step = self.number(value.args[1]) if value.op == "offset" else None
+            self.origin[id(value)] = name, None if None in (start, step) else start + step  # type: ignore[operator]
+
+    def element(self, load: Value) -> None:
+        """An integer of an array whose values are known."""
+        name, start = self.origin.get(id(load.args[0]), ("", None))
+        index, values = self.number(load.args[1]), self.values.get(name, ())
+        if start is not None and index is not None and 0 <= start + index < len(values):
+            self.numbers[id(load)] = values[start + index]
 
     def cost(self, value: Value, total: Work) -> None:
         kind = max((a.type for a in value.args if not a.type.pointer),

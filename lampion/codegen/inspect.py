@@ -5,6 +5,7 @@ Everything is made anew from what builds the kernel, so one that came from disk 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
@@ -23,7 +24,7 @@ from .target import Target, target
 __all__ = ["LEVELS", "PRODUCTS", "Roof", "Subject"]
 
 LEVELS = {2: "loops", 3: "schedule", 4: "LLVM IR", 5: "assembly"}  # of LAMPION_DEBUG
-Facts = tuple[tuple[int, ...], tuple[int, ...], int]  # shape, strides and element size in bytes
+Facts = tuple[tuple[int, ...], tuple[int, ...], int, Any]  # shape, strides, element size, values
 
 
 class Roof(NamedTuple):
@@ -79,6 +80,15 @@ class Subject:
         lines = schedule(nest, self.target) if isinstance(nest, Nest) else [repr(self.key)]
         return "\n".join([*lines, *_skeleton(self.kernel.body, 0)]) + "\n"
 
+    def label(self, arguments: Sequence[Any]) -> str:
+        """Name and sizes of a launch: those of a product, or of the largest array."""
+        arrays = [a[0] for a in arguments if a.__class__ is tuple]
+        if self.name in PRODUCTS and len(arrays) > 1:
+            *batch, m, n = arrays[0]
+            return f"{self.name} {_sizes((*batch, m, arrays[1][-1]))} @ {arrays[1][-1]}x{n}"
+        largest = max(arrays, key=math.prod, default=())
+        return f"{self.name} {_sizes(largest)}"
+
     def roof(self, arguments: Sequence[Any]) -> Roof:
         """Of a launch with these arguments, arrays given as `Facts`."""
         work = count(self.kernel, self.target, arguments)
@@ -101,6 +111,10 @@ class Subject:
                      for sizes in (work.loaded, work.stored))
 
 
+def _sizes(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
 def _correct(work: Work, flops: float) -> None:
     """Work whose operations are known: partial tiles and tasks are not counted as whole ones."""
     if work.flops:
@@ -111,7 +125,7 @@ def _correct(work: Work, flops: float) -> None:
 
 def _extent(facts: Facts) -> float:
     """Bytes of an array's elements, those that stand for several places counted once."""
-    shape, strides, size = facts
+    shape, strides, size, _ = facts
     total = float(size)
     for n, s in zip(shape, strides, strict=True):
         total *= n if s else min(n, 1)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import atexit
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from time import perf_counter_ns
 from typing import Any, Protocol
 
@@ -17,11 +18,12 @@ import numpy as np
 
 from .knobs import knobs
 
-__all__ = ["LAUNCHES", "REASONS", "Launches", "Run", "clear", "report", "table", "watch",
-           "watching"]
+__all__ = ["LAUNCHES", "REASONS", "Launches", "Run", "clear", "is_planning", "planning", "report",
+           "table", "watch", "watching"]
 
 Native = Callable[..., None]
 _MOST_SIZES = 32  # of one kernel that are told apart
+_PLAN = 64  # integers that a kernel may be given as an array
 
 
 class Subject(Protocol):
@@ -33,6 +35,9 @@ class Subject(Protocol):
 
     def text(self, level: int) -> str:
         """What LAMPION_DEBUG shows at a level."""
+
+    def label(self, arguments: Sequence[Any]) -> str:
+        """The name and the sizes of a launch."""
 
     def roof(self, arguments: Sequence[Any]) -> Any:
         """Bytes and operations of a launch, and the least seconds that they take."""
@@ -56,10 +61,9 @@ class Run:
         return self._roof
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the largest array."""
-        shapes = [a[0] for a in self.arguments if a.__class__ is tuple]
-        return max(shapes, key=lambda s: int(np.prod(s, dtype=np.int64)), default=())
+    def label(self) -> str:
+        """The kernel's name and the sizes."""
+        return self.subject.label(self.arguments)
 
 
 class Launches:
@@ -98,6 +102,25 @@ JOURNAL: list[list[tuple[Run | None, int]]] = []  # each gets launches (None: a 
 
 class _State:
     at_exit = False
+    planning = 0
+
+
+def is_planning() -> bool:
+    """Whether operators run on symbols now, to find out what a kernel must compute."""
+    return _State.planning > 0
+
+
+@contextmanager
+def planning() -> Iterator[None]:
+    """The time in it counts as that of making kernels."""
+    start = perf_counter_ns()
+    _State.planning += 1
+    try:
+        yield
+    finally:
+        _State.planning -= 1
+        for journal in JOURNAL:
+            journal.append((None, perf_counter_ns() - start))
 
 
 def watching() -> bool:
@@ -138,7 +161,8 @@ def clear() -> None:
 def _facts(a: Any) -> Any:
     """What a launch costs depends on: not on the values of floats."""
     if isinstance(a, np.ndarray):
-        return a.shape, a.strides, a.itemsize
+        plan = a.ndim == 1 and a.size <= _PLAN and a.dtype == np.int64
+        return a.shape, a.strides, a.itemsize, tuple(a.tolist()) if plan else None
     return 0.0 if a.__class__ is float else a
 
 
@@ -200,7 +224,7 @@ _HEAD = (f"{'kernel':<40}{'calls':>7}{'ms':>10}{'us/call':>9}{'GB/s':>7}{'GFLOP/
 def _row(launches: Launches) -> str:
     subject, calls, ns = launches.subject, launches.calls, launches.ns
     longest = max(launches.runs.values(), key=lambda run: run.ns)
-    label = f"{subject.name} {'x'.join(map(str, longest.shape))}"
+    label = longest.label
     more = f" +{len(launches.runs) - 1}" if len(launches.runs) > 1 else ""
     how = f"{subject.seconds * 1e3:.0f} ms" if subject.compiled else "disk"
     return (f"{label[:39 - len(more)] + more:<40}{calls:>7}{ns / 1e6:>10.2f}"
@@ -216,7 +240,8 @@ def _rates(runs: list[Run]) -> str:
     memory = sum(run.calls * run.roof.seconds for run in runs if run.roof.bound == "memory")
     bound = "mem" if memory * 2 >= least else "ops"
     operations = f"{flops / ns:.1f}" if flops else ""
-    return f"{moved / ns:>7.1f}{operations:>9}{least / ns * 1e9:>5.0%} {bound}"
+    share = f"{least / ns * 1e9:.0%} {bound}" if least else ""
+    return f"{moved / ns:>7.1f}{operations:>9}{share:>9}"
 
 
 def _key_name(key: Any) -> str:

@@ -193,17 +193,17 @@ class Timer:
         """The innermost open event of this thread."""
         return getattr(self._local, "event", None)
 
-    def begin(self, name: str, args: tuple[Any, ...] = (),
-              annotation: bool = False) -> FunctionEvent:
-        """Opens an event."""
+    def begin(self, name: str, args: tuple[Any, ...] = (), annotation: bool = False,
+              node: Any = None) -> FunctionEvent:
+        """Opens an event. node: of the history, where its `backward` is what is timed."""
         shapes = [list(getattr(a, "shape", ())) for a in args] if self.record_shapes else []
         event = FunctionEvent(name, self.current, shapes, annotation)
         self._local.event = event
         self.events.append(event)
         return event
 
-    def end(self, event: FunctionEvent) -> None:
-        """Closes it."""
+    def end(self, event: FunctionEvent, result: Any = None) -> None:
+        """Closes it. result: what the call returned."""
         event.end_ns = perf_counter_ns()
         self._local.event = event.cpu_parent
 
@@ -213,11 +213,12 @@ class Timer:
             outer = self.current
             if outer is not None and outer.name == name:
                 return function(*args, **kwargs)
-            event = self.begin(name, args)
+            event, result = self.begin(name, args), None
             try:
-                return function(*args, **kwargs)
+                result = function(*args, **kwargs)
+                return result
             finally:
-                self.end(event)
+                self.end(event, result)
         return call
 
 

@@ -89,7 +89,8 @@ def _node_classes() -> Iterator[type[Node]]:
 
 def _backward(timer: Timer, call: Callable[..., Any]) -> Callable[..., Any]:
     def timed(self: Node, grads: list[Any]) -> Any:
-        event = timer.begin("autograd::engine::evaluate_function: " + self.name(), tuple(grads))
+        event = timer.begin("autograd::engine::evaluate_function: " + self.name(), tuple(grads),
+                            node=self)
         try:
             return call(self, grads)
         finally:
@@ -104,8 +105,10 @@ def _leaf_call(timer: Timer, call: Callable[..., Any]) -> Callable[..., Any]:
         if outer is not None and outer.name == name:
             return call(self, *args)
         event = timer.begin(name, tuple(args[0]) if self.takes_list else args[:self.n_tensors])
+        result = None
         try:
-            return call(self, *args)
+            result = call(self, *args)
+            return result
         finally:
-            timer.end(event)
+            timer.end(event, result)
     return timed
