@@ -318,6 +318,43 @@ def _along(x: Array, places: Array, dim: int) -> bool:
             and x.shape[:dim] == places.shape[:dim] and x.shape[dim + 1:] == places.shape[dim + 1:])
 
 
+# --- scans, the largest elements --------------------------------------------------------------
+
+
+def _scan(name: str, places: bool) -> None:
+    """The launcher of a cumulative operator; with places also where the extremes are."""
+    def launcher(x: Array, dim: int) -> Any:
+        from ..codegen.scan import scan
+
+        if x.ndim == 0 or x.dtype not in _SCANNED:
+            return None
+        out = memory.empty(x.shape, x.dtype)
+        index = memory.empty(x.shape, _INDEX) if places else None
+        if not scan(name, out, x, dim, index):
+            return None
+        return (out, index) if places else out
+    template(name)(launcher)
+
+
+_SCANNED = frozenset(map(np.dtype, ("float32", "float64", "int64")))
+_scan("cumsum", False)
+_scan("cumprod", False)
+_scan("logcumsumexp", False)
+_scan("cummax", True)
+_scan("cummin", True)
+
+
+@template("topk")
+def _topk(x: Array, k: int, dim: int, largest: bool) -> Any:
+    from ..codegen.scan import topk
+
+    if x.ndim == 0 or not 0 < k <= x.shape[dim] or not _aligned(x):
+        return None
+    shape = (*x.shape[:dim], k, *x.shape[dim + 1:])
+    out, places = memory.empty(shape, x.dtype), memory.empty(shape, _INDEX)
+    return (out, places) if topk(out, places, x, dim, largest) else None
+
+
 # --- negative log likelihood ------------------------------------------------------------------
 
 

@@ -146,10 +146,11 @@ def native_layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Te
 # -- RMS norm
 
 
-def _rms_grad(g: Tensor, needs: Any, input: Tensor, weight: Tensor | None, dims: int,
-              eps: float) -> Any:
-    inner = list(range(input.ndim - dims, input.ndim))
-    rrms = ((input * input).mean(inner, keepdim=True) + eps).rsqrt()
+def _rms_grad(g: Any, needs: Any, input: Tensor, weight: Tensor | None, dims: int,
+              eps: float, out1: Tensor) -> Any:
+    g, inner = g[0], list(range(input.ndim - dims, input.ndim))
+    rrms = out1 if not state.grad else (
+        (input * input).mean(inner, keepdim=True) + eps).rsqrt()
     xhat = input * rrms
     scaled = g if weight is None else g * weight
     gx = (scaled - xhat * (scaled * xhat).mean(inner, keepdim=True)) * rrms if needs[0] else None
@@ -158,13 +159,14 @@ def _rms_grad(g: Tensor, needs: Any, input: Tensor, weight: Tensor | None, dims:
 
 
 @leaf(_rms_grad, name="rms_norm", node="MulBackward0",
-      shape=lambda input, *_: (input.shape, input.dtype))
+      shape=lambda input, weight, dims, eps: _layer_norm_shape(input, weight, None, dims, eps)[:2])
 def _rms_norm(input: Array, weight: OptArray, dims: int, eps: float) -> Any:
-    """x / sqrt(mean of squares + eps) over the last `dims` dimensions."""
+    """x / sqrt(mean of squares + eps) over the last `dims` dimensions; 1/that root."""
     axes = tuple(range(input.ndim - dims, input.ndim))
     square = (input * input).mean(axes, keepdims=True)
-    out = input * np.reciprocal(np.sqrt(square + input.dtype.type(eps)))
-    return out if weight is None else out * weight
+    rrms = np.reciprocal(np.sqrt(square + input.dtype.type(eps)))
+    out = input * rrms
+    return (out if weight is None else out * weight), rrms
 
 
 @op("torch F")
@@ -175,8 +177,8 @@ def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | No
     if eps is None:
         eps = float(finfo(input.dtype).eps)
     if weight is not None and weight.dtype != input.dtype:
-        return _rms_norm(input, None, dims, eps) * weight
-    return _rms_norm(input, weight, dims, eps)
+        return _rms_norm(input, None, dims, eps)[0] * weight
+    return _rms_norm(input, weight, dims, eps)[0]
 
 
 # -- batch norm
