@@ -41,6 +41,7 @@ LARGEST_HEAD = 256
 _VECTOR = {"float32": 16, "float64": 8}  # elements of the widest registers
 _LOG2E = 1.4426950408889634
 _ROWS = {"avx512": 8, "avx2": 4, "sse": 4, "neon": 8}  # of a register tile, two vectors wide
+_SQUARE = 4  # elements are turned from rows into lanes by squares of this side
 _KEYS = 64  # keys between two looks at the maximum, and queries between two sums in backward
 
 
@@ -132,15 +133,26 @@ class _Attention:
              factor: Value | None = None) -> None:
         """Rows first.. of a matrix as the lanes of `size` rows; past the end the last again."""
         k, last = self.k, end - 1
-        with k.loop(0, self.width, self.lanes) as column:
+        with k.loop(0, self.width, _SQUARE) as column:
             rows = [k.offset(matrix.ptr, k.min(first + column + r, last) * matrix.row)
-                    for r in range(self.lanes)]
-            for d, inside in self.tiles(size, self.lanes):
-                columns = transpose(k, [self.part(row, d, inside) for row in rows])
-                for c, value in enumerate(columns[:inside]):
+                    for r in range(_SQUARE)]
+            for d, inside in self.tiles(size, _SQUARE):
+                for c, value in enumerate(self.turned(rows, d, inside)):
                     if factor is not None:
                         value = value * factor
                     k.store(into, (d + c) * self.width + column, value)
+
+    def turned(self, rows: Sequence[Value], at: Value, inside: int) -> list[Value]:
+        """The columns of `inside` elements of each row."""
+        k = self.k
+        if inside == _SQUARE:
+            return transpose(k, [k.load(row, at, _SQUARE) for row in rows])
+        zero = k.const(0.0, self.variant.element.vector(_SQUARE))
+        columns = [zero] * inside
+        for r, row in enumerate(rows):
+            columns = [k.emit("insert", (column, k.load(row, at + c)), r)
+                       for c, column in enumerate(columns)]
+        return columns
 
     def part(self, ptr: Value, at: Value | int, inside: int) -> Value:
         """A vector of which only `inside` lanes may be read."""
@@ -157,13 +169,16 @@ class _Attention:
         What lies past the end is written to the last row, and that row after it.
         """
         k, last = self.k, end - 1
-        with k.loop(0, self.width, self.lanes) as column, k.when(first + column < end):
-            rows = [k.min(first + column + r, last) * into.row for r in range(self.lanes)]
-            for d, inside in self.tiles(size, self.lanes):
-                found = transpose(k, [k.load(packed, (d + min(c, inside - 1)) * self.width + column,
-                                             self.lanes) for c in range(self.lanes)])
-                for row, value in reversed(list(zip(rows, found, strict=True))):
-                    k.store(into.ptr, row + d, value, self.lanes_below(inside))
+        with k.loop(0, self.width, _SQUARE) as column, k.when(first + column < end):
+            rows = [k.min(first + column + r, last) * into.row for r in range(_SQUARE)]
+            for d, inside in self.tiles(size, _SQUARE):
+                lanes = [k.load(packed, (d + min(c, inside - 1)) * self.width + column, _SQUARE)
+                         for c in range(_SQUARE)]
+                for row, value in reversed(list(zip(rows, transpose(k, lanes), strict=True))):
+                    for c in range(inside if inside < _SQUARE else 0):
+                        k.store(into.ptr, row + d + c, k.extract(value, c))
+                    if inside == _SQUARE:
+                        k.store(into.ptr, row + d, value)
 
     def clear(self, ptr: Value, count: int) -> None:
         with self.k.loop(0, count, self.lanes) as i:
@@ -215,7 +230,7 @@ class _Forward(_Attention):
         self.scores = k.scratch(element, (_KEYS + self.rows) * self.width)
         self.sums = k.scratch(element, variant.value_head * self.width)
         query = self.matrix(self.q, self.batch, self.head)
-        factor = k.splat(self.factor, self.lanes)
+        factor = k.splat(self.factor, _SQUARE)
         self.pack(self.packed, query, self.first, self.queries, variant.head, factor)
         self.clear(self.sums, variant.value_head * self.width)
         shared = self.head / (self.q.size(1) / self.key.size(1))
@@ -393,7 +408,7 @@ class _Backward(_Attention):
         self.j0 = j0
         self.keys_of, self.values_of = (self.matrix(a, self.batch, self.shared)
                                         for a in (self.key, self.value))
-        factor = k.splat(self.factor, self.lanes)
+        factor = k.splat(self.factor, _SQUARE)
         self.pack(self.packed, self.keys_of, j0, self.keys, variant.head, factor)
         self.pack(self.packed_values, self.values_of, j0, self.keys, variant.value_head)
         self.clear(self.key_sums, variant.head * self.width)
