@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..debug.knobs import knobs
+from .conv_depthwise_recipe import depthwise_backward, depthwise_forward, depthwise_weight
 from .conv_problem import Array, Ints, Recipe, problem
 from .conv_recipes import backward_recipe, forward_recipe
 from .conv_weight_recipe import weight_recipe
@@ -31,7 +32,8 @@ def conv_forward(out: Array, x: Array, w: Array, bias: Array | None, stride: Int
     recipe = _recipes.get(key)
     if recipe is None:
         p = problem(out, x, w, bias, stride, padding, dilation, groups, epilogue)
-        recipe = _remember(key, winograd_forward(p) or forward_recipe(p))
+        recipe = _remember(
+            key, winograd_forward(p) or depthwise_forward(p) or forward_recipe(p))
     return recipe(out, x, w, bias)
 
 
@@ -49,7 +51,8 @@ def conv_grad_input(gx: Array, g: Array, w: Array, bias: Array | None, stride: I
             raise ValueError(f"a bias of shape {bias.shape} and dtype {bias.dtype} for a gradient "
                              f"of shape {gx.shape} and dtype {gx.dtype}")
         p = p._replace(bias=bias is not None)
-        recipe = _remember(key, winograd_backward(p) or backward_recipe(p))
+        recipe = _remember(
+            key, winograd_backward(p) or depthwise_backward(p) or backward_recipe(p))
     return recipe(gx, g, w, bias)
 
 
@@ -63,7 +66,7 @@ def conv_grad_weight(gw: Array, x: Array, g: Array, stride: Ints, padding: Ints,
     recipe = _recipes.get(key)
     if recipe is None:
         p = problem(g, x, gw, None, stride, padding, dilation, groups, None)
-        recipe = _remember(key, weight_recipe(p))
+        recipe = _remember(key, depthwise_weight(p) or weight_recipe(p))
     return recipe(gw, x, g, None)
 
 

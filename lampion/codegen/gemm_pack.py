@@ -153,9 +153,9 @@ class Panels:
 
 
 def each_vector(k: Kernel, target: Target, element: Type, count: Value,
-                body: Callable[[Value, int, Value | None], None]) -> None:
+                body: Callable[[Value, int, Value | None], None], lanes: int = 0) -> None:
     """Writes body(index, lanes, mask) for `count` elements: whole vectors, then what is left."""
-    lanes = target.lanes(element)
+    lanes = lanes or target.lanes(element)
     whole = count - count % lanes
     with k.loop(0, whole, lanes) as x:
         body(x, lanes, None)

@@ -8,6 +8,7 @@ from lampion.codegen.conv import conv_forward, conv_grad_input, conv_grad_weight
 from lampion.codegen.target import host
 from lampion.debug.knobs import override
 from lampion.ops.reference import conv as reference
+from lampion.runtime.threads import get_num_threads, set_num_threads
 
 RUNNABLE = {"sse": ["sse"], "avx2": ["sse", "avx2"], "avx512": ["sse", "avx2", "avx512"],
             "neon": ["neon"]}[host().name]
@@ -103,6 +104,32 @@ def test_several_blocks_and_panels(x, o, kernel, stride, padding):
     case.all()
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_random_depthwise_convolutions(instructions, dtype):
+    rng = np.random.default_rng(5)
+    for _ in range(5):
+        groups, many = int(rng.integers(2, 6)), int(rng.choice([1, 1, 2]))
+        size, kernel, stride, padding, dilation = (
+            tuple(int(v) for v in rng.integers(low, high, 2))
+            for low, high in ((1, 40), (1, 6), (1, 4), (0, 4), (1, 4)))
+        x = (int(rng.integers(1, 4)), groups, *size)
+        case = Case(rng, x, groups * many, kernel, stride, padding, dilation, groups, dtype)
+        if min(case.size) > 0:
+            case.all()
+
+
+@pytest.mark.parametrize("size, kernel, stride, padding", [
+    ((70, 1300), (3, 3), 1, 1), ((130, 700), (3, 3), 2, 1), ((40, 40), (7, 7), 1, 3),
+    ((7, 7), (3, 3), 1, 1), ((30, 600), (8, 8), 4, 0)])
+def test_depthwise_planes_in_parts(size, kernel, stride, padding):
+    case = Case(np.random.default_rng(6), (3, 3, *size), 3, kernel, (stride,) * 2, (padding,) * 2,
+                (1, 1), 3)
+    case.all()
+    case.x = case.x[:, :, :, ::-1]
+    case.g = case.g[:, :, ::-1]
+    case.all()
+
+
 WINOGRAD = [((1, 32, 32, 32), 32, 1), ((3, 64, 16, 16), 48, 1), ((8, 33, 7, 7), 70, 1),
             ((17, 64, 4, 4), 64, 1), ((2, 40, 14, 14), 100, 1), ((1, 32, 30, 57), 32, 0),
             ((2, 32, 9, 64), 64, 2), ((2, 400, 12, 11), 400, 1)]
@@ -148,6 +175,29 @@ def test_strided_operands():
     conv_forward(out, case.x, case.w, case.bias, *case.args)
     conv_forward(plain, case.x, case.w, case.bias, *case.args)
     np.testing.assert_array_equal(out, plain)
+
+
+def test_the_same_bits_with_any_number_of_threads():
+    rng = np.random.default_rng(7)
+    cases = [Case(rng, (2, 64, 20, 20), 64, (3, 3), (1, 1), (1, 1), (1, 1)),
+             Case(rng, (2, 30, 20, 20), 70, (5, 5), (2, 2), (2, 2), (1, 1)),
+             Case(rng, (4, 30, 20, 20), 30, (3, 3), (1, 1), (1, 1), (1, 1), 30)]
+    before, results = get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            set_num_threads(threads)
+            results.append([])
+            for case in cases:
+                out, gx, gw = (np.empty_like(a) for a in (case.g, case.x, case.w))
+                conv_forward(out, case.x, case.w, case.bias, *case.args)
+                conv_grad_input(gx, case.g, case.w, None, *case.args)
+                conv_grad_weight(gw, case.x, case.g, *case.args)
+                results[-1] += [out, gx, gw]
+    finally:
+        set_num_threads(before)
+    for one, two, three in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, two)
+        np.testing.assert_array_equal(one, three)
 
 
 def test_nothing_to_do():
