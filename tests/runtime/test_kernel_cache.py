@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lampion.codegen import service
 from lampion.debug.knobs import override
 from lampion.runtime import cache
 
@@ -20,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def place(tmp_path):
+    service.wait()  # what other tests had compiled in the background must not come here
     with override(cache_dir=tmp_path / "kernels"):
         forget()
         yield tmp_path / "kernels"
