@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
     from .target import Target
 
-__all__ = ["CompileError", "assembly", "cached_object", "closed", "compile_object"]
+__all__ = ["PLAIN_ADDRESSES", "CompileError", "assembly", "cached_object", "closed",
+           "compile_object"]
+
+PLAIN_ADDRESSES = "; plain addresses\n"  # text that begins so skips loop strength reduction
 
 
 class CompileError(RuntimeError):
@@ -126,12 +129,27 @@ def _prepared(text: str, target: Target, opt: int) -> tuple[TargetMachine, Modul
     if " asm " in text:  # LLVM ends the process where it has no assembler for the target
         raise CompileError("kernels may not contain inline assembly")
     machine = _machine(target.triple, target.cpu, target.features, opt)
+    _Passes.choose(text.startswith(PLAIN_ADDRESSES))
     try:
         module = llvm.parse_assembly(text, context=llvm.create_context())
         module.verify()
     except RuntimeError as error:
         raise CompileError(_with_line(str(error), text)) from None
     return machine, module
+
+
+class _Passes:
+    """LLVM's options are one set for the process."""
+
+    plain = False
+
+    @classmethod
+    def choose(cls, plain: bool) -> None:
+        import llvmlite.binding as llvm
+
+        if plain is not cls.plain:
+            llvm.set_option("", f"-disable-lsr={str(plain).lower()}")
+            cls.plain = plain
 
 
 @functools.lru_cache(maxsize=16)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+from .compile import PLAIN_ADDRESSES
 from .ir import Kernel, Region, Value
 from .target import Target
 from .types import F32, Type
@@ -29,7 +30,7 @@ def emit(kernel: Kernel, target: Target) -> str:
     module = _Module(target)
     entry = _Entry(module)
     entry.write(kernel)
-    return module.text(kernel.name)
+    return PLAIN_ADDRESSES * kernel.plain_addresses + module.text(kernel.name)
 
 
 def type_text(kind: Type) -> str:

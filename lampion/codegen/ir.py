@@ -223,6 +223,9 @@ class Kernel:
         self.params: list[tuple[str, str, Type]] = []  # (kind, name, type), as called from Python
         self.inputs: list[Value] = []  # what the body reads of them
         self.body = Region()
+        # Whether addresses are computed as they are written: then LLVM's loop strength reduction
+        # is skipped, which takes half of the time to compile. It pays for loops of many pointers.
+        self.plain_addresses = False
         self._stack = [self.body]
         self._inputs: dict[Any, Value] = {}
 

@@ -119,6 +119,7 @@ class _Builder:
     def __init__(self, nest: Nest, target: Target) -> None:
         self.nest, self.target = nest, target
         self.k = Kernel(nest.name)
+        self.k.plain_addresses = True
         self.last = len(nest.reduced) - 1
         self.rows = bool(nest.reduced) and nest.reduced[-1]
         self.kept = [a for a, r in enumerate(nest.reduced) if not r and a != self.last]
