@@ -34,8 +34,8 @@ class ConvVariant(NamedTuple):
 
 def build_conv(target: Target, variant: ConvVariant) -> Kernel:
     """The kernel of one variant. Its arguments: out; x (images, channels of all groups, and three
-    spatial axes); weight (rows of all groups, channels * taps), contiguous; bias or None; numbers:
-    see `FIELDS`.
+    spatial axes); weight: for each row of all groups its channels and taps, contiguous; bias or
+    None; numbers: see `FIELDS`.
     """
     return _Conv(target, variant).build()
 
@@ -85,7 +85,7 @@ class _Conv(Tiles):
         self.bias_ptr = k.offset(self.bias_array.ptr, first)
         self.x_ptr = k.offset(self.x.ptr, group * self.channels * self.x.stride(1)
                               + image * self.x.stride(0))
-        self.a_row = self.channels * self.all_taps
+        self.a_row = g["weight_row"]
         self.a_ptr = k.offset(self.weight.ptr, (first + self.i0) * self.a_row)
         self.windows = Windows(k, self.target, self.element, self.x, g, self.variant.pieces,
                                self.variant.step)

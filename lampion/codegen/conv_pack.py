@@ -22,11 +22,13 @@ __all__ = ["FIELDS", "Geometry", "Windows"]
 
 FIELDS = ("groups", "images", "rows", "channels", *(
     f"{name}{axis}" for name in ("taps", "step", "rate", "start", "size", "to")
-    for axis in range(3)), "to_image", "to_row", "task_rows", "task_columns", "block", "add")
+    for axis in range(3)), "to_image", "to_row", "weight_row",
+    "weight_column", "weight_tap", "weight_start", "task_rows", "task_columns", "block", "add")
 """A convolution's numbers, in the order of the kernel's integer array.
 
 rows, channels: of one group. size: positions along each axis. to: steps in the output's memory
-between positions, to_image and to_row between images and channels. block: channels of a block.
+between positions, to_image and to_row between images and channels; weight_row: in the weight from
+one row to the next. block: channels of a block. The rest is for `conv_winograd.py`.
 """
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..debug.knobs import knobs
+from ..runtime import memory
 from . import service
 from .conv_kernel import PANEL_ROWS, SUM_ROWS, ConvVariant, build_conv
 from .conv_pack import FIELDS
@@ -52,7 +53,7 @@ def forward_recipe(p: Problem) -> Recipe:
         p.bias, p.epilogue))
 
     def forward(out: Array, x: Array, w: Array, bias: Array | None) -> bool:
-        return run(five(out), five(x), np.ascontiguousarray(w), bias)
+        return run(five(out), five(x), w, bias)
     return forward
 
 
@@ -115,9 +116,10 @@ def _phase(p: Problem, found: Sequence[_Phase]) -> _Product:
 
 
 def _rows_of_inputs(w: Array, groups: int) -> Array:
-    """The weight (O, C/groups, taps) as a row for each input channel of each group."""
+    """The weight (O, C/groups, taps) with a row for each input channel of each group."""
     o, c = w.shape[:2]
-    return np.ascontiguousarray(w.reshape(groups, o // groups, c, *w.shape[2:]).swapaxes(1, 2))
+    rows = w.reshape(groups, o // groups, c, *w.shape[2:]).swapaxes(1, 2)
+    return np.ascontiguousarray(rows).reshape(groups * c, o // groups, *w.shape[2:])
 
 
 # --- recipes ------------------------------------------------------------------------------------
@@ -138,7 +140,8 @@ def _recipe(p: _Product) -> Recipe:
     scattered = _is_scattered(p, lanes)
     variant = ConvVariant(p.element, p.bias, scattered, *_pieces(p, chosen), p.epilogue)
     key = ("conv", p.element.name, *variant[1:-1], p.epilogue.key if p.epilogue else "")
-    numbers = _numbers(p, scattered, chosen)
+    gap = _gap(p)
+    numbers = _numbers(p, scattered, chosen, gap)
 
     def run(out: Array, x: Array, w: Array, bias: Array | None) -> bool:
         kernel = service.kernel(key, lambda target: build_conv(target, variant))
@@ -146,9 +149,25 @@ def _recipe(p: _Product) -> Recipe:
             return False
         if bias is not None and bias.strides[0] != bias.itemsize:
             bias = bias.copy()
-        kernel(out, x.reshape(*x.shape[:2], 1, 1, -1) if flat else x, w, bias, numbers)
+        kernel(out, x.reshape(*x.shape[:2], 1, 1, -1) if flat else x,
+               _apart(w, gap) if gap else np.ascontiguousarray(w), bias, numbers)
         return True
     return run
+
+
+def _gap(p: _Product) -> int:
+    """Elements between rows of the weight: rows a whole number of pages apart would compete for the
+    same few cache lines.
+    """
+    return 16 if p.channels * math.prod(p.taps) * p.element.size % 4096 == 0 < p.channels else 0
+
+
+def _apart(w: Array, gap: int) -> Array:
+    """The rows of the weight with a gap between them."""
+    rows = w.reshape(w.shape[0], -1)
+    copy = memory.empty((rows.shape[0], rows.shape[1] + gap), w.dtype)
+    copy[:, :rows.shape[1]] = rows
+    return copy
 
 
 def _span(p: _Product) -> int:
@@ -179,7 +198,7 @@ def _pieces(p: _Product, chosen: Target) -> tuple[int, int]:
     return (pieces, step) if by_vectors else (0, 1)
 
 
-def _numbers(p: _Product, scattered: bool, chosen: Target) -> Array:
+def _numbers(p: _Product, scattered: bool, chosen: Target, gap: int) -> Array:
     """The kernel's integer array."""
     tile, images = tile_of(chosen, p.element), p.x[0]
     taps, positions = math.prod(p.taps), math.prod(p.size)
@@ -193,6 +212,7 @@ def _numbers(p: _Product, scattered: bool, chosen: Target) -> Array:
     blocks = -(-p.channels // max(1, K_BLOCK // max(taps, 1)))
     values = {"groups": p.groups, "images": images, "rows": p.rows, "channels": p.channels,
               "to_image": p.to[0], "to_row": p.to[1], "add": 0,
+              "weight_row": p.channels * taps + gap,
               "task_rows": min(rows, SUM_ROWS) if scattered else rows,
               "task_columns": share(columns, tile.width, by_columns),
               "block": -(-p.channels // max(blocks, 1)) or 1}

@@ -21,25 +21,30 @@ from .ir import Kernel, Value
 from .target import Target
 from .types import I32, I64, Type
 
-__all__ = ["PLANES", "WinogradVariant", "build_winograd", "build_winograd_weight"]
+__all__ = ["CHUNKS", "PLANES", "WinogradVariant", "build_winograd", "build_winograd_weight"]
 
 PLANES = 16  # products, one for each element of a transformed tile
+CHUNKS = 4  # of the weight that a task transforms for itself at a time
 
 
 class WinogradVariant(NamedTuple):
-    """What is fixed when the kernel is compiled; pieces: see `Windows`."""
+    """What is fixed when the kernel is compiled; pieces: see `Windows`.
+
+    own_weight: tasks transform the weight themselves, for no two use the same part of it.
+    """
 
     element: Type
     bias: bool
     pieces: int
+    own_weight: bool = False
     epilogue: Epilogue | None = None
 
 
 def build_winograd(target: Target, variant: WinogradVariant) -> Kernel:
     """The kernel; its target has masks. Arguments: out (images, rows, 1, height, width), whose last
-    axis is contiguous; x (images, channels, 1, height, width), likewise; planes: the transformed
-    weight, see `build_winograd_weight`; bias or None; space: memory for each thread; numbers: see
-    `FIELDS`, with size: tiles along each axis, task_columns: panels of a task.
+    axis is contiguous; x (images, channels, 1, height, width), likewise; the weight, transformed
+    by `build_winograd_weight` unless tasks do it; bias or None; space: memory for each thread;
+    numbers: see `FIELDS`, with size: tiles along each axis, task_columns: panels of a task.
     """
     return _Winograd(target, variant).build()
 
@@ -49,7 +54,7 @@ class _Winograd(Tiles):
         k, element = Kernel("conv_winograd"), variant.element
         self.variant = variant
         self.out, self.x = k.array("out", element), k.array("x", element)
-        self.planes, self.bias_array = k.array("planes", element), k.array("bias", element)
+        self.weight, self.bias_array = k.array("weight", element), k.array("bias", element)
         self.space, self.numbers = k.array("space", element), Geometry(k, k.array("numbers", I64))
         super().__init__(k, target, element)
 
@@ -67,12 +72,20 @@ class _Winograd(Tiles):
             self.channels, self.block = g["channels"], g["block"]
             rows = k.min(g["task_rows"], g["rows"])
             self.v_panel, self.m_panel = self.channels * width, rows * width
+            self.chunk = chunk_of(self.channels, self.tile.rows)
             own = (self.v_panel + self.m_panel) * panels * PLANES
+            if self.variant.own_weight:
+                own = own + self.chunk * (CHUNKS * PLANES)
             self.v_ptr = k.offset(self.space.ptr, worker * own)
             self.m_ptr = k.offset(self.v_ptr, self.v_panel * panels * PLANES)
             self.windows = Windows(k, self.target, self.element, self.x, g, self.variant.pieces, 2)
             self._each_vector(self._transform_input)
-            self._multiply()
+            self.add, self.out_row = k.index(0), k.const(width, I64)
+            if self.variant.own_weight:
+                self._multiply_in_chunks()
+            else:
+                self._multiply(k.offset(
+                    self.weight.ptr, self.i0 / self.tile.rows * PLANES * self.chunk), self.i0)
             self._each_vector(self._transform_output)
         return k
 
@@ -110,20 +123,34 @@ class _Winograd(Tiles):
         lanes = self.tile.lanes
         return [self.k.shuffle(a, b, range(start, 2 * lanes, 2)) for start in (0, 1)]
 
-    def _multiply(self) -> None:
-        """The sixteen products, panels and blocks of channels within each."""
+    def _multiply_in_chunks(self) -> None:
+        """Some rows at a time, whose weight is transformed just before."""
+        k, g, start, stop = self.k, self.numbers, self.i0, self.i1
+        planes = k.offset(self.m_ptr, self.m_panel * self.panels * PLANES)
+        steps = [g[f"weight_{name}"] for name in ("row", "column", "tap", "start")]
+        some = CHUNKS * self.tile.rows
+        with k.loop(start, stop, some) as first:
+            self.i0, self.i1 = first, k.min(first + some, stop)
+            with k.loop(first, self.i1, self.tile.rows) as i:
+                _transform_rows(
+                    k, self.target, self.element,
+                    k.offset(planes, (i - first) / self.tile.rows * PLANES * self.chunk),
+                    self.weight.ptr, i, k.min(i + self.tile.rows, self.i1), self.channels, steps)
+            self._multiply(planes, start)
+        self.i0, self.i1 = start, stop
+
+    def _multiply(self, planes: Value, top: Value) -> None:
+        """The sixteen products, panels and blocks of channels within each; top: M's first row."""
         k, width = self.k, self.k.const(self.tile.width, I64)
-        self.add, self.out_row = k.index(0), width
-        self.chunk = chunk_of(self.channels, self.tile.rows)
         with k.loop(0, PLANES) as plane, k.loop(0, self.channels, self.block) as c:
             self.length = k.min(self.channels - c, self.block)
             self.first, self.last = c.eq(0), self.channels <= c + self.block
-            first = (self.i0 / self.tile.rows * PLANES + plane) * self.chunk + c
-            self.rows = Strided(k.offset(self.planes.ptr, first), self.channels, k.index(1))
+            self.rows = Strided(k.offset(planes, plane * self.chunk + c), self.channels,
+                                k.index(1))
             with k.loop(0, self.panels) as panel:
                 at = plane * self.panels + panel
                 v = k.offset(self.v_ptr, at * self.v_panel + c * width)
-                self.out_ptr = k.offset(self.m_ptr, at * self.m_panel - self.i0 * width)
+                self.out_ptr = k.offset(self.m_ptr, at * self.m_panel - top * width)
                 self.panel(k.index(0), self.tiles - self.q - panel * width, v, width)
 
     def row_of_a(self, i: Value) -> Value:
@@ -204,24 +231,37 @@ def build_winograd_weight(target: Target, element: Type) -> Kernel:
     """
     k = Kernel("winograd_weight")
     planes, weight = k.array("planes", element), k.array("weight", element)
-    rows, columns, row, column, tap, start = (
-        k.integer(n) for n in ("rows", "columns", "row", "column", "tap", "start"))
-    lanes, each = target.lanes(element), tile_of(target, element).rows
-    chunk = chunk_of(columns, each)
+    rows, columns = k.integer("rows"), k.integer("columns")
+    steps = [k.integer(n) for n in ("row", "column", "tap", "start")]
+    each = tile_of(target, element).rows
     with k.parallel(_parts(rows, k.const(each, I64))) as (task, _):
-        at = k.iota(lanes, I32) * k.splat(column.cast(I32), lanes)
         first = task * each
-        with k.loop(0, columns, lanes) as j, k.loop(first, k.min(first + each, rows)) as i:
-            mask = k.mask(columns - j, lanes)
-            source = k.offset(weight.ptr, i * row + j * column + start)
-            g = [[k.gather(k.offset(source, tap * (r * 3 + c)), at, mask) for c in range(3)]
-                 for r in range(3)]
-            halves = [_weight([g[r][c] for r in range(3)]) for c in range(3)]
-            to = k.offset(planes.ptr, task * PLANES * chunk + (i - first) * columns + j)
-            for r in range(4):
-                for c, value in enumerate(_weight([half[r] for half in halves])):
-                    k.store(to, chunk * (r * 4 + c), value, mask)
+        _transform_rows(k, target, element,
+                        k.offset(planes.ptr, task * PLANES * chunk_of(columns, each)), weight.ptr,
+                        first, k.min(first + each, rows), columns, steps)
     return k
+
+
+def _transform_rows(k: Kernel, target: Target, element: Type, to: Value, weight: Value,
+                    first: Value, last: Value, columns: Value, steps: Sequence[Value]) -> None:
+    """One chunk of the transformed weight, in the order in which the weight lies in memory."""
+    lanes, (row, column, tap, start) = target.lanes(element), steps
+    chunk = chunk_of(columns, tile_of(target, element).rows)
+    at = k.iota(lanes, I32) * k.splat(column.cast(I32), lanes)
+    by_rows, vectors = column < row, _parts(columns, k.const(lanes, I64))
+    outer = k.select(by_rows, last - first, vectors)
+    inner = k.select(by_rows, vectors, last - first)
+    with k.loop(0, outer) as x, k.loop(0, inner) as y:
+        i, j = first + k.select(by_rows, x, y), k.select(by_rows, y, x) * lanes
+        mask = k.mask(columns - j, lanes)
+        source = k.offset(weight, i * row + j * column + start)
+        g = [[k.gather(k.offset(source, tap * (r * 3 + c)), at, mask) for c in range(3)]
+             for r in range(3)]
+        halves = [_weight([g[r][c] for r in range(3)]) for c in range(3)]
+        place = k.offset(to, (i - first) * columns + j)
+        for r in range(4):
+            for c, value in enumerate(_weight([half[r] for half in halves])):
+                k.store(place, chunk * (r * 4 + c), value, mask)
 
 
 def chunk_of(channels: Value, rows: int) -> Value:

@@ -13,7 +13,7 @@ from ..runtime.threads import get_num_threads
 from . import service
 from .conv_pack import FIELDS
 from .conv_problem import Array, Problem, Recipe, five, share
-from .conv_winograd import PLANES, WinogradVariant, build_winograd, build_winograd_weight
+from .conv_winograd import CHUNKS, PLANES, WinogradVariant, build_winograd, build_winograd_weight
 from .gemm_pack import tile_of
 from .gemm_tiles import K_BLOCK, Epilogue
 from .target import target
@@ -73,26 +73,31 @@ def _recipe(p: _Product) -> Recipe:
     tile = tile_of(chosen, p.element)
     tiles = [-(-n // 2) for n in p.size]
     pieces = _pieces(tiles[1], tile.lanes)
-    variant = WinogradVariant(p.element, p.bias, pieces, p.epilogue)
+    all_panels = -(-math.prod(tiles) * p.images // tile.width)
+    rows, panels = _tasks(p, all_panels, tile.rows)
+    own = all_panels <= panels
+    variant = WinogradVariant(p.element, p.bias, pieces, own, p.epilogue)
     element, name = p.element, p.epilogue.key if p.epilogue else ""
-    rows, panels = _tasks(p, -(-math.prod(tiles) * p.images // tile.width), tile.rows)
     numbers = _numbers(p, tiles, rows, panels)
-    space = PLANES * tile.width * panels * (p.channels + min(rows, p.rows))
-    chunks = -(-p.rows // tile.rows) * PLANES * (tile.rows * p.channels + 16)
+    chunk = PLANES * (tile.rows * p.channels + 16)
+    space = PLANES * tile.width * panels * (p.channels + min(rows, p.rows)) + own * CHUNKS * chunk
 
     def run(out: Array, x: Array, w: Array, bias: Array | None) -> bool:
-        kernel = service.kernel(("conv winograd", element.name, p.bias, pieces, name),
+        kernel = service.kernel(("conv winograd", element.name, p.bias, pieces, own, name),
                                 lambda target: build_winograd(target, variant))
         transform = service.kernel(("winograd weight", element.name),
                                    lambda target: build_winograd_weight(target, element))
         if kernel is None or transform is None:
             return False
-        planes = memory.empty((chunks,), out.dtype)
-        transform(planes, np.ascontiguousarray(w), p.rows, p.channels, *p.weight)
-        own = memory.empty((get_num_threads() * space,), out.dtype)
+        w = np.ascontiguousarray(w)
+        if not own:
+            planes = memory.empty((-(-p.rows // tile.rows) * chunk,), out.dtype)
+            transform(planes, w, p.rows, p.channels, *p.weight)
+            w = planes
+        mine = memory.empty((get_num_threads() * space,), out.dtype)
         if bias is not None and bias.strides[0] != bias.itemsize:
             bias = bias.copy()
-        kernel(five(out), five(x), planes, bias, own, numbers)
+        kernel(five(out), five(x), w, bias, mine, numbers)
         return True
     return run
 
@@ -114,6 +119,8 @@ def _numbers(p: _Product, tiles: list[int], task_rows: int, panels: int) -> Arra
     values = dict.fromkeys(FIELDS, 0) | {
         "groups": 1, "images": p.images, "rows": p.rows, "channels": p.channels,
         "task_rows": task_rows, "task_columns": panels, "block": -(-p.channels // blocks)}
+    names = ("weight_row", "weight_column", "weight_tap", "weight_start")
+    values |= dict(zip(names, p.weight, strict=True))
     for name, axes in (("step", (1, 2, 2)), ("rate", (1, 1, 1)), ("size", (1, *tiles)),
                        ("start", (0, -p.padding[0], -p.padding[1]))):
         values |= {f"{name}{axis}": n for axis, n in enumerate(axes)}
