@@ -210,12 +210,12 @@ def _numbers(p: _Product, scattered: bool, chosen: Target, gap: int) -> Array:
     by_rows = max(1, min(tasks // (matrices * by_columns), p.rows // (4 * tile.rows)))
     rows = share(p.rows, tile.rows, by_rows)
     blocks = -(-p.channels // max(1, K_BLOCK // max(taps, 1)))
-    values = {"groups": p.groups, "images": images, "rows": p.rows, "channels": p.channels,
-              "to_image": p.to[0], "to_row": p.to[1], "add": 0,
-              "weight_row": p.channels * taps + gap,
-              "task_rows": min(rows, SUM_ROWS) if scattered else rows,
-              "task_columns": share(columns, tile.width, by_columns),
-              "block": -(-p.channels // max(blocks, 1)) or 1}
+    values = dict.fromkeys(FIELDS, 0) | {
+        "groups": p.groups, "images": images, "rows": p.rows, "channels": p.channels,
+        "to_image": p.to[0], "to_row": p.to[1], "weight_row": p.channels * taps + gap,
+        "task_rows": min(rows, SUM_ROWS) if scattered else rows,
+        "task_columns": share(columns, tile.width, by_columns),
+        "block": -(-p.channels // max(blocks, 1)) or 1}
     for name, axes in (("taps", p.taps), ("step", p.step), ("rate", p.rate), ("start", p.start),
                        ("size", p.size), ("to", p.to[2:])):
         values |= {f"{name}{axis}": n for axis, n in enumerate(axes)}
