@@ -150,13 +150,15 @@ def _bool_pair(op: str) -> Body:
 
 
 # Functions that NumPy lacks.
-_OWN = ("sigmoid", "erf", "erfc", "gelu", "gelu_tanh", "silu", "softplus", "mish")
+_OWN = ("sigmoid", "erf", "erfc", "gelu", "gelu_slope", "gelu_tanh", "silu", "softplus",
+        "mish")
 
 # Operators that are one such function, by name and attributes: better than what their references
 # are made of.
 DIRECT: dict[str, dict[tuple[Any, ...], str]] = {
-    "gelu": {(False,): "gelu", (True,): "gelu_tanh"}, "silu": {(): "silu"},
-    "sigmoid": {(): "sigmoid"}, "softplus": {(1.0, 20.0): "softplus"}, "mish": {(): "mish"},
+    "gelu": {(False,): "gelu", (True,): "gelu_tanh"}, "gelu_slope": {(): "gelu_slope"},
+    "silu": {(): "silu"}, "sigmoid": {(): "sigmoid"}, "softplus": {(1.0, 20.0): "softplus"},
+    "mish": {(): "mish"},
 }
 
 # By NumPy's names; operands have the types that NumPy's loop has.
@@ -197,7 +199,7 @@ BODIES: dict[str, Body] = {
 _MATHS = ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tanh", "sigmoid",
           "silu")
 _LONGER = ("tan", "arcsin", "arccos", "arctan", "sinh", "cosh", "arcsinh", "arccosh", "arctanh",
-           "erf", "erfc", "gelu", "gelu_tanh", "softplus", "mish", "arctan2", "power",
+           "erf", "erfc", "gelu", "gelu_slope", "gelu_tanh", "softplus", "mish", "arctan2", "power",
            "logaddexp")
 COST = {**dict.fromkeys(_MATHS, 18), **dict.fromkeys(_LONGER, 40), "true_divide": 4, "sqrt": 4,
         "reciprocal": 4}

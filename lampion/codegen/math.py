@@ -25,6 +25,7 @@ from .math_exp import (
     exp_in_range,
     expm1,
     gelu,
+    gelu_slope,
     gelu_tanh,
     sigmoid,
     silu,
@@ -36,8 +37,8 @@ from .math_trig import acos, asin, atan, atan2, cos, sin, tan
 
 __all__ = ["FUNCTIONS", "MAX_ULP", "acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh",
            "cos", "cosh", "erf", "erfc", "exp", "exp2", "exp2_flushed", "exp_in_range", "expm1",
-           "gelu", "gelu_tanh", "log", "log10", "log1p", "log2", "mish", "pow", "rsqrt", "sigmoid",
-           "silu", "sin", "sinh", "softplus", "tan", "tanh"]
+           "gelu", "gelu_slope", "gelu_tanh", "log", "log10", "log1p", "log2", "mish", "pow",
+           "rsqrt", "sigmoid", "silu", "sin", "sinh", "softplus", "tan", "tanh"]
 
 
 def rsqrt(x: Value) -> Value:
@@ -57,7 +58,7 @@ FUNCTIONS: dict[str, Callable[[Value], Value]] = {
     f.__name__: f
     for f in (exp, exp2, expm1, log, log2, log10, log1p, sin, cos, tan, asin, acos, atan, sinh,
               cosh, tanh, asinh, acosh, atanh, sigmoid, softplus, erf, erfc, rsqrt, silu, gelu,
-              gelu_tanh, mish)
+              gelu_slope, gelu_tanh, mish)
 }
 
 MAX_ULP: dict[str, tuple[float, float]] = {

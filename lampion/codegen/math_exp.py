@@ -14,8 +14,9 @@ from .ir import Value
 from .math_base import clamp, layout, nearest, polynomial, power, scaled, with_sign
 from .types import F32, F64, U32
 
-__all__ = ["cosh", "erf", "erfc", "exp", "exp2", "expm1", "gelu", "gelu_tanh", "sigmoid", "silu",
-           "sinh", "tanh"]
+__all__ = ["cosh", "erf", "erfc", "exp", "exp2", "exp2_flushed", "exp2_of_sum", "exp_in_range",
+           "exp_of_negative", "expm1", "gelu", "gelu_slope", "gelu_tanh", "odd_near_zero",
+           "sigmoid", "silu", "sinh", "tanh"]
 
 _LOG2E = 1 / math.log(2)
 
@@ -270,6 +271,26 @@ def gelu(x: Value) -> Value:
     n = k.max(shifted.bits(U32), least)
     tail = k.fma(r, polynomial(r, _EXP2[32]), 1.0) * power(n, layout(x), x)
     return k.fma(-a, tail, k.max(k.const(0.0, x.type), x))
+
+
+# ((1 - cdf(a)) / density(a) - a) / sqrt(2 pi) on 0 <= a <= 6, weighted by e**(-a*a / 2): the slope
+# of gelu within 5.8e-8.
+_SLOPE_TAIL = (0.49999997, -0.7978818, 0.24995722, -0.13272381, 0.061707027, -0.025149172,
+               0.008713952, -0.0024268853, 0.00050571153, -7.21749e-05, 6.17831e-06, -2.360059e-07)
+
+
+def gelu_slope(x: Value) -> Value:
+    """The derivative of gelu: cdf(x) + x * density(x), NaN at infinities as that product is.
+
+    f32: one exponential, and nothing cancels.
+    """
+    k, a = x.kernel, x.kernel.abs(x)
+    if x.type.bits == 64:
+        density = exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi))
+        return k.fma(x, density, erfc(x * -math.sqrt(0.5)) * 0.5)
+    near = k.min(a.bits(U32), _bits_of(_TAIL_END)).bits(F32)
+    tail = polynomial(near, _SLOPE_TAIL) * exp2_flushed(a * a * (-0.5 * _LOG2E))
+    return k.select(x < 0.0, tail, 1.0 - tail) + (x - x)
 
 
 def _bits_of(number: float) -> int:
