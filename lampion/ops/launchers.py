@@ -7,13 +7,14 @@ made).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..runtime import memory
 from ..tensor.formats import contiguous_format
-from .native import Fused, template
+from .native import Fused, Launcher, template
 from .pool import divisors
 from .record import LEAVES
 from .reference import rnn
@@ -35,7 +36,73 @@ def _aligned(*arrays: Array) -> bool:
     return not any(s % a.itemsize for a in arrays for s in a.strides)
 
 
-@template("mm")
+# --- narrow floats ----------------------------------------------------------------------------
+
+
+def _copy(a: Array) -> Any:
+    return (a,)
+
+
+def _single(a: Array) -> Any:
+    return (a.astype(np.float32),)
+
+
+_COPY, _WIDEN = Fused(_copy), Fused(_single)
+_NARROW: dict[Any, Fused] = {}
+
+
+def _wide(a: Any, narrow: Any) -> Any:
+    """An array of the narrow dtype in float32; others as they are."""
+    if not isinstance(a, np.ndarray) or a.dtype != narrow:
+        return a
+    out = memory.empty(a.shape, _F32)
+    _WIDEN([a], [out])
+    return out
+
+
+def _rounded(a: Any, narrow: Any) -> Any:
+    if a.dtype != _F32:
+        return a
+    found = _NARROW.get(narrow)
+    if found is None:
+        def rounding(x: Array) -> Any:
+            return (x.astype(narrow),)
+        found = _NARROW[narrow] = Fused(rounding)
+    out = memory.empty(a.shape, narrow)
+    found([a], [out])
+    return out
+
+
+def by_single(name: str) -> Callable[[Launcher], Launcher]:
+    """Declares a launcher of float32 and float64 kernels.
+
+    bfloat16 and float16 are computed in float32 and the results rounded.
+    """
+    def add(launcher: Launcher) -> Launcher:
+        def launched(*args: Any) -> Any:
+            narrow = next((a.dtype for a in args if isinstance(a, np.ndarray)
+                           and a.dtype.name in _NARROW_NAMES), None)
+            if narrow is None:
+                return launcher(*args)
+            result = launcher(*[_wide(a, narrow) for a in args])
+            if result is None:
+                return None
+            if isinstance(result, tuple):
+                return tuple(_rounded(r, narrow) for r in result)
+            return _rounded(result, narrow)
+        template(name)(launched)
+        return launcher
+    return add
+
+
+_F32 = np.dtype(np.float32)
+_NARROW_NAMES = frozenset(("bfloat16", "float16"))
+
+
+# --- matrix products --------------------------------------------------------------------------
+
+
+@by_single("mm")
 def _mm(a: Array, b: Array) -> Any:
     from ..codegen.gemm import gemm
 
@@ -45,7 +112,7 @@ def _mm(a: Array, b: Array) -> Any:
     return out if gemm(out, a, b) else None
 
 
-@template("bmm")
+@by_single("bmm")
 def _bmm(a: Array, b: Array) -> Any:
     from ..codegen.gemm import bmm
 
@@ -55,7 +122,7 @@ def _bmm(a: Array, b: Array) -> Any:
     return out if bmm(out, a, b) else None
 
 
-@template("linear")
+@by_single("linear")
 def _linear(x: Array, weight: Array, bias: Array) -> Any:
     from ..codegen.gemm import gemm
 
@@ -68,7 +135,7 @@ def _linear(x: Array, weight: Array, bias: Array) -> Any:
     return out if x.ndim == 2 else out.reshape(*x.shape[:-1], weight.shape[0])
 
 
-@template("addmm")
+@by_single("addmm")
 def _addmm(start: Array, a: Array, b: Array, beta: Any, alpha: Any) -> Any:
     from ..codegen.gemm import gemm
 
@@ -80,7 +147,7 @@ def _addmm(start: Array, a: Array, b: Array, beta: Any, alpha: Any) -> Any:
     return _plus_product(gemm, out, start, a, b, beta, alpha)
 
 
-@template("baddbmm")
+@by_single("baddbmm")
 def _baddbmm(start: Array, a: Array, b: Array, beta: Any, alpha: Any) -> Any:
     from ..codegen.gemm import bmm
 
@@ -101,11 +168,6 @@ def _plus_product(multiply: Any, out: Array, start: Array, a: Array, b: Array, b
 # --- copies -----------------------------------------------------------------------------------
 
 
-def _copy(a: Array) -> Any:
-    return (a,)
-
-
-_COPY = Fused(_copy)
 _COPIED = frozenset(map(np.dtype, ("float32", "float64", "int32", "int64")))
 
 
@@ -145,7 +207,7 @@ def _stack(parts: Any, dim: int) -> Any:
 # --- convolution ------------------------------------------------------------------------------
 
 
-@template("convolution")
+@by_single("convolution")
 def _convolution(x: Array, weight: Array, bias: Array, stride: Any, padding: Any, dilation: Any,
                  groups: int) -> Any:
     from ..codegen.conv import conv_forward
@@ -159,7 +221,7 @@ def _convolution(x: Array, weight: Array, bias: Array, stride: Any, padding: Any
     return out if ok else None
 
 
-@template("correlate_input")
+@by_single("correlate_input")
 def _correlate_input(grad: Array, weight: Array, bias: Array, size: Any, stride: Any,
                      padding: Any, dilation: Any, groups: int) -> Any:
     from ..codegen.conv import conv_grad_input
@@ -171,7 +233,7 @@ def _correlate_input(grad: Array, weight: Array, bias: Array, size: Any, stride:
     return out if ok else None
 
 
-@template("correlate_weight")
+@by_single("correlate_weight")
 def _correlate_weight(grad: Array, x: Array, kernel: Any, stride: Any, padding: Any,
                       dilation: Any, groups: int) -> Any:
     from ..codegen.conv import conv_grad_weight
@@ -416,7 +478,7 @@ def _attention_fits(query: Array, key: Array, value: Array, mask: Array) -> bool
             and all(a.strides[-1] == a.itemsize for a in (query, key, value)))
 
 
-@template("scaled_dot_product_attention")
+@by_single("scaled_dot_product_attention")
 def _attention(query: Array, key: Array, value: Array, mask: Array, causal: bool,
                scale: float) -> Any:
     from ..codegen.attention import attention_forward
@@ -430,7 +492,7 @@ def _attention(query: Array, key: Array, value: Array, mask: Array, causal: bool
     return (out, logarithm) if ok else None
 
 
-@template("scaled_dot_product_attention_backward")
+@by_single("scaled_dot_product_attention_backward")
 def _attention_backward(grad: Array, out: Array, logarithm: Array, query: Array, key: Array,
                         value: Array, mask: Array, causal: bool, scale: float) -> Any:
     from ..codegen.attention import attention_backward

@@ -20,8 +20,8 @@ from ..debug.knobs import knobs
 from ..tensor.abstract import AbstractArray, AbstractOperand
 from ..tensor.tensor import Tensor, wrap
 
-__all__ = ["LEAST", "SINGLE", "TEMPLATES", "Fused", "FusedRule", "launch", "launch_list",
-           "launch_update", "template"]
+__all__ = ["LEAST", "SINGLE", "TEMPLATES", "Fused", "FusedRule", "Launcher", "launch",
+           "launch_list", "launch_update", "template"]
 
 SINGLE = 8192  # the same for one pass of a NumPy function, which is hard to beat when small
 _MOST_PLANS = 4096  # of one operator; then they are made anew
