@@ -42,7 +42,7 @@ _VECTOR = {"float32": 16, "float64": 8}  # elements of the widest registers
 _LOG2E = 1.4426950408889634
 _ROWS = {"avx512": 8, "avx2": 4, "sse": 4, "neon": 8}  # of a register tile, two vectors wide
 _SQUARE = 4  # elements are turned from rows into lanes by squares of this side
-_KEYS = 64  # keys between two looks at the maximum, and queries between two sums in backward
+_BLOCK = 96  # keys between two looks at the maximum, queries between two sums, at most
 
 
 class Variant(NamedTuple):
@@ -72,7 +72,7 @@ class _Attention:
         self.lanes = target.lanes(variant.element)
         self.wide = variant.vectors
         self.width = variant.vectors * self.lanes
-        self.rows = _ROWS[target.name] * 2 // variant.vectors
+        self.rows = _ROWS[target.name]
 
     def arrays(self, names: str) -> list[ArrayParam]:
         return [self.k.array(name, self.variant.element) for name in names.split()]
@@ -90,6 +90,12 @@ class _Attention:
         """One row of `width` elements."""
         return [self.k.load(ptr, self.k.index(at) + v * self.lanes, self.lanes)
                 for v in range(self.wide)]
+
+    def even(self, count: Value) -> Value:
+        """A number of rows, whole tiles and at most `_BLOCK`, that splits `count` about evenly."""
+        k, rows = self.k, self.rows
+        blocks = k.max((count + _BLOCK - 1) / _BLOCK, 1)
+        return k.max(((count + blocks - 1) / blocks + rows - 1) / rows * rows, rows)
 
     def put(self, ptr: Value, at: Value | int, row: Sequence[Value]) -> None:
         for v, value in enumerate(row):
@@ -227,7 +233,7 @@ class _Forward(_Attention):
     def group(self) -> None:
         k, element, variant = self.k, self.variant.element, self.variant
         self.packed = k.scratch(element, variant.head * self.width)
-        self.scores = k.scratch(element, (_KEYS + self.rows) * self.width)
+        self.scores = k.scratch(element, (_BLOCK + self.rows) * self.width)
         self.sums = k.scratch(element, variant.value_head * self.width)
         query = self.matrix(self.q, self.batch, self.head)
         factor = k.splat(self.factor, _SQUARE)
@@ -239,9 +245,10 @@ class _Forward(_Attention):
         end = k.min(self.keys, self.first + self.width) if variant.causal else self.keys
         n, lowest = self.wide, -np.finfo(f"f{element.size}").max.item()
         start = [self.number(lowest)] * n + [self.number(0.0)] * n
-        loop = k.loop(0, end, _KEYS, start)
+        step = self.even(end)
+        loop = k.loop(0, end, step, start)
         with loop as (j0, *carried):
-            loop.next(*self.block(j0, k.min(j0 + _KEYS, end), carried[:n], carried[n:]))
+            loop.next(*self.block(j0, k.min(j0 + step, end), carried[:n], carried[n:]))
         self.finish(loop.results[:n], loop.results[n:])
 
     def block(self, j0: Value, j1: Value, top: Sequence[Value], total: Sequence[Value]
@@ -383,7 +390,7 @@ class _Backward(_Attention):
         heads = variant.head, variant.value_head
         self.packed, self.packed_values = (k.scratch(element, h * self.width) for h in heads)
         self.key_sums, self.value_sums = (k.scratch(element, h * self.width) for h in heads)
-        count = (_KEYS + self.rows) * self.width
+        count = (_BLOCK + self.rows) * self.width
         self.weights, self.slopes = k.scratch(element, count), k.scratch(element, count)
 
     def prepare(self, head: Value) -> None:
@@ -415,9 +422,10 @@ class _Backward(_Attention):
         self.clear(self.value_sums, variant.value_head * self.width)
         with k.loop(first_head, first_head + each) as head:
             self.head = head
-            start = k.min(j0, self.queries) if variant.causal else 0
-            with k.loop(start, self.queries, _KEYS) as i0:
-                self.block(i0, k.min(i0 + _KEYS, self.queries))
+            start = k.min(j0, self.queries) if variant.causal else k.index(0)
+            step = self.even(self.queries - start)
+            with k.loop(start, self.queries, step) as i0:
+                self.block(i0, k.min(i0 + step, self.queries))
         for array, sums, size in ((self.dk, self.key_sums, variant.head),
                                   (self.dv, self.value_sums, variant.value_head)):
             into = self.matrix(array, self.batch, self.shared)
