@@ -19,7 +19,7 @@ from .bodies import BODIES, COMBINE, COST, identity
 from .expression import Node
 from .ir import Kernel, Value
 from .target import Target
-from .types import F32, I1, U8, Type
+from .types import F32, F64, I1, U8, Type
 
 __all__ = ["Nest", "Operand", "build", "schedule"]
 
@@ -390,24 +390,25 @@ class _Builder:
         if not found and not outs:
             return
         tail = self.width if self.target.has_masks else 1
-        starts = [self.start(n, self.width) for n in found for _ in range(self.unroll)]
+        needed = self.needed(stage)
+        unroll = _unroll([n for n in self.nodes if n.number in needed and self.level(n) == 3])
+        starts = [self.start(n, self.width) for n in found for _ in range(unroll)]
         starts += [self.start(n, tail) for n in found]
+        split = len(found) * unroll
 
         def inside(places: list[Value], totals: Sequence[Value]) -> list[Value]:
             moved = self.at(row, places)
-            split = len(found) * self.unroll
             whole = self.k.index(0)
-            step = self.width * self.unroll
+            step = self.width * unroll
             size = self.extent(self.last)
             end = whole + size / step * step
-            main = self.run(moved, found, outs, whole, end, totals[:split], self.width,
-                            self.unroll, False)
+            main = self.run(moved, found, outs, whole, end, totals[:split], self.width, unroll,
+                            False)
             return main + self.run(moved, found, outs, end, size, totals[split:], tail, 1, True)
         totals = self.loops(self.looped, starts, inside)
         for j, n in enumerate(found):
-            parts = totals[j * self.unroll:(j + 1) * self.unroll]
-            rest = totals[len(found) * self.unroll + j]
-            row.memo[n.number] = self.combined(n, [self.tree(n, list(parts)), rest])
+            parts = totals[j * unroll:(j + 1) * unroll]
+            row.memo[n.number] = self.combined(n, self.tree(n, list(parts)), totals[split + j])
 
     def run(self, row: _Scope, found: list[Node], outs: list[int], low: Value, high: Value,
             totals: Sequence[Value], lanes: int, unroll: int, last: bool) -> list[Value]:
@@ -444,9 +445,15 @@ class _Builder:
         return self.k.const(identity(node.attr[0], node.kind), node.kind.vector(lanes))
 
     def add(self, node: Node, total: Value, point: _Scope) -> Value:
-        """The partial result with one more vector."""
-        value = self.k.like(total, self.value(node.args[0], point))
-        new = COMBINE[node.attr[0]](self.k, node.kind, total, value)
+        """The partial result with one more vector; a sum of products is rounded once a term."""
+        of = node.args[0]
+        if (node.attr[0] == "add" and of.op == "multiply" and of.kind in (F32, F64)
+                and point.find(of) is None):
+            a, b = (self.k.like(total, self.value(x, point)) for x in of.args)
+            new = self.k.fma(a, b, total)
+        else:
+            value = self.k.like(total, self.value(of, point))
+            new = COMBINE[node.attr[0]](self.k, node.kind, total, value)
         return new if point.mask is None else self.k.select(point.mask, new, total)
 
     def tree(self, node: Node, parts: list[Value]) -> Value:
@@ -459,13 +466,11 @@ class _Builder:
     def join(self, node: Node, a: Value, b: Value) -> Value:
         return COMBINE[node.attr[0]](self.k, node.kind, a, b)
 
-    def combined(self, node: Node, parts: list[Value]) -> Value:
-        """Lanes by halves, then the parts in order."""
-        scalars = [self.folded(node, p) for p in parts]
-        total = scalars[0]
-        for s in scalars[1:]:
-            total = self.join(node, total, s)
-        return total
+    def combined(self, node: Node, main: Value, tail: Value) -> Value:
+        """Both parts, lanes by halves."""
+        if main.type.lanes == tail.type.lanes:
+            return self.folded(node, self.join(node, main, tail))
+        return self.join(node, self.folded(node, main), tail)
 
     def folded(self, node: Node, a: Value) -> Value:
         while a.type.lanes > 1:
