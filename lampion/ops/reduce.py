@@ -471,7 +471,7 @@ def _softmax(input: Array, dim: int) -> Array:
     if input.ndim == 0:
         return np.ones_like(input)
     e = np.exp(input - input.max(dim, keepdims=True, initial=-np.inf))
-    e /= e.sum(dim, keepdims=True)
+    e *= np.reciprocal(e.sum(dim, keepdims=True))  # the sum is at least 1: one division a row
     return e
 
 
