@@ -20,9 +20,10 @@ from .gemm_kernel import Variant, build
 from .gemm_pack import Tile, build_pack, tile_of
 from .gemm_stream import MOST_ROWS, build_stream
 from .gemm_tiles import A_BLOCK, K_BLOCK, Epilogue
+from .interpret import numpy_type
 from .ir import Kernel
 from .target import Target, target
-from .types import F32, F64, Type
+from .types import BF16, F32, F64, I32, Type
 
 __all__ = ["bmm", "gemm"]
 
@@ -42,6 +43,7 @@ def gemm(out: Array, a: Array, b: Array, bias: Array | None = None, accumulate: 
     """`out = epilogue(alpha * a @ b + bias)`, or with `accumulate` plus what `out` held.
 
     out (m, n), a (m, k), b (k, n) of one dtype, float32 or float64, with any strides; bias (n,).
+    Or a and b of bfloat16, the others of float32, where the processor multiplies pairs of them.
     `out` must not share memory with the others. ValueError where shapes or dtypes do not fit.
     False, and `out` as it was, while a kernel is being made: the caller has the reference.
     """
@@ -102,9 +104,11 @@ def _problem(out: Array, a: Array, b: Array, bias: Array | None, scaled: bool,
              epilogue: Epilogue | None) -> _Problem:
     """Everything checked; ValueError where something does not fit."""
     element = _ELEMENTS.get(out.dtype)
-    if element is None or a.dtype != out.dtype or b.dtype != out.dtype:
-        raise ValueError(f"a product of dtypes {out.dtype}, {a.dtype}, {b.dtype}: expected three "
-                         "times float32 or float64")
+    if element == F32 and a.dtype.name == b.dtype.name == "bfloat16":
+        element = BF16
+    elif element is None or a.dtype != out.dtype or b.dtype != out.dtype:
+        raise ValueError(f"a product of dtypes {a.dtype} and {b.dtype} into {out.dtype}: expected "
+                         "three times float32 or float64, or two of bfloat16 into float32")
     (*batch, m, n), k = out.shape, a.shape[-1] if a.ndim else 0
     if a.shape != (*batch, m, k) or b.shape != (*batch, k, n) or len(batch) > 2:
         raise ValueError(f"a product of {a.shape} and {b.shape} into {out.shape}: expected "
@@ -112,7 +116,7 @@ def _problem(out: Array, a: Array, b: Array, bias: Array | None, scaled: bool,
     if bias is not None and (bias.shape != (n,) or bias.dtype != out.dtype):
         raise ValueError(f"a bias of shape {bias.shape} and dtype {bias.dtype} for a product of "
                          f"shape {out.shape} and dtype {out.dtype}")
-    if any(s % element.size for x in (out, a, b) for s in x.strides):
+    if any(s % x.itemsize for x in (out, a, b) for s in x.strides):
         raise ValueError("strides that are no multiples of the element size: copy the array first")
     shared = bool(batch) and all(x == 1 or not s for x, s in zip(batch, b.strides, strict=False))
     return _Problem(element, tuple(batch), m, n, k, _steps(out), _steps(a), _steps(b), shared,
@@ -136,6 +140,8 @@ def _recipe(p: _Problem) -> Recipe:
     if p.out[1] != 1:
         turn = p.out[0] == 1 and p.epilogue is None
         return _turned(_recipe(p.turned())) if turn else _copied(p)
+    if p.element == BF16:
+        return _pairs(p)
     if p.n < p.m and p.n == 1 == p.out[0] and p.epilogue is None:
         return _turned(_recipe(p.turned()))  # a vector as one row
     if _is_stream(p):
@@ -148,7 +154,7 @@ def _recipe(p: _Problem) -> Recipe:
         return _launch(*_product(p, "panels"), *plan)
     if p.m <= rows or p.k == 0:
         return _launch(*_product(p, _along(p)), *plan)
-    return _packed(p, plan[3:])
+    return _packed(p, plan[3:], _along(p))
 
 
 def _lies_well(p: _Problem) -> bool:
@@ -275,28 +281,66 @@ def _scattered(p: _Problem, block: int) -> bool:
     return rows == 1 and p.m * block > _ITSELF
 
 
+# --- pairs of bfloat16 ---------------------------------------------------------------------------
+
+
+def _pairs(p: _Problem) -> Recipe:
+    """Pairs along k as elements of 32 bits, which one instruction multiplies and adds."""
+    if not target(knobs.target).has_bf16_dot:
+        return lambda *_: False
+    k, rows = (p.k + 1) // 2, p.b[1] == 1 != p.b[0]
+    inner = _paired(p._replace(element=I32, k=k, a=(k, 1), b=(p.n, 1) if rows else (1, k)), rows)
+
+    def run(out: Array, a: Array, b: Array, bias: Array | None, add: bool, alpha: float) -> bool:
+        if not rows:
+            b = _as_pairs(b.swapaxes(-1, -2)).swapaxes(-1, -2)
+        return inner(out, _as_pairs(a), b, bias, add, alpha)
+    return run
+
+
+def _paired(p: _Problem, rows: bool) -> Recipe:
+    """The product of pairs; of rows of B they are made by packing."""
+    plan = _plan(p, _tile(p.element, knobs.target))
+    if p.k == 0 or (p.m <= plan[0] and not rows):
+        return _launch(*_product(p, "columns"), 0, 0, 0, *plan)
+    return _packed(p, plan, "pairs" if rows else "columns")
+
+
+def _as_pairs(x: Array) -> Array:
+    """Neighbours along the last axis as one element; a zero at the end where one is missing."""
+    odd = x.shape[-1] % 2
+    even = not odd and x.strides[-1] == 2 and not any(s % 4 for s in x.strides[:-1])
+    if not even:
+        copy = np.zeros((*x.shape[:-1], x.shape[-1] + odd), x.dtype)
+        copy[..., :x.shape[-1]] = x
+        x = copy
+    return x.view(np.int32)
+
+
 # --- packed panels ------------------------------------------------------------------------------
 
 
-def _packed(p: _Problem, plan: tuple[int, ...]) -> Recipe:
+def _packed(p: _Problem, plan: tuple[int, ...], along: str) -> Recipe:
     """B as panels first, then the product of those."""
     key, make = _product(p, "panels")
     axes = 0 if p.shared else len(p.batch)
-    element, along, width = p.element, _along(p), _tile(p.element, knobs.target).width
+    element, width = p.element, _tile(p.element, knobs.target).width
+    source = BF16 if along == "pairs" else element
     pack_key = ("gemm pack", element.name, along, axes)
     panels, batch = -(-p.n // width), int(np.prod(p.batch[:axes]))
     each, parts = panels * width * p.k, min(_TASKS, batch * p.k * p.n // _READ)
     share = ((_share(p.k, 8, parts), panels) if along == "rows" else
-             (p.k, _share(panels, 1, parts)))
+             (max(p.k, 1), _share(panels, 1, parts)))
     launch = _launch(key, make, width, width * p.k, each if axes else 0, *plan)
     first = (0,) * len(p.batch)
+    dtype = numpy_type(element)
 
     def run(out: Array, a: Array, b: Array, bias: Array | None, add: bool, alpha: float) -> bool:
         pack = service.kernel(
-            pack_key, lambda target: build_pack(target, element, element, along, axes))
+            pack_key, lambda target: build_pack(target, source, element, along, axes))
         if pack is None or service.kernel(key, make) is None:
             return False
-        space = memory.empty((batch * each,), b.dtype)
+        space = memory.empty((batch * each,), dtype)
         pack(space, b[first] if p.shared else b, *share)
         return launch(out, a, space, bias, add, alpha)
     return run

@@ -19,7 +19,7 @@ from .gemm_pack import Panels
 from .gemm_tiles import A_BLOCK, K_BLOCK, Epilogue, Strided, Tiles
 from .ir import Kernel, Value
 from .target import Target
-from .types import I64, Type
+from .types import F32, I32, I64, Type
 
 __all__ = ["Variant", "build"]
 
@@ -27,7 +27,7 @@ __all__ = ["Variant", "build"]
 class Variant(NamedTuple):
     """What is fixed when a product is compiled; sizes, strides and blocks are arguments."""
 
-    element: Type
+    element: Type  # i32 stands for pairs of bf16 along k, whose products are summed in f32
     bias: str = ""  # "column": one element for each column of C; "row": for each row
     scaled: bool = False  # alpha * A @ B
     axes: int = 0  # leading batch axes of out, a and b
@@ -53,12 +53,13 @@ class _Gemm(Tiles):
     def __init__(self, target: Target, variant: Variant) -> None:
         k, element, axes = Kernel("gemm"), variant.element, variant.axes
         self.axes, self.source = axes, variant.b
-        self.out, self.a = k.array("out", element), k.array("a", element)
-        self.b, bias = k.array("b", element), k.array("bias", element)
+        result = F32 if element == I32 else element
+        self.out, self.a = k.array("out", result), k.array("a", element)
+        self.b, bias = k.array("b", element), k.array("bias", result)
         names = "b_row b_panel b_batch task_rows task_columns block pack add"
         (self.b_row, self.b_panel, self.b_batch, self.task_rows, self.task_columns, self.block,
          self.pack, self.add) = (k.integer(n) for n in names.split())
-        alpha = k.number("alpha", element) if variant.scaled else None
+        alpha = k.number("alpha", result) if variant.scaled else None
         super().__init__(k, target, element, variant.bias, alpha, variant.epilogue)
         self.bias_ptr, self.out_row = bias.ptr, self.out.stride(axes)
         self.m, self.n = self.out.size(axes), self.out.size(axes + 1)

@@ -51,6 +51,8 @@ def build_pack(target: Target, source: Type, element: Type, along: str, axes: in
     panels, b = k.array("panels", element), k.array("b", source)
     task_rows, task_panels = k.integer("task_rows"), k.integer("task_panels")
     rows, columns = b.size(axes), b.size(axes + 1)
+    if along == "pairs":
+        rows = (rows + 1) / 2
     width = tile_of(target, element).width
     count = (columns + width - 1) / width
     parts = (rows + task_rows - 1) / task_rows
@@ -67,6 +69,7 @@ def build_pack(target: Target, source: Type, element: Type, along: str, axes: in
             matrix = matrix / batch[axis]
         p0, first = (at % parts) * task_rows, (at / parts) * task_panels
         packer = Panels(k, target, element, along, b.stride(axes), b.stride(axes + 1))
+        packer.rows_of_b = b.size(axes)
         with k.loop(first, k.min(first + task_panels, count)) as panel:
             j = panel * width
             packer.fill(k.offset(into, panel * (rows * width)),
@@ -79,8 +82,11 @@ class Panels:
     """Writes the part of a kernel that packs a panel.
 
     along: "rows" where the elements of a row of B are neighbours in memory, "columns" where those
-    of a column are, "any" otherwise. row, column: the steps of B.
+    of a column are, "any" otherwise; "pairs" where those of a row are, of bf16: rows of the panel
+    hold two of B's, alternately. row, column: the steps of B.
     """
+
+    rows_of_b: Value  # all of them; only pairs ask for it
 
     def __init__(self, k: Kernel, target: Target, element: Type, along: str, row: Value,
                  column: Value) -> None:
@@ -91,7 +97,9 @@ class Panels:
     def fill(self, into: Value, b: Value, p0: Value, p1: Value, left: Value) -> None:
         """Rows p0 to p1 of a panel of which `left` columns exist."""
         k, lanes = self.k, self.lanes
-        if self.along == "columns":
+        if self.along == "pairs":
+            self._pairs(into, b, p0, p1, left)
+        elif self.along == "columns":
             for first in range(0, self.width, lanes):
                 self._transposed(k.offset(into, first), k.offset(b, self.column * first), p0, p1,
                                  left - first)
@@ -104,6 +112,20 @@ class Panels:
                     self._put(into, p, v * lanes, k.load(b, p * self.row + v * lanes, lanes, mask))
         else:
             self._by_elements(into, b, p0, p1, left)
+
+    def _pairs(self, into: Value, b: Value, p0: Value, p1: Value, left: Value) -> None:
+        """For targets with masks. A row that is missing at the end counts as zeros."""
+        k, lanes = self.k, self.lanes
+        masks = [k.mask(left - v, lanes) for v in range(0, self.width, lanes)]
+        order = [x // 2 + x % 2 * lanes for x in range(2 * lanes)]
+        with k.loop(p0, p1) as p:
+            for v, mask in enumerate(masks):
+                second = mask & k.splat(p * 2 + 1 < self.rows_of_b, lanes)
+                rows = [k.load(b, (p * 2 + r) * self.row + v * lanes, lanes, m)
+                        for r, m in enumerate((mask, second))]
+                pairs = k.shuffle(rows[0], rows[1], order)
+                k.store(into, p * self.width + v * lanes,
+                        k.emit("bitcast", (pairs,), self.element.vector(lanes)))
 
     def _put(self, into: Value, p: Value, column: int, value: Value) -> None:
         self.k.store(into, p * self.width + column, value.cast(self.element))

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from .gemm_pack import each_vector, tile_of
 from .ir import Kernel, Value
 from .target import Target
-from .types import I64, Type
+from .types import BF16, F32, I32, I64, Type
 
 __all__ = ["A_BLOCK", "Epilogue", "K_BLOCK", "Strided", "Tiles"]
 
@@ -63,13 +63,14 @@ class Tiles:
     def __init__(self, k: Kernel, target: Target, element: Type, bias: str = "",
                  alpha: Value | None = None, epilogue: Epilogue | None = None) -> None:
         self.k, self.target, self.element = k, target, element
+        self.sum = F32 if element == I32 else element  # i32: pairs of bf16
         self.bias, self.alpha, self.epilogue = bias, alpha, epilogue
         self.tile = tile_of(target, element)
 
     def reserve(self) -> None:
         """Memory of the task that tiles need."""
         if not self.target.has_masks:
-            self.spill = self.k.scratch(self.element, self.tile.rows * self.tile.width)
+            self.spill = self.k.scratch(self.sum, self.tile.rows * self.tile.width)
 
     # --- a block of A ---------------------------------------------------------------------------
 
@@ -151,7 +152,7 @@ class Tiles:
     def products(self, a: Value, rows: int, count: int) -> list[Value]:
         """The sums over the block of k of `rows` rows from `a` on and `count` vectors of B."""
         k, lanes = self.k, self.tile.lanes
-        zero = k.const(0.0, self.element.vector(lanes))
+        zero = k.const(0.0, self.sum.vector(lanes))
         row, column = self.rows.row, self.rows.column
         # A pointer for three rows: the others are one and two steps from it.
         starts = [k.offset(a, row * r) for r in range(0, rows, 3)]
@@ -163,9 +164,16 @@ class Tiles:
             new = []  # row by row, so that one broadcast is held at a time
             for r in range(rows):
                 one = k.splat(k.load(ptrs[r // 3], steps[r % 3]), lanes)
-                new += [k.fma(one, y, sums[r * count + v]) for v, y in enumerate(vectors)]
+                new += [self._plus_product(one, y, sums[r * count + v])
+                        for v, y in enumerate(vectors)]
             loop.next(k.offset(b, self.panel_row), *(k.offset(p, column) for p in ptrs), *new)
         return list(loop.results[1 + len(starts):])
+
+    def _plus_product(self, x: Value, y: Value, total: Value) -> Value:
+        if self.sum == self.element:
+            return self.k.fma(x, y, total)
+        pairs = BF16.vector(2 * total.type.lanes)
+        return self.k.emit("dot", (total, *(self.k.emit("bitcast", (v,), pairs) for v in (x, y))))
 
     # --- storing --------------------------------------------------------------------------------
 

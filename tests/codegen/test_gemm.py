@@ -2,6 +2,7 @@
 
 import itertools
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -16,7 +17,7 @@ from lampion.codegen.gemm_tiles import Epilogue
 from lampion.codegen.interpret import interpret
 from lampion.codegen.ir import Kernel
 from lampion.codegen.target import TARGETS, host
-from lampion.codegen.types import F32, F64
+from lampion.codegen.types import BF16, F32, F64, I32
 from lampion.debug.knobs import override
 from lampion.runtime.threads import get_num_threads, set_num_threads
 
@@ -143,6 +144,38 @@ def test_epilogue():
         for out in (np.empty((m, n), "f4"), np.empty((n, m), "f4").T):
             gemm(out, a, b, bias, epilogue=relu)
             check(out, np.maximum(a.astype("f8") @ b + bias, 0), k)
+
+
+def test_pairs_of_bfloat16():
+    rng = np.random.default_rng(11)
+    layouts = itertools.product(["rows", "columns", "steps"], repeat=2)
+    for (m, n, k), (first, second) in itertools.product(SIZES, layouts):
+        a, b = (matrix(rng, *s, "f4").astype(ml_dtypes.bfloat16)
+                for s in ((m, k, first), (k, n, second)))
+        out, bias = np.full((m, n), np.nan, "f4"), rng.standard_normal(n).astype("f4")
+        if not gemm(out, a, b, bias):
+            assert not host().has_bf16_dot
+            pytest.skip("this processor has no products of bfloat16")
+        check(out, a.astype("f8") @ b.astype("f8") + bias, k)
+    a, b = (rng.standard_normal((3, 20, 30)).astype(ml_dtypes.bfloat16) for _ in range(2))
+    out = np.empty((3, 20, 20), "f4")
+    bmm(out, a, b.swapaxes(1, 2))
+    check(out, a.astype("f8") @ b.astype("f8").swapaxes(1, 2), 30)
+
+
+def test_pairs_stay_inside():
+    rng = np.random.default_rng(12)
+    chosen = TARGETS["avx512"]
+    for m, n, k in ((15, 35, 5), (3, 16, 4)):
+        a, b = (rng.standard_normal(s).astype(ml_dtypes.bfloat16) for s in ((m, k), (k, n)))
+        panels = np.full(-(-n // 32) * ((k + 1) // 2) * 32, -1, "i4")
+        interpret(build_pack(chosen, BF16, I32, "pairs"), panels, b, 2, 1)
+        pairs = np.zeros((m, (k + 1) // 2 * 2), a.dtype)
+        pairs[:, :k] = a
+        out = np.full((m, n), np.nan, "f4")
+        interpret(build(chosen, Variant(I32)), out, pairs.view("i4"), panels, None, 32,
+                  (k + 1) // 2 * 32, 0, 14, 32, 2, 0, 0)
+        check(out, a.astype("f8") @ b.astype("f8"), k)
 
 
 def test_rows_do_not_depend_on_the_others():
