@@ -8,6 +8,7 @@ made).
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from ..tensor.formats import contiguous_format
 from .native import Fused, Launcher, template
 from .pool import divisors
 from .record import LEAVES
+from .reference import resample as resampling
 from .reference import rnn
 from .reference.pool import pool_size
+from .resize import RESAMPLE
 
 Array = Any
 
@@ -295,6 +298,43 @@ def _avg_pool_backward(grad: Array, spatial: Any, kernel: Any, stride: Any, padd
     out = memory.empty((*grad.shape[:2], *spatial), grad.dtype)
     full = np.full(grad.shape[2:], divisor, grad.dtype)
     return out if avg_pool2d_backward(out, grad, full, kernel, stride, padding) else None
+
+
+# --- resampling -------------------------------------------------------------------------------
+
+
+@lru_cache(256)
+def _taps(kind: str, spatial: Any, size: Any, align: bool, factors: Any, dtype: Any,
+          turned: bool) -> Any:
+    from ..codegen.resample import taps, turned_taps
+
+    tables = resampling.tables(kind, spatial, size, align, factors, dtype)
+    make = turned_taps if turned else taps
+    return tuple(make(*table, n, dtype) for table, n in zip(tables, spatial, strict=True))
+
+
+def _resample(x: Array, kind: str, size: Any, align: bool, factors: Any) -> Any:
+    return _resampled(x, size, (kind, x.shape[2:], tuple(size), align, tuple(factors)), False)
+
+
+for _kind, _dims in RESAMPLE:
+    if _kind != "mean":  # a mean of equal blocks is a plain loop nest
+        template(RESAMPLE[_kind, _dims].name)(_resample)
+
+
+@template("resample_transpose")
+def _resample_transpose(grad: Array, kind: str, spatial: Any, align: bool, factors: Any) -> Any:
+    key = kind, tuple(spatial), grad.shape[2:], align, tuple(factors)
+    return _resampled(grad, spatial, key, True)
+
+
+def _resampled(x: Array, size: Any, key: Any, turned: bool) -> Any:
+    from ..codegen.resample import resample
+
+    if x.dtype not in _FLOATS or not x.size:
+        return None
+    out = memory.empty((*x.shape[:2], *size), x.dtype)
+    return out if resample(out, np.ascontiguousarray(x), _taps(*key, x.dtype, turned)) else None
 
 
 # --- indices ----------------------------------------------------------------------------------
