@@ -34,6 +34,7 @@ CLASSES = 8 * 44  # up to 16 TiB
 
 _HEADER = 64  # bytes in front of a block: class, capacity, next free block
 _LEAST = 1 << 10  # bytes; NumPy's own memory serves smaller arrays as quickly
+_APART, _LARGE = 512, 1 << 14  # blocks of 16 KiB on start at multiples of 512 bytes, see _piece
 _CHUNK = 1 << 22  # small blocks are cut from chunks of this size;
 _FIRST_SPAN = 8 * 18  # those of this size class, above 256 KiB, are mapped alone
 _HUGE = 1 << 21  # the processor's large pages
@@ -190,14 +191,20 @@ class _Pool:
         return None
 
     def _piece(self, number: int) -> int:
-        """A new block out of a chunk."""
-        size = _HEADER + capacity(number)
-        if self._chunk_next + size > self._chunk_end:
+        """A new block out of a chunk.
+
+        A load waits for an earlier store at the same place of another page. Where results lie 64
+        bytes further in their pages than arguments do, that costs a quarter of the time.
+        """
+        size = capacity(number)
+        apart = _APART if size >= _LARGE else _HEADER
+        block = _round_up(self._chunk_next + _HEADER, apart)
+        if block + size > self._chunk_end:
             memory, start = self._map(_CHUNK, _HUGE)
             self._chunks.append(memory)
-            self._chunk_next, self._chunk_end = start, start + _CHUNK
-        block = self._chunk_next + _HEADER
-        self._chunk_next += size
+            self._chunk_end = start + _CHUNK
+            block = _round_up(start + _HEADER, apart)
+        self._chunk_next = block + size
         return _with_header(block, number)
 
     def _span(self, number: int) -> int:
