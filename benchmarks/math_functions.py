@@ -22,7 +22,7 @@ def cases(torch: Any) -> Iterator[Case]:
     from lampion.codegen.math import FUNCTIONS
     from lampion.runtime import memory
 
-    for name in FUNCTIONS:
+    for name in [n for n in FUNCTIONS if n != "gelu_slope"]:  # PyTorch has no such function
         for size in SIZES:
             x, out = (memory.empty((size,), np.dtype(np.float32)) for _ in range(2))
             x[...] = np.random.default_rng(0).uniform(0.1, 0.99, size)
