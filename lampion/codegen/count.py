@@ -17,10 +17,10 @@ from .types import Type
 
 __all__ = ["Work", "count"]
 
-_SLOW = {"div": 5.0, "sqrt": 5.0, "rem": 5.0}  # turns of the multipliers, roughly
-_MULTIPLIES = {"mul": 1.0, "fma": 1.0, "dot": 1.0}
+_SLOW = {"div": 5.0, "sqrt": 5.0}  # turns of the multipliers, roughly
+_MULTIPLIES = {"mul": 1.0, "fma": 1.0, "dot": 1.0, "scale": 1.0}
 _FLOPS = {"add": 1, "sub": 1, "mul": 1, "div": 1, "min": 1, "max": 1, "fma": 2, "sqrt": 1,
-          "neg": 1, "abs": 1, "rint": 1, "floor": 1, "ceil": 1, "trunc": 1, "reduce": 1}
+          "neg": 1, "abs": 1, "rint": 1, "floor": 1, "ceil": 1, "trunc": 1, "reduce": 1, "scale": 1}
 _FREE = frozenset(("const", "iota", "param", "index", "result", "offset", "view", "bitcast",
                    "prefetch", "scratch", "splat", "load", "store", "gather", "scatter"))
 
@@ -190,7 +190,7 @@ def _quotient(a: int, b: int) -> int:
 
 _RULES: dict[str, Any] = {
     "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b,
-    "div": _quotient, "rem": lambda a, b: a - b * _quotient(a, b), "min": min, "max": max,
+    "div": _quotient, "min": min, "max": max,
     "lt": lambda a, b: a < b, "le": lambda a, b: a <= b, "eq": lambda a, b: a == b,
     "ne": lambda a, b: a != b, "select": lambda c, a, b: a if c else b, "cast": lambda a: a,
     "and": lambda a, b: a & b, "or": lambda a, b: a | b, "not": lambda a: not a,

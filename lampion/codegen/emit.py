@@ -12,7 +12,7 @@ from typing import Any
 from .compile import PLAIN_ADDRESSES
 from .ir import Kernel, Region, Value
 from .target import Target
-from .types import F32, Type
+from .types import F32, I32, I64, Type
 
 __all__ = ["emit"]
 
@@ -257,10 +257,6 @@ class _Function:
         a, b = map(self.operand, value.args)
         return self.put(f"{self._sign_of(value)}div {type_text(value.type)} {a}, {b}")
 
-    def _rem(self, value: Value) -> str:
-        a, b = map(self.operand, value.args)
-        return self.put(f"{self._sign_of(value)}rem {type_text(value.type)} {a}, {b}")
-
     def _shr(self, value: Value) -> str:
         a, b = map(self.operand, value.args)
         name = "lshr" if self._sign_of(value) == "u" else "ashr"
@@ -296,6 +292,35 @@ class _Function:
             return self.intrinsic("fma", kind, a, b, c)
         text = type_text(kind)
         return self.put(f"fadd {text} {self.put(f'fmul {text} {a}, {b}')}, {c}")
+
+    def _scale(self, value: Value) -> str:
+        kind, (a, n) = value.type, map(self.operand, value.args)
+        text = type_text(kind)
+        if self.target.name != "avx512" or kind.lanes * kind.size != 64:
+            return self._scaled_by_bits(value, a, n)
+        name = f"llvm.x86.avx512.mask.scalef.p{'s' if kind.bits == 32 else 'd'}.512"
+        return self.call(name, text, (text, a), (text, n), (text, "zeroinitializer"),
+                         (f"i{kind.lanes}", "-1"), ("i32", "4"))  # 4: round as usual
+
+    def _scaled_by_bits(self, value: Value, a: str, n: str) -> str:
+        """A product with powers of 2 made of their bits: two of them, unless 2**n is normal."""
+        kind = value.type
+        text = type_text(kind)
+        fraction, whole = (23, I32) if kind.bits == 32 else (52, I64)
+        whole = whole.vector(kind.lanes)
+        given = self.put(f"fptosi {text} {n} to {type_text(whole)}")
+        given = self.put(f"freeze {type_text(whole)} {given}")  # where n is NaN, so is a
+        parts = [given]
+        if not value.attr:
+            half = self.put(f"ashr {type_text(whole)} {given}, {constant(1, whole)}")
+            parts = [half, self.put(f"sub {type_text(whole)} {given}, {half}")]
+        for part in parts:
+            bias = constant((1 << kind.bits - fraction - 2) - 1, whole)
+            bits = self.put(f"add {type_text(whole)} {part}, {bias}")
+            bits = self.put(f"shl {type_text(whole)} {bits}, {constant(fraction, whole)}")
+            factor = self.put(f"bitcast {type_text(whole)} {bits} to {text}")
+            a = self.put(f"fmul {text} {a}, {factor}")
+        return a
 
     def _not(self, value: Value) -> str:
         ones = constant(True if value.type.is_bool else -1, value.type)

@@ -156,10 +156,6 @@ def _div(value: Value, a: Any, b: Any) -> Any:
     return np.where((a < 0) != (b < 0), -quotient, quotient).astype(_kind(value))
 
 
-def _rem(value: Value, a: Any, b: Any) -> Any:
-    return (a - _div(value, a, b) * b).astype(_kind(value))
-
-
 def _fma(value: Value, a: Any, b: Any, c: Any) -> Any:
     """Rounded once for f32; for f64 as the widest type of the platform allows."""
     if value.type.bits == 32:
@@ -236,6 +232,10 @@ def _dot(value: Value, acc: Any, a: Any, b: Any) -> Any:
     return (acc + products.sum(1)).astype(wide)
 
 
+def _scale(value: Value, a: Any, n: Any) -> Any:
+    return np.ldexp(a, np.nan_to_num(n).clip(-4096, 4096).astype(np.int32))
+
+
 def _lanes(index: Any, lanes: int) -> Any:
     return index[0] + np.arange(lanes)
 
@@ -271,7 +271,7 @@ _MEANING: dict[str, Callable[..., Any]] = {
     "iota": lambda v: np.arange(v.type.lanes, dtype=_kind(v)),
     **{name: _same(pair) for name, pair in _PAIR.items()},
     "sub": lambda v, a, b: (a - b).astype(_kind(v)),
-    "div": _div, "rem": _rem, "fma": _fma,
+    "div": _div, "fma": _fma, "scale": _scale,
     "xor": lambda v, a, b: a ^ b, "not": lambda v, a: ~a,
     "neg": lambda v, a: -a, "abs": lambda v, a: np.abs(a), "sqrt": lambda v, a: np.sqrt(a),
     "floor": lambda v, a: np.floor(a), "ceil": lambda v, a: np.ceil(a),

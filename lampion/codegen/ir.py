@@ -67,8 +67,11 @@ class Value:
 
     __floordiv__ = __truediv__  # of integers: towards zero
 
-    def __mod__(self, other: Value | Number) -> Value:
-        return self.kernel.binary("rem", self, other)
+    def __mod__(self, other: Value | int) -> Value:
+        """Of integers, with the sign of the dividend."""
+        if self.type.is_float:
+            raise SpecError(f"the remainder of {self.type}: integers only")
+        return self - self / other * other
 
     def __and__(self, other: Value | Number) -> Value:
         return self.kernel.binary("and", self, other)
@@ -343,6 +346,13 @@ class Kernel:
     def sqrt(self, a: Value) -> Value:
         """The square root, correctly rounded."""
         return self.unary("sqrt", a)
+
+    def scale(self, a: Value, n: Value, normal: bool = False) -> Value:
+        """`a * 2**n`, rounded once; n whole, at most twice the type's exponents; NaN if both are.
+
+        normal: 2**n is a normal number.
+        """
+        return self.emit("scale", (a, n), normal)
 
     def select(self, condition: Value, yes: Value | Number, no: Value | Number) -> Value:
         """`yes` where the condition holds, else `no`, lane by lane."""

@@ -15,7 +15,7 @@ from .ir import Value
 from .spec import SpecError
 from .types import U32, U64, Type
 
-__all__ = ["Layout", "clamp", "layout", "nearest", "polynomial", "power", "scaled", "with_sign"]
+__all__ = ["Layout", "clamp", "layout", "nearest", "polynomial", "power", "with_sign"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,16 +91,6 @@ def nearest(x: Value, factor: float) -> tuple[Value, Value]:
 def power(n: Value, f: Layout, like: Value, extra: int = 0) -> Value:
     """2**(n + extra) from `nearest`'s second result; n + extra within the normal exponents."""
     return ((n << f.fraction) + ((f.bias + extra) << f.fraction)).bits(like.type.scalar)
-
-
-def scaled(y: Value, n: Value, extra: int = 0) -> Value:
-    """`y * 2**(n + extra)` in two steps, rounded once: denormal results and overflow are right."""
-    f = layout(y)
-    half = (n >> 1) << f.fraction
-    rest = (n << f.fraction) - half
-    first = (half + f.one).bits(y.type.scalar)
-    second = (rest + ((f.bias + extra) << f.fraction)).bits(y.type.scalar)
-    return y * first * second
 
 
 def sign_of(x: Value) -> Value:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Sequence
 
 from .ir import Value
-from .math_base import clamp, layout, nearest, polynomial, power, scaled, with_sign
+from .math_base import clamp, layout, nearest, polynomial, power, with_sign
 from .types import F32, F64, U32
 
 __all__ = ["cosh", "erf", "erfc", "exp", "exp2", "exp2_flushed", "exp2_of_sum", "exp_in_range",
@@ -61,8 +61,8 @@ _SINH = {
 def _reduced(x: Value) -> tuple[Value, Value]:
     """(r, n) of x = n ln 2 + r."""
     k, (high, low) = x.kernel, layout(x).ln2
-    turns, n = nearest(x, _LOG2E)
-    return k.fma(turns, -low, k.fma(turns, -high, x)), n
+    n, _ = nearest(x, _LOG2E)
+    return k.fma(n, -low, k.fma(n, -high, x)), n
 
 
 def _expm1_near_zero(r: Value) -> Value:
@@ -78,13 +78,13 @@ def exp(x: Value) -> Value:
 def exp_times(x: Value, shift: int) -> Value:
     """e**x * 2**shift for shift 0 or -1, without overflow before the last step."""
     r, n = _reduced(clamp(x, *_EXP_RANGE[x.type.bits]))
-    return scaled(_expm1_near_zero(r) + 1.0, n, shift)
+    return x.kernel.scale(_expm1_near_zero(r) + 1.0, n + float(shift) if shift else n)
 
 
 def exp_in_range(x: Value) -> Value:
-    """e**x where the result is a normal number; anything elsewhere. A quarter cheaper."""
+    """e**x where the result is a normal number; anything elsewhere."""
     r, n = _reduced(x)
-    return (_expm1_near_zero(r) + 1.0) * power(n, layout(x), x)
+    return x.kernel.scale(_expm1_near_zero(r) + 1.0, n, normal=True)
 
 
 def exp2(x: Value) -> Value:
@@ -94,9 +94,9 @@ def exp2(x: Value) -> Value:
 
 def exp2_of_sum(x: Value, low: Value | None) -> Value:
     """2**(x + low), low far smaller than 1; x within twice the exponents of the type."""
-    turns, n = nearest(x, 1.0)
-    r = x - turns if low is None else (x - turns) + low
-    return scaled(x.kernel.fma(r, polynomial(r, _EXP2[x.type.bits]), 1.0), n)
+    n, _ = nearest(x, 1.0)
+    r = x - n if low is None else (x - n) + low
+    return x.kernel.scale(x.kernel.fma(r, polynomial(r, _EXP2[x.type.bits]), 1.0), n)
 
 
 def _unless_tiny(x: Value, y: Value) -> Value:
@@ -116,9 +116,10 @@ def exp2_flushed(x: Value) -> Value:
 
 def expm1(x: Value) -> Value:
     """e**x - 1."""
+    k = x.kernel
     r, n = _reduced(clamp(x, *_EXPM1_RANGE[x.type.bits]))
-    scale = power(n, layout(x), x, -1)  # half, or it would overflow before the result does
-    y = x.kernel.fma(scale, _expm1_near_zero(r), scale - 0.5)
+    half = k.scale(k.const(1.0, x.type), n - 1.0, normal=True)  # 2**n overflows before the result
+    y = k.fma(half, _expm1_near_zero(r), half - 0.5)
     return _unless_tiny(x, y + y)
 
 
@@ -154,7 +155,7 @@ def exp_of_negative(a: Value) -> Value:
     """e**-a for a >= 0."""
     k = a.kernel
     r, n = _reduced(-k.min(k.const(-_EXP_RANGE[a.type.bits][0], a.type), a))
-    return scaled(_expm1_near_zero(r) + 1.0, n)
+    return k.scale(_expm1_near_zero(r) + 1.0, n)
 
 
 def sigmoid(x: Value) -> Value:
@@ -224,9 +225,9 @@ def _erfc_positive(a: Value) -> Value:
     if bits == 32:
         r, n = _reduced(-(wide * wide))
         near = wide.kernel.fma(r * r, polynomial(r, _EXP[32]), r) + 1.0
-        return (near * power(n, layout(wide), wide) * bell).cast(F32)
+        return (wide.kernel.scale(near, n, normal=True) * bell).cast(F32)
     r, n = _reduced_square(a)
-    return scaled((_expm1_near_zero(r) + 1.0) * bell, n)
+    return a.kernel.scale((_expm1_near_zero(r) + 1.0) * bell, n)
 
 
 def _reduced_square(a: Value) -> tuple[Value, Value]:
@@ -235,8 +236,8 @@ def _reduced_square(a: Value) -> tuple[Value, Value]:
     high = (a.bits(f.integer) & _HIGH_HALF).bits(a.type.scalar)
     low = (a - high) * (a + high)
     square = -(high * high)
-    turns, n = nearest(square - low, _LOG2E)
-    return k.fma(turns, -f.ln2[1], k.fma(turns, -f.ln2[0], square)) - low, n
+    n, _ = nearest(square - low, _LOG2E)
+    return k.fma(n, -f.ln2[1], k.fma(n, -f.ln2[0], square)) - low, n
 
 
 def erfc(x: Value) -> Value:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from .ir import Value
-from .math_base import clamp, layout, nearest, polynomial, power, sign_of, with_sign
+from .math_base import clamp, layout, nearest, polynomial, sign_of, with_sign
 from .math_exp import exp2_of_sum, exp_of_negative
 from .types import F32, F64
 
@@ -188,9 +188,9 @@ def _pow32(a: Value, y: Value) -> Value:
     log = _edges(wide, k.fma(s, polynomial(s * s, _LOG2_WIDE), e))
     product = k.select(a.eq(1.0), 0.0, log * y.cast(F64))
     product = clamp(product, -160.0, 140.0)
-    turns, n = nearest(product, 1.0)
-    r = product - turns
-    return (k.fma(r, polynomial(r, _EXP2_WIDE), 1.0) * power(n, layout(wide), wide)).cast(F32)
+    n, _ = nearest(product, 1.0)
+    r = product - n
+    return k.scale(k.fma(r, polynomial(r, _EXP2_WIDE), 1.0), n, normal=True).cast(F32)
 
 
 # (atanh(s) / s - 1 - s**2 / 3) / s**4 by s**2; log2 within 2**-66.

@@ -83,12 +83,6 @@ def _div(args: Sequence[Type], attr: Any) -> Type:
     return _arithmetic(args, attr)
 
 
-@_rule("rem")
-def _rem(args: Sequence[Type], attr: Any) -> Type:
-    _need(args[0].kind in "iu", "integers")
-    return _arithmetic(args, attr)
-
-
 @_rule("neg abs")
 def _sign(args: Sequence[Type], attr: Any) -> Type:
     _need(len(args) == 1 and args[0].kind in "if" and not args[0].pointer, "one signed number")
@@ -107,6 +101,13 @@ def _fma(args: Sequence[Type], attr: Any) -> Type:
     return _float_unary(args[:1], attr)
 
 
+@_rule("scale")
+def _scale(args: Sequence[Type], attr: Any) -> Type:
+    _need(len(args) == 2 and args[0] == args[1] and isinstance(attr, bool),
+          "a number, an exponent of its type, and whether the power of 2 is a normal number")
+    return _float_unary(args[:1], attr)
+
+
 @_rule("and or xor")
 def _bits(args: Sequence[Type], attr: Any) -> Type:
     _need(len(args) == 2 and args[0] == args[1], "two operands of one type")
@@ -122,7 +123,8 @@ def _not(args: Sequence[Type], attr: Any) -> Type:
 
 @_rule("shl shr")
 def _shift(args: Sequence[Type], attr: Any) -> Type:
-    return _rem(args, attr)
+    _need(args[0].kind in "iu", "integers")
+    return _arithmetic(args, attr)
 
 
 @_rule("lt le eq ne")
