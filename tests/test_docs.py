@@ -63,18 +63,19 @@ def test_docstring_of_a_public_function(name):
     assert run_examples([example]) > 0
 
 
-def readme_blocks() -> list[str]:
-    readme = ROOT / "README.md"
-    text = readme.read_text() if readme.exists() else ""
-    return re.findall(r"```python\n(.*?)```", text, re.S)
+def blocks() -> list[tuple[str, str]]:
+    """Python blocks of the README and of the pages, each with its page and number."""
+    pages = [p for p in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if p.exists()]
+    return [(f"{page.name} {number}", block) for page in pages for number, block in enumerate(
+        re.findall(r"```python\n(.*?)```", page.read_text(), re.S))]
 
 
-@pytest.mark.parametrize("number", range(len(readme_blocks())))
-def test_block_of_the_readme(number):
-    block = readme_blocks()[number].replace("import torch\n", "import lampion as torch\n").replace(
+@pytest.mark.parametrize("name, block", blocks(), ids=[name for name, _ in blocks()])
+def test_block_of_a_page(name, block):
+    block = block.replace("import torch\n", "import lampion as torch\n").replace(
         "from torch", "from lampion")
     if ">>>" in block:
-        example = doctest.DocTestParser().get_doctest(block, {}, f"README block {number}", None, 0)
+        example = doctest.DocTestParser().get_doctest(block, {}, name, None, 0)
         assert run_examples([example]) > 0
     else:
-        exec(compile(block, f"README block {number}", "exec"), {"__name__": "readme"})
+        exec(compile(block, name, "exec"), {"__name__": "page"})

@@ -145,9 +145,13 @@ def _place(key: Hashable, build: Build, data: bytes, start: float, compiled: boo
 
 def _watched(key: Hashable, known: Made, native: Native) -> Native:
     """The kernel as a debugger sees it."""
+    return kernels.watch(_subject(key, known), native)
+
+
+def _subject(key: Hashable, known: Made) -> Any:
     from .inspect import Subject
 
-    return kernels.watch(Subject(key, known.build, known.seconds, known.compiled), native)
+    return Subject(key, known.build, known.seconds, known.compiled)
 
 
 def make(kernel: Kernel, target: Target | None = None) -> Native:
@@ -260,3 +264,4 @@ def failures() -> dict[Any, str]:
 
 
 kernels.FAILED.append(failures)
+kernels.MADE.append(lambda: [_subject(key, known) for key, known in made.items()])

@@ -19,7 +19,7 @@ import numpy as np
 from .knobs import knobs
 
 __all__ = ["LAUNCHES", "REASONS", "Launches", "Run", "clear", "is_planning", "planning", "report",
-           "table", "watch", "watching"]
+           "table", "text", "watch", "watching"]
 
 Native = Callable[..., None]
 _MOST_SIZES = 32  # of one kernel that are told apart
@@ -97,6 +97,7 @@ class Launches:
 LAUNCHES: list[Launches] = []  # of every kernel that is watched
 REASONS: dict[str, str] = {}  # why an operator or gradient rule is no kernel of its own
 FAILED: list[Callable[[], dict[Any, str]]] = []  # gives the kernels that could not be made
+MADE: list[Callable[[], list[Subject]]] = []  # gives those that were made or loaded
 JOURNAL: list[list[tuple[Run | None, int]]] = []  # each gets launches (None: a kernel was made)
 
 
@@ -150,6 +151,26 @@ def watch(subject: Subject, native: Native) -> Native:
             print(f"lampion: {subject.name} {_list(arguments)} {ns / 1e3:.1f} us",
                   file=sys.stderr)
     return launch
+
+
+def text(name: str, level: int = 2) -> str:
+    """The kernels of that name in this process: their loops, or another level of LAMPION_DEBUG.
+
+    level: 2 loops, 3 schedule, 4 LLVM IR, 5 assembly. KeyError where there is none of that name.
+
+    >>> import lampion as torch
+    >>> from lampion.debug.knobs import override
+    >>> with override(kernels="sync"):
+    ...     y = torch.ones(100, 300).softmax(1)
+    >>> text("softmax").splitlines()[0]
+    'def softmax(out0: f32*, in0: f32*, n0: i64, n1: i64, out0_s0: i64, in0_s0: i64):'
+    """
+    found = [subject for made in MADE for subject in made()]
+    chosen = [subject for subject in found if subject.name == name]
+    if not chosen:
+        names = ", ".join(sorted({subject.name for subject in found})) or "none yet"
+        raise KeyError(f"no kernel {name!r} was made in this process; there are: {names}")
+    return "\n".join(subject.text(level) for subject in chosen)
 
 
 def clear() -> None:
