@@ -33,15 +33,19 @@ class Plan:
 
     def __init__(self, name: str, nest: Nest, outputs: list[Any], numbers: list[Any],
                  tail: tuple[int, ...], takes: tuple[int, ...]) -> None:
-        self.name, self.nest, self.outputs, self.numbers = name, nest, outputs, numbers
+        self.name, self.outputs, self.numbers = name, outputs, numbers
+        self.nest: Nest | None = nest  # until the kernel is there
         self.tail, self.takes = tail, takes  # takes: which arrays, by place
         self.fills = any(n.__class__ is Place for n in numbers)
-        self.key = (name, _text(nest))
+        self.key: tuple[str, str] | None = (name, _text(nest))
         self.kernel: Callable[..., None] | None = None
 
     def find(self) -> Callable[..., None] | None:
         """The kernel, or None as long as there is none."""
+        assert self.nest is not None
         self.kernel = service.kernel(self.key, partial(build, self.nest))
+        if self.kernel is not None:
+            self.nest = self.key = None  # a program may have very many plans
         return self.kernel
 
     def run(self, arguments: Sequence[Any], outs: Sequence[Array] | None = None) -> Any:

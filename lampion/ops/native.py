@@ -7,6 +7,7 @@ shapes, strides and dtypes of the arguments. What cannot be traced stays with th
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,7 @@ __all__ = ["LEAST", "SINGLE", "TEMPLATES", "Fused", "FusedRule", "Launcher", "la
            "launch_list", "launch_update", "template"]
 
 SINGLE = 8192  # the same for one pass of a NumPy function, which is hard to beat when small
-_MOST_PLANS = 4096  # of one operator; then they are made anew
+_MOST_PLANS = 1 << 14  # of the whole program; then the oldest goes
 _MOST_FAILURES = 8  # shapes of one operator that no kernel can serve; then none is tried
 _ndarray = np.ndarray
 
@@ -97,14 +98,25 @@ def _plan(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...], key: Any) -> Any
         leaf.launches = None  # index tensors change; operators that take them have templates
         return None
     made = _make_plan(leaf, arrays, attrs)
-    if len(leaf.launches) >= _MOST_PLANS:
-        leaf.launches.clear()
-    leaf.launches[key] = made
+    _remember(leaf.launches, key, made)
     if made is None:
         leaf.failures += 1
         if leaf.failures >= _MOST_FAILURES and not any(leaf.launches.values()):
             leaf.launches = None
     return made
+
+
+def _remember(table: dict[Any, Any], key: Any, plan: Any) -> Any:
+    """Keeps a plan for arguments like these; the oldest of all goes when there are too many."""
+    table[key] = plan
+    _oldest.append((table, key))
+    if len(_oldest) > _MOST_PLANS:
+        other, old = _oldest.popleft()
+        other.pop(old, None)
+    return plan
+
+
+_oldest: deque[tuple[dict[Any, Any], Any]] = deque()
 
 
 def _make_plan(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
@@ -133,10 +145,7 @@ def launch_update(update: Any, arrays: Any, scalars: Any, negate: bool) -> bool:
     key = (negate, scalars.key, *[(a.shape, a.strides, a.dtype.num) for a in arrays])
     plan = update.launches.get(key, update)
     if plan is update:
-        plan = _update_plan(update, arrays, scalars, negate)
-        if len(update.launches) >= _MOST_PLANS:
-            update.launches.clear()
-        update.launches[key] = plan
+        plan = _remember(update.launches, key, _update_plan(update, arrays, scalars, negate))
     if plan is None:
         return False
     if knobs.check:
@@ -204,9 +213,7 @@ class Fused:
         key = tuple([(a.shape, a.strides, a.dtype.num) for a in (*arrays, *into)])
         plan = self.launches.get(key, self)
         if plan is self:
-            if len(self.launches) >= _MOST_PLANS:
-                self.launches.clear()
-            plan = self.launches[key] = self._plan(arrays, into)
+            plan = _remember(self.launches, key, self._plan(arrays, into))
         if plan.run(arrays, into) is None:
             for target, value in zip(into, self.function(*arrays), strict=True):
                 target[...] = value
@@ -240,9 +247,8 @@ class FusedRule:
         """The rule with its result summed to the shape of an operand that was broadcast."""
         found = self.summed.get(shape)
         if found is None:
-            if len(self.summed) >= _MOST_PLANS:
-                self.summed.clear()
-            found = self.summed[shape] = FusedRule(self.name, _summed(self.rule, shape))
+            found = _remember(self.summed, shape, FusedRule(
+                self.name, _summed(self.rule, shape)))
         return found
 
     def __call__(self, *args: Any) -> Any:
@@ -269,10 +275,7 @@ class FusedRule:
 
     def _plan(self, args: tuple[Any, ...], key: Any) -> Any:
         assert self.plans is not None
-        plan = _rule_plan(self.name, self.rule, args)
-        if len(self.plans) >= _MOST_PLANS:
-            self.plans.clear()
-        self.plans[key] = plan
+        plan = _remember(self.plans, key, _rule_plan(self.name, self.rule, args))
         if plan is None:
             self.failures += 1
             if self.failures >= _MOST_FAILURES and not any(self.plans.values()):
