@@ -46,10 +46,14 @@ def gemm(out: Array, a: Array, b: Array, bias: Array | None = None, accumulate: 
     Or a and b of bfloat16, the others of float32, where the processor multiplies pairs of them.
     `out` must not share memory with the others. ValueError where shapes or dtypes do not fit.
     False, and `out` as it was, while a kernel is being made: the caller has the reference.
+
+    The order in which an element is summed depends on k alone, but where up to 32 rows meet a B
+    that runs along k; with the knob `invariant_rows` there too.
     """
     key = (out.shape, out.strides, a.shape, a.strides, b.shape, b.strides, out.dtype, a.dtype,
            b.dtype, None if bias is None else (bias.shape, bias.strides, bias.dtype),
-           alpha == 1.0, None if epilogue is None else epilogue.key, knobs.target)
+           alpha == 1.0, None if epilogue is None else epilogue.key, knobs.target,
+           knobs.invariant_rows)
     recipe = _recipes.get(key)
     if recipe is None:
         recipe = _remember(key, out, a, b, bias, alpha, epilogue)
@@ -229,10 +233,10 @@ def _stream(p: _Problem) -> Recipe:
 
 
 def _is_dot(p: _Problem) -> bool:
-    """Few rows, and both operands run along k."""
+    """Few rows, and both operands run along k. These sums have an order of their own."""
     lanes = _tile(p.element, knobs.target).lanes
     return (p.m <= _DOT_ROWS and p.n >= lanes and p.k >= lanes and not p.batch
-            and p.a[1] == 1 == p.b[0])
+            and p.a[1] == 1 == p.b[0] and not knobs.invariant_rows)
 
 
 def _dot(p: _Problem) -> Recipe:

@@ -77,6 +77,7 @@ class Knobs:
     cache_dir: str
     cache_mb: int
     pool: bool
+    invariant_rows: bool
 
     def __getattr__(self, name: str) -> Any:
         knob = _BY_NAME.get(name)
@@ -103,6 +104,8 @@ KNOBS = (
          "user's cache folder"),
     _whole("cache_mb", 256, 0, 1 << 20, "size of the kernels on disk in MiB; 0 keeps none"),
     _switch("pool", True, "memory of dead arrays is kept for new ones"),
+    _switch("invariant_rows", False, "a row of a matrix product has the same bits whatever the "
+            "other rows and their number are; few rows may take longer"),
 )
 _BY_NAME = {knob.name: knob for knob in KNOBS}
 

@@ -178,16 +178,23 @@ def test_pairs_stay_inside():
         check(out, a.astype("f8") @ b.astype("f8"), k)
 
 
-def test_rows_do_not_depend_on_the_others():
+@pytest.mark.parametrize("layout", ["rows", "columns"])
+def test_rows_do_not_depend_on_the_others(layout):
     rng = np.random.default_rng(7)
-    b = rng.standard_normal((700, 200)).astype("f4")
-    a = rng.standard_normal((100, 700)).astype("f4")
-    whole = np.empty((100, 200), "f4")
-    gemm(whole, a, b)
-    for rows in (1, 2, 13, 15, 64):
-        part = np.empty((rows, 200), "f4")
-        gemm(part, a[:rows], b)
-        np.testing.assert_array_equal(part, whole[:rows])
+    b = matrix(rng, 700, 200, layout, "f4")
+    a, bias = rng.standard_normal((100, 700)).astype("f4"), rng.standard_normal(200).astype("f4")
+    with override(invariant_rows=True):
+        whole = np.empty((100, 200), "f4")
+        gemm(whole, a, b, bias)
+        for rows in (1, 2, 5, 13, 15, 33, 64):
+            part = np.empty((rows, 200), "f4")
+            gemm(part, a[:rows], b, bias)
+            np.testing.assert_array_equal(part, whole[:rows])
+        for rows in (1, 40):
+            column = np.empty((rows, 1), "f4")
+            gemm(column, a[:rows], b[:, 3:4])
+            gemm(whole, a, b)
+            np.testing.assert_array_equal(column, whole[:rows, 3:4])
 
 
 def test_the_same_bits_with_any_number_of_threads():
