@@ -24,7 +24,8 @@ from .types import F32, F64, I1, U8, Type
 __all__ = ["Nest", "Operand", "build", "schedule"]
 
 _ROWS = 4  # rows that are added to partial results at once
-GRAIN = 65536  # instructions' worth of elements in a task
+GRAIN = 1 << 17  # instructions' worth of elements in a task
+_SMALLEST = 1 << 13  # elements: handing less to another thread costs more than it saves
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ class _Builder:
     def tasks(self, top: _Scope) -> None:
         """Groups of rows; blocks of columns where a row is long."""
         k, inner = self.k, self.product(self.looped + [self.last] * self.rows)
-        grain = k.index(max(GRAIN // max(self.cost(), 2), 2048))
+        grain = k.index(max(GRAIN // max(self.cost(), 4), _SMALLEST))
         share = k.max(grain / k.max(inner, 1), 1)  # results of one task
         if self.rows or self.last < 0:
             self.groups(top, share, None)
