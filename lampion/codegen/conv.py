@@ -10,7 +10,7 @@ from typing import Any
 
 from ..debug.knobs import knobs
 from .conv_depthwise_recipe import depthwise_backward, depthwise_forward, depthwise_weight
-from .conv_problem import Array, Ints, Recipe, problem
+from .conv_problem import Array, Ints, Recipe, neighbours, problem
 from .conv_recipes import backward_recipe, forward_recipe
 from .conv_weight_recipe import weight_recipe
 from .conv_winograd_recipe import winograd_backward, winograd_forward
@@ -27,6 +27,7 @@ def conv_forward(out: Array, x: Array, w: Array, bias: Array | None, stride: Int
     one to three spatial axes. ValueError where shapes or dtypes do not fit. False, and `out` as it
     was, where a kernel is being made or there is none for the case: the caller has the reference.
     """
+    x = neighbours(x)
     key = ("forward", _facts(out, x, w, bias), *map(tuple, (stride, padding, dilation)), groups,
            epilogue and epilogue.key)
     recipe = _recipes.get(key)
@@ -43,6 +44,7 @@ def conv_grad_input(gx: Array, g: Array, w: Array, bias: Array | None, stride: I
 
     This is also the transposed convolution of g; bias (C,) or None. Otherwise as `conv_forward`.
     """
+    g = neighbours(g)
     key = ("input", _facts(gx, g, w, bias), *map(tuple, (stride, padding, dilation)), groups)
     recipe = _recipes.get(key)
     if recipe is None:
@@ -62,6 +64,7 @@ def conv_grad_weight(gw: Array, x: Array, g: Array, stride: Ints, padding: Ints,
 
     Otherwise as `conv_forward`.
     """
+    x, g = neighbours(x), neighbours(g)
     key = ("weight", _facts(gw, x, g), *map(tuple, (stride, padding, dilation)), groups)
     recipe = _recipes.get(key)
     if recipe is None:

@@ -90,14 +90,9 @@ def _recipe(variant: DepthwiseVariant, numbers: Array) -> Recipe:
             return False
         if bias is not None and bias.strides[0] != bias.itemsize:
             bias = bias.copy()
-        kernel(five(out), five(_neighbours(x)), np.ascontiguousarray(w), bias, numbers)
+        kernel(five(out), five(x), np.ascontiguousarray(w), bias, numbers)
         return True
     return run
-
-
-def _neighbours(x: Array) -> Array:
-    """With the elements of its last axis next to each other."""
-    return x if x.strides[-1] == x.itemsize else np.ascontiguousarray(x)
 
 
 def depthwise_weight(p: Problem) -> Recipe | None:
@@ -115,7 +110,7 @@ def depthwise_weight(p: Problem) -> Recipe | None:
         if kernel is None:
             return False
         whole = gw if gw.flags.c_contiguous else np.empty(gw.shape, gw.dtype)
-        kernel(whole, five(_neighbours(x)), five(_neighbours(g)), numbers)
+        kernel(whole, five(x), five(g), numbers)
         if whole is not gw:
             gw[...] = whole
         return True

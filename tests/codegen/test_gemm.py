@@ -1,6 +1,7 @@
 """The generated matrix product against NumPy in float64: shapes, layouts, tails, batches."""
 
 import itertools
+import re
 
 import ml_dtypes
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 
 from lampion.codegen import gemm as launcher
 from lampion.codegen import service
+from lampion.codegen.compile import assembly
+from lampion.codegen.emit import emit
 from lampion.codegen.gemm import bmm, gemm
 from lampion.codegen.gemm_dot import build_dot
 from lampion.codegen.gemm_kernel import Variant, build
@@ -303,6 +306,18 @@ def test_transpose_in_registers():
         made = np.zeros_like(given)
         interpret(k, made.reshape(-1), given.reshape(-1))
         np.testing.assert_array_equal(made, given.T)
+
+
+@pytest.mark.parametrize("name, registers", [("avx512", "zmm"), ("avx2", "ymm"), ("sse", "xmm")])
+def test_the_micro_kernel_stays_in_registers(name, registers):
+    """The loop with the most multiplications is a whole tile, and does not touch the stack."""
+    chosen, tile = TARGETS[name], tile_of(TARGETS[name], F32)
+    text = assembly(emit(build(chosen, Variant(F32, "column")), chosen), chosen)
+    blocks = re.split(r"\n(?=\.LBB)", text)
+    inner = max(blocks, key=lambda b: len(re.findall(r"fmadd\w*ps|mulps", b)))
+    assert len(re.findall(r"fmadd\w*ps|mulps", inner)) == tile.rows * tile.vectors
+    assert registers in inner
+    assert "(%rsp)" not in inner
 
 
 def test_a_block_of_a_fits_its_memory():
