@@ -59,14 +59,22 @@ def _filled(shape: tuple[int, ...], n: int) -> tuple[int, ...]:
     return tuple(n // rest if s == -1 else s for s in shape)
 
 
-def with_indices(shape: tuple[int, ...], high: int, like: tuple[int, ...],
+def with_indices(shape: tuple[int, ...], high: int,
                  tail: tuple[tuple[int, ...], ...] = ()) -> Callable[..., list[Any]]:
-    """A normal array, indices below `high` (0: the number of rows) and more normal arrays."""
+    """A normal array, an index below `high` for every element, and more normal arrays."""
     def make(n: int) -> list[Any]:
         arrays = normal(shape, *tail)(n)
-        below = high or arrays[0].shape[0]
-        index = np.random.default_rng(1).integers(0, below, _filled(like, n))
+        index = np.random.default_rng(1).integers(0, high, arrays[0].shape)
         return [arrays[0], index, *arrays[1:]]
+    return make
+
+
+def with_rows(shape: tuple[int, ...], high: int = 0) -> Callable[..., list[Any]]:
+    """A normal array and an index below `high` (0: the number of rows) for every row."""
+    def make(n: int) -> list[Any]:
+        array, = normal(shape)(n)
+        rows = array.shape[0]
+        return [array, np.random.default_rng(1).integers(0, high or rows, rows)]
     return make
 
 
@@ -93,22 +101,20 @@ def cases(torch: Any) -> Iterator[Case]:
                (1, 1), (2, 1), grads=2)
     yield Case("batch_norm", normal((-1, 64, 16, 16), (64,), (64,)),
                lambda a, w, b: f.batch_norm(a, None, None, w, b, True), (1, 1), (2, 1), grads=3)
-    yield Case("cross_entropy", with_indices(row, 1024, (-1, 1024)),
-               lambda a, i: f.cross_entropy(a, i[:, 0]), (1, 0), (1, 1))
+    yield Case("cross_entropy", with_rows(row, 1024), f.cross_entropy, (1, 0), (1, 1))
     yield from indexing(torch)
 
 
 def indexing(torch: Any) -> Iterator[Case]:
     """Operations that move elements; an index is as large as two elements."""
     f = torch.nn.functional
-    yield Case("embedding", with_indices((-1, 256), 0, (-1, 256)),
-               lambda w, i: f.embedding(i[:, 0], w), (1, 1), (1, 1))
-    yield Case("gather", with_indices((-1, 1024), 1024, (-1, 1024)),
+    yield Case("embedding", with_rows((-1, 256)), lambda w, i: f.embedding(i, w), (1, 1), (1, 1))
+    yield Case("gather", with_indices((-1, 1024), 1024),
                lambda a, i: a.gather(1, i), (3, 1), (3, 1))
-    yield Case("scatter_add", with_indices((-1, 1024), 1024, (-1, 1024), ((-1, 1024),)),
+    yield Case("scatter_add", with_indices((-1, 1024), 1024, ((-1, 1024),)),
                lambda a, i, s: a.scatter_add(1, i, s), (4, 1))
-    yield Case("index_select", with_indices((-1, 256), 0, (-1, 256)),
-               lambda a, i: a.index_select(0, i[:, 0]), (1, 1), (1, 1))
+    yield Case("index_select", with_rows((-1, 256)), lambda a, i: a.index_select(0, i),
+               (1, 1), (1, 1))
     yield Case("cumsum", normal((-1, 1024)), lambda a: a.cumsum(1), (1, 1), (1, 1))
     yield Case("cumsum columns", normal((-1, 1024)), lambda a: a.cumsum(0), (1, 1))
     yield Case("sort", normal((-1, 1024)), lambda a: a.sort(1).values, (1, 3))
