@@ -457,6 +457,24 @@ def _topk(x: Array, k: int, dim: int, largest: bool) -> Any:
     return (out, places) if topk(out, places, x, dim, largest) else None
 
 
+_SORTED = frozenset(map(np.dtype, ("float32", "int32")))
+
+
+@template("sort")
+def _sort(x: Array, dim: int, descending: bool) -> Any:
+    from ..codegen.sort import sort
+
+    if x.dtype not in _SORTED or x.ndim == 0 or not 1 < x.shape[dim] < 1 << 32:
+        return None
+    moved = np.moveaxis(x, dim, -1)
+    rows = np.ascontiguousarray(moved).reshape(-1, x.shape[dim])
+    out, places = memory.empty(rows.shape, x.dtype), memory.empty(rows.shape, _INDEX)
+    if not sort(out, places, rows, descending):
+        return None
+    found = [np.moveaxis(a.reshape(moved.shape), -1, dim) for a in (out, places)]
+    return tuple(np.ascontiguousarray(a) for a in found)
+
+
 # --- negative log likelihood ------------------------------------------------------------------
 
 
