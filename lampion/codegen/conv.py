@@ -13,7 +13,7 @@ from .conv_depthwise_recipe import depthwise_backward, depthwise_forward, depthw
 from .conv_problem import Array, Ints, Recipe, neighbours, problem
 from .conv_recipes import backward_recipe, forward_recipe
 from .conv_weight_recipe import weight_recipe
-from .conv_winograd_recipe import winograd_backward, winograd_forward
+from .conv_winograd_recipe import winograd_backward, winograd_forward, winograd_weight
 from .gemm_tiles import Epilogue
 
 __all__ = ["conv_forward", "conv_grad_input", "conv_grad_weight"]
@@ -69,7 +69,8 @@ def conv_grad_weight(gw: Array, x: Array, g: Array, stride: Ints, padding: Ints,
     recipe = _recipes.get(key)
     if recipe is None:
         p = problem(g, x, gw, None, stride, padding, dilation, groups, None)
-        recipe = _remember(key, depthwise_weight(p) or weight_recipe(p))
+        recipe = _remember(
+            key, winograd_weight(p) or depthwise_weight(p) or weight_recipe(p))
     return recipe(gw, x, g, None)
 
 

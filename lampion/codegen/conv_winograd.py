@@ -21,7 +21,8 @@ from .ir import Kernel, Value
 from .target import Target
 from .types import I32, I64, Type
 
-__all__ = ["CHUNKS", "PLANES", "WinogradVariant", "build_winograd", "build_winograd_weight"]
+__all__ = ["CHUNKS", "PLANES", "WinogradVariant", "build_winograd", "build_winograd_weight",
+           "input_transform"]
 
 PLANES = 16  # products, one for each element of a transformed tile
 CHUNKS = 4  # of the weight that a task transforms for itself at a time
@@ -111,8 +112,8 @@ class _Winograd(Tiles):
                 elements = []
                 for pair in both:
                     elements += self._apart(*windows.vectors(plane, pair))
-                rows.append(_input(elements))
-            columns = [_input([row[j] for row in rows]) for j in range(4)]
+                rows.append(input_transform(elements))
+            columns = [input_transform([row[j] for row in rows]) for j in range(4)]
             to = k.offset(self.v_ptr, panel * self.v_panel + c * width + lane)
             for i in range(4):
                 for j in range(4):
@@ -206,7 +207,7 @@ class _Winograd(Tiles):
                 k.store(k.offset(out, place), part * lanes, vector, masks[part])
 
 
-def _input(d: Sequence[Value]) -> list[Value]:
+def input_transform(d: Sequence[Value]) -> list[Value]:
     """B^T d."""
     return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
 

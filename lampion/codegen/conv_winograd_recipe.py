@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,14 +14,22 @@ from . import service
 from .conv_pack import FIELDS
 from .conv_problem import Array, Problem, Recipe, five, share
 from .conv_winograd import CHUNKS, PLANES, WinogradVariant, build_winograd, build_winograd_weight
+from .conv_winograd_gradient import (
+    build_gradient_result,
+    build_gradient_tiles,
+    build_input_tiles,
+)
+from .gemm import Packed
 from .gemm_pack import tile_of
 from .gemm_tiles import K_BLOCK, Epilogue
 from .target import target
 from .types import Type
 
-__all__ = ["winograd_backward", "winograd_forward"]
+__all__ = ["winograd_backward", "winograd_forward", "winograd_weight"]
 
 _TASKS = 8  # at least, as far as rows can be divided
+_SUMMED = 512  # tiles, at most, whose products are summed at a time
+_HELD = 1 << 21  # elements of their transforms: they stay in the last-level cache
 _LARGE = 1 << 17  # elements of a weight that, transformed, does not stay in a near cache
 
 
@@ -55,6 +63,65 @@ def winograd_backward(p: Problem) -> Recipe | None:
     product = _Product(p.element, p.x[0], p.w[1], p.w[0], (p.x[3], p.x[4]),
                        (2 - p.padding[1], 2 - p.padding[2]), (9, p.w[1] * 9, -1, 8), p.bias, None)
     return _recipe(product) if _pays(product) else None
+
+
+def winograd_weight(p: Problem) -> Recipe | None:
+    """The gradient for the weight: some tiles at a time are transformed and multiplied."""
+    product = _Product(p.element, p.x[0], p.w[0], p.w[1], (p.out[3], p.out[4]), p.padding[1:],
+                       (0, 0, 0, 0), False, None)
+    if not _fits(p) or p.out_steps[4] != 1 or p.x_steps[4] != 1 or not _pays(product):
+        return None
+    return _gradient(product)
+
+
+def _gradient(p: _Product) -> Recipe:
+    element, width = p.element, tile_of(target(knobs.target), p.element).width
+    tiles = [-(-n // 2) for n in p.size]
+    total = math.prod(tiles) * p.images
+    some = max(width, min(_SUMMED, _HELD // (PLANES * (p.rows + p.channels)) // width * width,
+                          -(-total // width) * width))
+    pieces = _pieces(tiles[1], target(knobs.target).lanes(element))
+    product = Packed(element, PLANES, p.rows, p.channels, some)
+    size, gap = -(-p.channels // width) * width * some, 16
+    numbers = [_numbers(q, tiles, 0, 4 * width) for q in (p, p._replace(
+        channels=p.rows, padding=(0, 0)))]
+    numbers[0][FIELDS.index("to_row")], numbers[1][FIELDS.index("to_row")] = some, some + gap
+
+    def kernels() -> list[Any]:
+        name = element.name
+        return [service.kernel(("winograd input tiles", name, pieces),
+                               lambda target: build_input_tiles(target, element, pieces)),
+                service.kernel(("winograd gradient tiles", name, pieces),
+                               lambda target: build_gradient_tiles(target, element, pieces)),
+                service.kernel(("winograd gradient result", name),
+                               lambda target: build_gradient_result(target, element))]
+
+    def run(gw: Array, x: Array, g: Array, _: Array | None) -> bool:
+        made = kernels()
+        if None in made:
+            return False
+        whole = gw if gw.flags.c_contiguous else np.empty(gw.shape, gw.dtype)
+        panels = memory.empty((PLANES * size,), gw.dtype)
+        held = memory.empty((PLANES, p.rows, some + gap), gw.dtype)
+        sums = memory.empty((PLANES, p.rows, p.channels), gw.dtype)
+        for q in range(0, total, some):
+            count = min(some, total - q)
+            made[0](panels, five(x), _between(numbers[0], q, q + count))
+            made[1](held, five(g), _between(numbers[1], q, q + count))
+            if not product.launch(count)(sums, held[:, :, :count], panels, None, q > 0, 1.0):
+                return False
+        made[2](whole, sums)
+        if whole is not gw:
+            gw[...] = whole
+        return True
+    return run
+
+
+def _between(numbers: Array, first: int, last: int) -> Array:
+    """The numbers for some of the tiles."""
+    own = numbers.copy()
+    own[FIELDS.index("to0")], own[FIELDS.index("to1")] = first, last
+    return own
 
 
 def _fits(p: Problem) -> bool:

@@ -25,7 +25,7 @@ from .ir import Kernel
 from .target import Target, target
 from .types import BF16, F32, F64, I32, Type
 
-__all__ = ["bmm", "gemm"]
+__all__ = ["Packed", "bmm", "gemm"]
 
 Array = np.ndarray[Any, Any]
 Recipe = Callable[[Array, Array, Array, Array | None, bool, float], bool]
@@ -75,6 +75,28 @@ def _remember(key: Any, out: Array, a: Array, b: Array, bias: Array | None, alph
 
 
 # --- the problem --------------------------------------------------------------------------------
+
+
+class Packed(NamedTuple):
+    """A product whose B is packed already, for kernels that make their panels themselves.
+
+    a (z, m, k) has rows that are contiguous, b is panels of (z, panels, rows_of_b, width).
+    """
+
+    element: Type
+    z: int
+    m: int
+    n: int
+    rows_of_b: int
+
+    def launch(self, k: int) -> Recipe:
+        """The recipe for the first k rows of B."""
+        p = _Problem(self.element, (self.z,), self.m, self.n, k, (self.n, 1),
+                     (self.rows_of_b, 1), (self.n, 1), False, "", False, None)
+        tile = _tile(self.element, knobs.target)
+        panel = tile.width * self.rows_of_b
+        return _launch(*_product(p, "panels"), tile.width, panel,
+                       panel * -(-self.n // tile.width), *_plan(p, tile))
 
 
 class _Problem(NamedTuple):

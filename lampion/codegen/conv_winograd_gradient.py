@@ -1,0 +1,161 @@
+"""The gradient for the weight of a convolution by three by three taps, with fewer multiplications.
+
+The transpose of `conv_winograd.py`: tiles of the input and of the output's gradient are
+transformed, the sixteen elements multiplied one by one and summed over all tiles of all images
+(sixteen matrix products, output channels by input channels), and the sums transformed back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from .conv_pack import Geometry, Windows
+from .conv_winograd import PLANES, input_transform
+from .gemm_pack import tile_of, transpose
+from .ir import Kernel, Value
+from .target import Target
+from .types import I32, I64, Type
+
+__all__ = ["build_gradient_result", "build_gradient_tiles", "build_input_tiles"]
+
+
+class _Tiles:
+    """What both kernels share that transform the tiles `to0` to `to1` of some channels.
+
+    numbers: see `FIELDS`, with size: tiles along each axis, to_row: tiles in a row of the result
+    (there is room for whole registers), task_columns: tiles of a task.
+    """
+
+    def __init__(self, name: str, target: Target, element: Type, pieces: int) -> None:
+        self.k = k = Kernel(name)
+        self.target, self.element = target, element
+        self.width, self.lanes = tile_of(target, element).width, target.lanes(element)
+        self.to, self.x = k.array("to", element), k.array("x", element)
+        self.numbers = g = Geometry(k, k.array("numbers", I64))
+        self.pieces = pieces
+        self.channels, self.first, self.last = g["channels"], g["to0"], g["to1"]
+        self.row = g["to_row"]
+
+    def build(self, body: Callable[[Value, Value], None]) -> Kernel:
+        """A task is some tiles of as many channels as a register has lanes.
+
+        body(first channel, tile)
+        """
+        k, some = self.k, self.numbers["task_columns"]
+        blocks = _parts(self.channels, k.const(self.lanes, I64))
+        with k.parallel(blocks * _parts(self.last - self.first, some)) as (task, _):
+            self.memory = k.scratch(self.element, PLANES * self.lanes * self.lanes)
+            self.windows = Windows(k, self.target, self.element, self.x, self.numbers,
+                                   self.pieces, 2)
+            c0, start = (task % blocks) * self.lanes, self.first + task / blocks * some
+            self.count = k.min(self.channels - c0, self.lanes)
+            with k.loop(start, k.min(start + some, self.last), self.lanes) as q:
+                self.runs = self.windows.runs(q, k.min(self.last - q, self.lanes))
+                body(c0, q - self.first)
+        return k
+
+    def rows(self, plane: Value, places: Sequence[Sequence[tuple[Value, list[Value]]]]
+             ) -> list[Value]:
+        """Neighbouring elements of the tiles' rows: even and odd columns of each place."""
+        lanes, found = self.lanes, []
+        for place in places:
+            a, b = self.windows.vectors(plane, place)
+            found += [self.k.shuffle(a, b, range(start, 2 * lanes, 2)) for start in (0, 1)]
+        return found
+
+    def place(self, i: int, j: int) -> list[tuple[Value, list[Value]]]:
+        """Where the elements (i, j) and (i, j + 1) of the tiles are read."""
+        k = self.k
+        return [self.windows.place(run, (k.index(0), k.index(i), k.index(j))) for run in self.runs]
+
+
+def build_input_tiles(target: Target, element: Type, pieces: int) -> Kernel:
+    """The kernel that transforms tiles of the input, B^T d B, into panels for a product.
+
+    Arguments: panels (16 planes, panels of channels, to_row tiles, width); x; numbers.
+    """
+    t = _Tiles("winograd_input_tiles", target, element, pieces)
+    k, lanes = t.k, t.lanes
+
+    def body(c0: Value, q: Value) -> None:
+        places = [[t.place(i, j) for j in (0, 2)] for i in range(4)]
+        with k.loop(0, t.count) as c:
+            plane = k.offset(t.x.ptr, (c0 + c) * t.x.stride(1))
+            rows = [input_transform(t.rows(plane, both)) for both in places]
+            columns = [input_transform([row[j] for row in rows]) for j in range(4)]
+            for place in range(PLANES):
+                k.store(t.memory, c * lanes + place * lanes * lanes,
+                        columns[place % 4][place // 4])
+        _turn(t, c0, q)
+    return t.build(body)
+
+
+def _turn(t: _Tiles, c0: Value, q: Value) -> None:
+    """From a row for each channel to a row for each tile; what channels are missing is garbage."""
+    k, lanes = t.k, t.lanes
+    panel_size = t.row * t.width
+    panels = _parts(t.channels, k.const(t.width, I64))
+    to = k.offset(t.to.ptr, c0 / t.width * panel_size + c0 % t.width + q * t.width)
+    with k.loop(0, PLANES) as plane:
+        rows = [k.load(t.memory, (plane * lanes + c) * lanes, lanes) for c in range(lanes)]
+        out = k.offset(to, plane * panels * panel_size)
+        for tile, row in enumerate(transpose(k, rows)):
+            k.store(out, tile * t.width, row)
+
+
+def build_gradient_tiles(target: Target, element: Type, pieces: int) -> Kernel:
+    """The kernel that transforms tiles of the output's gradient, A y A^T.
+
+    Arguments: to (16 planes, channels, to_row); g; numbers.
+    """
+    t = _Tiles("winograd_gradient_tiles", target, element, pieces)
+    k = t.k
+
+    def body(c0: Value, q: Value) -> None:
+        places = [[t.place(i, 0)] for i in range(2)]
+        mask = k.mask(t.row - q, t.lanes)
+        with k.loop(c0, c0 + t.count) as c:
+            plane = k.offset(t.x.ptr, c * t.x.stride(1))
+            rows = [_spread(t.rows(plane, place)) for place in places]
+            to = k.offset(t.to.ptr, c * t.row + q)
+            for j in range(4):
+                for i, value in enumerate(_spread([row[j] for row in rows])):
+                    k.store(to, t.channels * t.row * (i * 4 + j), value, mask)
+    return t.build(body)
+
+
+def _spread(y: Sequence[Value]) -> list[Value]:
+    """A y."""
+    return [y[0], y[0] + y[1], y[0] - y[1], -y[1]]
+
+
+def build_gradient_result(target: Target, element: Type) -> Kernel:
+    """The kernel that transforms the sums back, G^T u G.
+
+    Arguments: out (rows, columns, 9), contiguous; planes (16, rows, columns).
+    """
+    k = Kernel("winograd_gradient_result")
+    out, planes = k.array("out", element), k.array("planes", element)
+    rows, columns, lanes = planes.size(1), planes.size(2), target.lanes(element)
+    at = k.iota(lanes, I32) * 9
+    with k.parallel(rows) as (i, _), k.loop(0, columns, lanes) as j:
+        mask = k.mask(columns - j, lanes)
+        u = k.offset(planes.ptr, i * columns + j)
+        read = [[k.load(u, rows * columns * (r * 4 + c), lanes, mask) for c in range(4)]
+                for r in range(4)]
+        halves = [_folded([read[r][c] for r in range(4)]) for c in range(4)]
+        to = k.offset(out.ptr, (i * columns + j) * 9)
+        for r in range(3):
+            for c, value in enumerate(_folded([half[r] for half in halves])):
+                k.scatter(k.offset(to, r * 3 + c), at, value, mask)
+    return k
+
+
+def _folded(u: Sequence[Value]) -> list[Value]:
+    """G^T u."""
+    ends, middle = (u[1] + u[2]) * 0.5, (u[1] - u[2]) * 0.5
+    return [u[0] + ends, middle, ends + u[3]]
+
+
+def _parts(size: Value, part: Value) -> Value:
+    return (size + part - 1) / part
