@@ -323,3 +323,20 @@ def test_switched_off_or_laid_out_otherwise_everything_is_numpys(monkeypatch):
 def test_the_native_half_is_compiled_for_every_processor():
     for target in TARGETS.values():
         assert len(compile_object(allocator.text(target), target)) > 1000
+
+
+def test_statistics_as_users_see_them():
+    import lampion as torch
+    from lampion.debug.knobs import override
+
+    with override(kernels="sync"):
+        x = torch.ones(300, 1000)
+        y = x * 3.25  # the pool is up
+        torch.cpu.reset_peak_memory_stats()
+        before = torch.cpu.memory_allocated()
+        z = y * 3.25
+        assert torch.cpu.memory_allocated() - before >= z.nbytes
+        del z
+        assert torch.cpu.memory_allocated() == before
+        assert torch.cpu.max_memory_allocated() >= before + x.nbytes
+        assert torch.cpu.memory_reserved() >= torch.cpu.memory_allocated()
