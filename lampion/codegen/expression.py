@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from .types import I1, U8, Type, of_numpy
+from .types import F32, I1, U8, Type, of_numpy
 
 __all__ = ["PLAIN", "Node", "Symbol", "Trace", "Untraceable", "pointwise"]
 
@@ -354,7 +354,9 @@ class Symbol(NDArrayOperatorsMixin):
         if axes:
             gone = {trace.root(a) for a in axes if a is not None}
             kept = frozenset(a for a in node.axes if trace.root(a) not in gone)
-            node = trace.node("reduce", (node,), (op, axes), node.kind, kept)
+            wide = _cast(trace, node, _wide(node.kind))
+            node = _cast(trace, trace.node("reduce", (wide,), (op, axes), wide.kind, kept),
+                         node.kind)
         dims = tuple(None if i in drop else d for i, d in enumerate(self.dims))
         shape = tuple(1 if i in drop else n for i, n in enumerate(self.shape))
         if not keepdims:
@@ -412,9 +414,24 @@ def pointwise(trace: Trace, name: str, parts: Sequence[Symbol], dtype: np.dtype[
                 before = dims[place]
                 dims[place] = trace.root(d) if before is None else trace.meet(before, d)
     axes = frozenset().union(*(p.node.axes for p in parts))
-    kind = kind_of(dtype)
-    node = trace.node(name, tuple(p.node for p in parts), None, kind, axes)
+    kind, nodes = kind_of(dtype), [p.node for p in parts]
+    if name in _MOVES:
+        node = trace.node(name, tuple(nodes), None, kind, axes)
+    else:  # 16-bit floats compute in float32
+        wide = tuple(_cast(trace, n, _wide(n.kind)) for n in nodes)
+        node = _cast(trace, trace.node(name, wide, None, _wide(kind), axes), kind)
     return Symbol(trace, node, tuple(dims), shape, dtype)
+
+
+_MOVES = frozenset(("cast", "where"))  # read and write values of any type
+
+
+def _wide(kind: Type) -> Type:
+    return F32 if kind.is_float and kind.bits == 16 else kind
+
+
+def _cast(trace: Trace, node: Node, kind: Type) -> Node:
+    return node if node.kind == kind else trace.node("cast", (node,), None, kind, node.axes)
 
 
 # --- NumPy functions that are no ufuncs -------------------------------------------------------

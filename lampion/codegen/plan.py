@@ -15,7 +15,7 @@ import numpy as np
 from ..runtime import memory
 from . import service
 from .bodies import DIRECT
-from .expression import PLAIN, Node, Symbol, Trace, Untraceable, pointwise
+from .expression import PLAIN, Node, Symbol, Trace, Untraceable, kind_of, pointwise
 from .interpret import numpy_type
 from .nest import Nest, Operand, build
 from .types import U8, Type, of_numpy
@@ -152,7 +152,7 @@ class Given(Symbol):
         self.place, self.weak = Place(place), kind
 
     def astype(self, dtype: Any, copy: bool = True, order: str = "K") -> Symbol:
-        kind = of_numpy(np.dtype(dtype).name)
+        kind = kind_of(np.dtype(dtype))
         key = ("given number", self.place.place, kind)
         node = self.trace.known.get(key)
         if node is None:

@@ -244,3 +244,21 @@ def test_deterministic_programs_wait_for_their_kernels():
         assert knobs.kernels == "sync"
         torch.use_deterministic_algorithms(False)
         assert knobs.kernels == "auto"
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["isnan", "isfinite", "isinf", "signbit", "amax"])
+def test_exact_operators_of_narrow_floats(name, dtype):
+    x = torch.randn(40, 65).to(getattr(torch, dtype))
+    x[3, 5:9] = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0])
+    with override(kernels="off"):
+        expected = getattr(torch, name)(x, *((0,) if name == "amax" else ()))
+    with override(kernels="sync"):
+        got = getattr(torch, name)(x, *((0,) if name == "amax" else ()))
+    assert torch.allclose(got.float(), expected.float(), equal_nan=True)
+
+
+def test_references_that_compare_a_number_with_a_number():
+    index = torch.arange(2000)
+    with override(kernels="sync"):
+        assert torch.equal(index % 7, torch.tensor([i % 7 for i in range(2000)]))
