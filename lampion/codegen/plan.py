@@ -337,7 +337,7 @@ class _Layout:
         self.order = self.axis_order()
 
     def input_strides(self, number: int, array: Array) -> dict[int, int]:
-        """By axis, in elements."""
+        """By axis, in elements; without axes along which one element stands for all."""
         found: dict[int, int] = {}
         for d, step in zip(self.trace.input_axes[number], array.strides, strict=True):
             if d is not None:
@@ -347,7 +347,7 @@ class _Layout:
                 if step % array.itemsize:
                     raise Untraceable("elements that overlap in part")
                 found[axis] = step // array.itemsize
-        return found
+        return {axis: step for axis, step in found.items() if step}
 
     def axis_order(self) -> list[int]:
         """Outermost first: as the largest dense argument lies in memory, else as written."""
@@ -484,8 +484,14 @@ class _Layout:
     def places(self, groups: list[list[int]]) -> dict[int, frozenset[int]]:
         """The merged axes that every node varies along."""
         place = {a: i for i, g in enumerate(groups) for a in g}
-        return {n.number: frozenset(place[self.trace.root(a)] for a in n.axes)
-                for n in self.nodes}
+        found: dict[int, frozenset[int]] = {}
+        for n in self.nodes:  # operands first
+            if n.op == "input":
+                found[n.number] = frozenset(place[a] for a in self.strides[n.attr])
+                continue
+            axes = frozenset(place[self.trace.root(a)] for a in n.axes)
+            found[n.number] = axes & frozenset().union(*(found[a.number] for a in n.args))
+        return found
 
 
 def _element(dtype: Any) -> Type:
