@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime import memory
 from ..runtime.quiet import IGNORE, enter, leave
 from ..tensor.dtype import COMPLEX, FLOAT, bool_, dtype, float32, float64, int64, uint8
 from ..tensor.names import scalar_type
@@ -281,6 +282,16 @@ def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> 
     return result_tuple("aminmax", "min max")(*both)
 
 
+@leaf({"src": lambda g, index, dim: g.gather(dim, index)}, name="placed", exact=True,
+      shape=lambda src, index, shape, dim: (shape, src.dtype))
+def placed(src: Array, index: Any, shape: Any, dim: int) -> Array:
+    """Zeros of a shape, with `src` at the places of `index` along `dim`."""
+    out = memory.empty(tuple(shape), src.dtype)
+    out.fill(0)
+    np.put_along_axis(out, index._a, src, dim)
+    return out
+
+
 def _value_selecting_grad(g: Any, out1: Any, input_shape: Any, dim: int, keepdim: bool) -> Any:
     """Gradient of a value picked by index along `dim`."""
     grad, index = g[0], out1
@@ -288,7 +299,7 @@ def _value_selecting_grad(g: Any, out1: Any, input_shape: Any, dim: int, keepdim
         return grad
     if not keepdim:
         grad, index = grad.unsqueeze(dim), index.unsqueeze(dim)
-    return grad.new_zeros(input_shape).scatter(dim, index, grad)
+    return placed(grad, index, input_shape, dim)
 
 
 def _pair_shape(a: Any, dim: int, keepdim: bool) -> Any:
