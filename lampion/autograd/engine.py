@@ -336,11 +336,11 @@ def accumulate_into(leaf: Tensor, g: Tensor, create_graph: bool) -> None:
         state.recorder.watch(leaf)
     held = leaf._grad
     if held is None:
-        if create_graph or _is_exclusive(g):
+        if create_graph or (_is_exclusive(g) and _lies_as(g._a, leaf._a)):
             leaf._grad = g
         else:
             leaf._grad = g.clone() if type(g._a) is not np.ndarray else wrap(
-                g._a.copy("K"), g._dtype)
+                _copied_as(g._a, leaf._a), g._dtype)
     elif (create_graph or type(held._a) is not np.ndarray or type(g._a) is not np.ndarray
           or held._dtype is not g._dtype or state.recorder is not None):
         leaf._grad = held + g
@@ -351,6 +351,34 @@ def accumulate_into(leaf: Tensor, g: Tensor, create_graph: bool) -> None:
         finally:
             leave(token)
         storage_of(held).version += 1
+
+
+def _lies_as(a: Any, like: Any) -> bool:
+    """Whether a gradient lies in memory as its leaf does, or in rows if that is not dense."""
+    if type(like) is not np.ndarray or a.strides == like.strides:
+        return True  # a gradient that holds its memory is dense
+    kept = [(n, s, t) for n, s, t in zip(a.shape, a.strides, like.strides, strict=True) if n > 1]
+    if not a.size or all(s == t for _, s, t in kept):
+        return True
+    return bool(a.flags.c_contiguous) and not _is_dense(like)
+
+
+def _is_dense(a: Any) -> bool:
+    """Whether elements lie side by side in some order of the axes."""
+    step = a.itemsize
+    for s, n in sorted((s, n) for n, s in zip(a.shape, a.strides, strict=True) if n > 1):
+        if s != step:
+            return False
+        step *= n
+    return True
+
+
+def _copied_as(a: Any, like: Any) -> Any:
+    """A copy that lies as `_lies_as` wants."""
+    same = type(like) is np.ndarray and _is_dense(like)
+    made = np.empty_like(like, a.dtype) if same else np.empty(a.shape, a.dtype)
+    made[...] = a
+    return made
 
 
 def _is_exclusive(g: Tensor) -> bool:

@@ -39,7 +39,8 @@ from ..tensor.dtype import _BY_NUM, dtype, from_numpy_dtype
 from ..tensor.tensor import INFERENCE, Tensor, share
 from .autocast import ACTIVE, adjust
 from .errors import out_of_memory
-from .native import LEAST, FusedRule, launch, launch_list
+from .layout import settled
+from .native import LEAST, TEMPLATES, FusedRule, launch, launch_list
 
 __all__ = ["LEAVES", "PUBLIC", "Leaf", "leaf", "not_differentiable", "op", "same_shape"]
 
@@ -161,6 +162,8 @@ class Leaf:
             if result is None:
                 result = (self.kernel(*arrays, *attrs) if reduced is None
                           else self.kernel(*map(_widen, arrays), *attrs))
+                if large and self.launches is not None and self.name not in TEMPLATES:
+                    result = settled(result, arrays)
         except AbstractOperand:  # an index tensor without elements
             return self._abstract(tensors, attrs)
         except MemoryError as error:

@@ -225,3 +225,16 @@ def test_gradients_do_not_leak_when_backward_fails():
     assert torch.is_grad_enabled()
     (x * 5).sum().backward()
     assert x.grad.tolist() == [5.0]
+
+
+@pytest.mark.parametrize("make, strides", [
+    (lambda: torch.ones(4, 6).t(), (1, 6)), (lambda: torch.ones(8, 6)[::2], (6, 1)),
+    (lambda: torch.ones(1, 6).expand(4, 6), (6, 1)), (lambda: torch.ones(6, 1).t(), (1, 1)),
+    (lambda: torch.ones(2, 3, 4, 5).permute(0, 3, 1, 2), (60, 1, 20, 5))])
+def test_gradients_lie_as_their_leaves_or_in_rows(make, strides):
+    for function in (lambda x: x * 2, lambda x: x.sum(), lambda x: x.transpose(0, 1).exp(),
+                     lambda x: x.contiguous() * 3, lambda x: x.flip(0)):
+        x = make().detach().requires_grad_()
+        function(x).sum().backward()
+        assert [s for s, n in zip(x.grad.stride(), x.shape, strict=True) if n > 1] == [
+            s for s, n in zip(strides, x.shape, strict=True) if n > 1]

@@ -1,0 +1,58 @@
+"""How results of references lie in memory: as their kernels' do, whichever of the two serves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["settled"]
+
+Array = Any
+
+
+def settled(result: Any, arrays: list[Any]) -> Any:
+    """A reference's result, or several, where a kernel would have put them.
+
+    A result with all axes of the largest dense operand lies as that does, others lie in rows.
+    NumPy itself decides by all operands, which `expand` confuses, and keeps it in reductions.
+    """
+    if result.__class__ is tuple:
+        return tuple(settled(r, arrays) for r in result)
+    if result.__class__ is not np.ndarray:
+        return result
+    plain = result.flags.c_contiguous
+    if plain and all(a.__class__ is not np.ndarray or a.flags.c_contiguous for a in arrays):
+        return result
+    order = _order(result, arrays)
+    made = result.transpose(order)
+    if made.flags.c_contiguous:
+        return result
+    return np.ascontiguousarray(made).transpose(np.argsort(order))
+
+
+def _order(result: Array, arrays: list[Any]) -> list[int]:
+    """The axes of a result, outermost first."""
+    plain = list(range(result.ndim))
+    best = max((a for a in arrays if a.__class__ is np.ndarray), key=_walked)
+    if best.shape != result.shape or _walked(best) < sum(
+            n > 1 for n in result.shape) or not _is_dense(best):
+        return plain
+    long = [i for i in plain if result.shape[i] > 1]
+    turned = iter(sorted(long, key=lambda i: -best.strides[i]))
+    return [next(turned) if result.shape[i] > 1 else i for i in plain]
+
+
+def _walked(a: Array) -> int:
+    """Axes along which different elements lie."""
+    return sum(n > 1 and s != 0 for n, s in zip(a.shape, a.strides, strict=True))
+
+
+def _is_dense(a: Array) -> bool:
+    """Whether elements lie side by side in some order of the axes."""
+    step = a.itemsize
+    for s, n in sorted((s, n) for n, s in zip(a.shape, a.strides, strict=True) if n > 1):
+        if s != step:
+            return False
+        step *= n
+    return True

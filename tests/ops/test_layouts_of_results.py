@@ -1,0 +1,35 @@
+"""Results lie in memory the same way, whether a kernel or a reference makes them."""
+
+from __future__ import annotations
+
+import pytest
+
+import lampion as torch
+from lampion.debug.knobs import override
+
+INPUTS = {
+    "turned": lambda: torch.randn(65, 33).t(),
+    "spread": lambda: torch.randn(128, 5).expand(13, 128, 5),
+    "narrow spread": lambda: torch.randn(128, 5).bfloat16().expand(13, 128, 5),
+    "channels last": lambda: torch.randn(5, 16, 9, 8).permute(0, 3, 1, 2),
+    "reversed": lambda: torch.randn(17, 7, 31).permute(2, 1, 0),
+}
+PROGRAMS = {
+    "clamp": lambda x: x.clamp(max=6.7), "sum": lambda x: x.sum(0), "exp": torch.exp,
+    "amin": lambda x: x.amin(-1), "prod": lambda x: x.exp().prod(1, keepdim=True),
+    "add bools": lambda x: x + torch.ones(1, dtype=torch.bool).expand(x.shape),
+    "where": lambda x: torch.where(x > 0, x, torch.ones(x.shape)),
+    "softmax": lambda x: x.softmax(0), "double": lambda x: x.double(),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("layout", INPUTS)
+def test_kernels_and_references_agree_on_strides(layout, name):
+    x = INPUTS[layout]()
+    with override(kernels="off"):
+        expected = PROGRAMS[name](x)
+    with override(kernels="sync"):
+        got = PROGRAMS[name](x)
+    assert got.stride() == expected.stride()
+    assert torch.allclose(got.double(), expected.double(), rtol=1e-2, atol=1e-5)
