@@ -403,16 +403,26 @@ class _Builder:
             step = self.width * unroll
             size = self.extent(self.last)
             end = whole + size / step * step
+            ahead = self.ahead(moved, needed) if self.looped and stage == 0 else []
             main = self.run(moved, found, outs, whole, end, totals[:split], self.width, unroll,
-                            False)
+                            False, ahead)
             return main + self.run(moved, found, outs, end, size, totals[split:], tail, 1, True)
         totals = self.loops(self.looped, starts, inside)
         for j, n in enumerate(found):
             parts = totals[j * unroll:(j + 1) * unroll]
             row.memo[n.number] = self.combined(n, self.tree(n, list(parts)), totals[split + j])
 
+    def ahead(self, row: _Scope, needed: set[int]) -> list[Value]:
+        """Where arrays go on after this row: elsewhere in memory, so nobody else fetches that."""
+        axis, many = self.looped[-1], len(self.nest.outputs)
+        read = [many + self.nest.place["input", n.attr] for n in self.nodes
+                if n.op == "input" and n.number in needed]
+        return [self.k.offset(row.pointers[p], self.strides[p][axis]) for p in read
+                if axis in self.strides[p] and self.nest.inputs[p - many].inner == "1"]
+
     def run(self, row: _Scope, found: list[Node], outs: list[int], low: Value, high: Value,
-            totals: Sequence[Value], lanes: int, unroll: int, last: bool) -> list[Value]:
+            totals: Sequence[Value], lanes: int, unroll: int, last: bool,
+            ahead: Sequence[Value] = ()) -> list[Value]:
         """One loop along the last axis; the partial results after it."""
         k = self.k
         loop = k.loop(low, high, lanes * unroll, totals)
@@ -420,6 +430,10 @@ class _Builder:
             index, inner = (given, ()) if not totals else (given[0], given[1:])
             mask = k.mask(high - index, lanes) if last and lanes > 1 else None
             points = self.points(row, index, lanes, unroll, mask)
+            for pointer in ahead:
+                for p in points:
+                    assert p.index is not None
+                    k.prefetch(pointer, p.index)
             new = [self.add(n, inner[j * unroll + u], p)
                    for j, n in enumerate(found) for u, p in enumerate(points)]
             for p in points:
