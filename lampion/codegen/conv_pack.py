@@ -18,7 +18,7 @@ from .ir import ArrayParam, Kernel, Loop, Value
 from .target import Target
 from .types import I32, I64, Type
 
-__all__ = ["FIELDS", "Geometry", "Windows"]
+__all__ = ["FIELDS", "Geometry", "Run", "Windows"]
 
 FIELDS = ("groups", "images", "rows", "channels", *(
     f"{name}{axis}" for name in ("taps", "step", "rate", "start", "size", "to")
@@ -46,7 +46,7 @@ class Geometry:
         return [self[f"{name}{axis}"] for axis in range(3)]
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
     """Neighbouring columns of a vector or panel within one row of positions."""
 
     at: tuple[Value, Value, Value]  # the position of the first one
@@ -79,15 +79,14 @@ class Windows:
         if not self.pieces:
             self._fill_runs(into, x, q, left, channels)
             return
-        vectors = [self.runs(q + v, k.min(k.max(left - v, 0), lanes))
-                   for v in range(0, width, lanes)]
-        with self._each_tap() as (tap, row):
-            places = [[self.place(run, tap) for run in runs] for runs in vectors]
-            with k.loop(0, channels) as c:
-                plane = k.offset(x, c * self.x.stride(1))
-                to = k.offset(into, (c * self.all_taps + row) * width)
-                for v, pieces in enumerate(places):
-                    k.store(to, v * lanes, self._vector(plane, pieces))
+        with k.loop(0, width, lanes) as v:
+            runs = self.runs(q + v, k.min(k.max(left - v, 0), lanes))
+            with self._each_tap() as (tap, row):
+                places = [self.place(run, tap) for run in runs]
+                with k.loop(0, channels) as c:
+                    plane = k.offset(x, c * self.x.stride(1))
+                    k.store(into, (c * self.all_taps + row) * width + v,
+                            self._vector(plane, places))
 
     def _each_tap(self) -> _Taps:
         return _Taps(self.k, self.taps)
@@ -99,15 +98,19 @@ class Windows:
         h, rest = rest % self.size[1], rest / self.size[1]
         return rest / self.size[0], (rest % self.size[0], h, w)
 
-    def runs(self, q: Value, count: Value) -> list[_Run]:
+    def runs(self, q: Value, count: Value) -> list[Run]:
         """The runs of `count` columns from q on, at most as many as `pieces`; later ones empty."""
-        k, runs, first = self.k, [], self.k.index(0)
+        runs, first = [], self.k.index(0)
         for _ in range(self.pieces):
-            image, at = self.position(q + first)
-            length = k.max(k.min(self.size[2] - at[2], count - first), 0)
-            runs.append(_Run(at, image, first, length))
-            first = first + length
+            runs.append(self.run(q, count, first))
+            first = first + runs[-1].length
         return runs
+
+    def run(self, q: Value, count: Value, first: Value) -> Run:
+        """The run that begins with the column `first` of `count` columns from q on."""
+        image, at = self.position(q + first)
+        length = self.k.max(self.k.min(self.size[2] - at[2], count - first), 0)
+        return Run(at, image, first, length)
 
     def _inside(self, at: Sequence[Value], tap: Sequence[Value]) -> tuple[list[Value], Value]:
         """The element that a tap meets, and whether it is inside along the first two axes."""
@@ -122,21 +125,28 @@ class Windows:
 
     # --- vectors --------------------------------------------------------------------------------
 
-    def place(self, run: _Run, tap: Sequence[Value]) -> tuple[Value, list[Value]]:
+    def place(self, run: Run, tap: Sequence[Value]) -> tuple[Value, list[Value]]:
         """Where lane 0 of a vector would be read for a run, and which lanes to read.
 
         With a step of 2 two vectors are read, of which a window takes every other element.
         """
-        k, lanes, step = self.k, self.tile.lanes, self.narrow
+        offset, low, high = self.span(run, tap)
+        lanes = self.tile.lanes
+        masks = [self._between(low - part, high - part)
+                 for part in range(0, lanes * self.narrow, lanes)]
+        return offset, masks
+
+    def span(self, run: Run, tap: Sequence[Value]) -> tuple[Value, Value, Value]:
+        """Where lane 0 would be read for a run, the first element to read and the end of them."""
+        k, step = self.k, self.narrow
         places, holds = self._inside(run.at, tap)
         first = places[2] - run.first * step  # of lane 0
         low = k.max(run.first * step, k.const(0, I64) - first)
         high = k.min((run.first + run.length) * step, self.inside[2] - first)
-        high = k.select(holds, high, low)
-        masks = [self.between(low - part, high - part) for part in range(0, lanes * step, lanes)]
-        return self._offset(run.image, (places[0], places[1], first)), masks
+        offset = self._offset(run.image, (places[0], places[1], first))
+        return offset, low, k.select(holds, high, low)
 
-    def between(self, low: Value, high: Value) -> Value:
+    def _between(self, low: Value, high: Value) -> Value:
         """Lanes from low on below high."""
         k, lanes = self.k, self.tile.lanes
         iota = k.iota(lanes, I32)
@@ -174,15 +184,15 @@ class Windows:
                 start = k.max(line * self.size[2], q)
                 stop = k.min((line + 1) * self.size[2], q + left)
                 image, at = self.position(start)
-                self._copy(_Run(at, image, start - q, stop - start), tap, into, x, row, channels)
+                self._copy(Run(at, image, start - q, stop - start), tap, into, x, row, channels)
             with k.loop(0, channels) as c:
                 self._zeros(k.offset(into, (c * self.all_taps + row) * width), left,
                             k.const(width, I64))
 
-    def _copy(self, run: _Run, tap: Sequence[Value], into: Value, x: Value, row: Value,
+    def _copy(self, run: Run, tap: Sequence[Value], into: Value, x: Value, row: Value,
               channels: Value) -> None:
         """A run in all channels: zeros before the input, elements of it, zeros behind it."""
-        k, (low, high, source) = self.k, self._span(run, tap)
+        k, (low, high, source) = self.k, self._ends(run, tap)
         with k.loop(0, channels) as c:
             to = k.offset(into, (c * self.all_taps + row) * self.tile.width + run.first)
             plane = k.offset(x, c * self.x.stride(1) + source)
@@ -191,7 +201,7 @@ class Windows:
                            high - low)
             self._zeros(to, high, run.length)
 
-    def _span(self, run: _Run, tap: Sequence[Value]) -> tuple[Value, Value, Value]:
+    def _ends(self, run: Run, tap: Sequence[Value]) -> tuple[Value, Value, Value]:
         """Which columns of a run are inside the input, and where its first one would be."""
         k, step = self.k, self.step[2]
         places, holds = self._inside(run.at, tap)

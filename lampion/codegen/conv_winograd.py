@@ -14,15 +14,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from .conv_pack import Geometry, Windows
+from .conv_pack import Geometry, Run, Windows
+from .conv_places import Places
 from .gemm_pack import tile_of
 from .gemm_tiles import Epilogue, Strided, Tiles
 from .ir import Kernel, Value
 from .target import Target
 from .types import I32, I64, Type
 
-__all__ = ["CHUNKS", "PLANES", "WinogradVariant", "build_winograd", "build_winograd_weight",
-           "input_transform"]
+__all__ = ["CHUNKS", "PLANES", "WinogradVariant", "apart", "build_winograd",
+           "build_winograd_weight", "find_reads", "transformed_input"]
 
 PLANES = 16  # products, one for each element of a transformed tile
 CHUNKS = 4  # of the weight that a task transforms for itself at a time
@@ -80,6 +81,10 @@ class _Winograd(Tiles):
             self.v_ptr = k.offset(self.space.ptr, worker * own)
             self.m_ptr = k.offset(self.v_ptr, self.v_panel * panels * PLANES)
             self.windows = Windows(k, self.target, self.element, self.x, g, self.variant.pieces, 2)
+            self.reserve()
+            pieces, lanes = self.variant.pieces, self.tile.lanes
+            self.reads, self.writes = Places(k, lanes, pieces, 8), Places(k, lanes, pieces, 2)
+            self.memory = k.scratch(self.element, PLANES * lanes)
             self._each_vector(self._transform_input)
             self.add, self.out_row = k.index(0), k.const(width, I64)
             if self.variant.own_weight:
@@ -90,39 +95,24 @@ class _Winograd(Tiles):
             self._each_vector(self._transform_output)
         return k
 
-    def _each_vector(self, body: Callable[[Value, Value], None]) -> None:
-        """body(panel, lane) for the task's vectors of tiles, with `runs` set."""
+    def _each_vector(self, body: Callable[[Value, Value, Value, Value], None]) -> None:
+        """body(panel, lane, first tile, tiles) for the task's vectors of tiles."""
         k, lanes = self.k, self.tile.lanes
         with k.loop(0, self.panels) as panel, k.loop(0, self.tile.width, lanes) as lane:
             q = self.q + panel * self.tile.width + lane
             with k.when(q < self.tiles):
-                self.runs = self.windows.runs(q, k.min(self.tiles - q, lanes))
-                body(panel, lane)
+                body(panel, lane, q, k.min(self.tiles - q, lanes))
 
-    def _transform_input(self, panel: Value, lane: Value) -> None:
-        """One vector of tiles, all channels: B^T d B."""
-        k, windows, width = self.k, self.windows, self.tile.width
-        zero = k.index(0)
-        places = [[[windows.place(run, (zero, k.index(i), k.index(j))) for run in self.runs]
-                   for j in (0, 2)] for i in range(4)]
+    def _transform_input(self, panel: Value, lane: Value, q: Value, count: Value) -> None:
+        """One vector of tiles, all channels."""
+        k, width = self.k, self.tile.width
+        find_reads(self.reads, self.windows, q, count)
         with k.loop(0, self.channels) as c:
-            plane = k.offset(self.x.ptr, c * self.x.stride(1))
-            rows = []
-            for both in places:
-                elements = []
-                for pair in both:
-                    elements += self._apart(*windows.vectors(plane, pair))
-                rows.append(input_transform(elements))
-            columns = [input_transform([row[j] for row in rows]) for j in range(4)]
+            planes = transformed_input(self.windows, self.reads, self.memory,
+                                       k.offset(self.x.ptr, c * self.x.stride(1)))
             to = k.offset(self.v_ptr, panel * self.v_panel + c * width + lane)
-            for i in range(4):
-                for j in range(4):
-                    k.store(to, self.v_panel * self.panels * (i * 4 + j), columns[j][i])
-
-    def _apart(self, a: Value, b: Value) -> list[Value]:
-        """Even and odd elements."""
-        lanes = self.tile.lanes
-        return [self.k.shuffle(a, b, range(start, 2 * lanes, 2)) for start in (0, 1)]
+            for plane, value in enumerate(planes):
+                k.store(to, self.v_panel * self.panels * plane, value)
 
     def _multiply_in_chunks(self) -> None:
         """Some rows at a time, whose weight is transformed just before."""
@@ -161,10 +151,10 @@ class _Winograd(Tiles):
         return k.offset(self.rows.ptr, (at / rows) * (self.chunk * PLANES)
                         + (at % rows) * self.channels)
 
-    def _transform_output(self, panel: Value, lane: Value) -> None:
+    def _transform_output(self, panel: Value, lane: Value, q: Value, count: Value) -> None:
         """One vector of tiles, all rows: A^T m A, then two by two positions to their places."""
         k, width = self.k, self.tile.width
-        places = [self._places(a) for a in range(2)]
+        self.writes.find(self.windows, q, count, self._written)
         with k.loop(self.i0, self.i1) as i:
             m = k.offset(self.m_ptr, panel * self.m_panel + (i - self.i0) * width + lane)
             step = self.m_panel * self.panels
@@ -174,7 +164,7 @@ class _Winograd(Tiles):
             out = k.offset(self.out.ptr, i * self.out.stride(1))
             for a in range(2):
                 values = [self._finished(i, v) for v in _output([half[a] for half in halves])]
-                self._store(out, values, places[a])
+                self._store(out, values, self.writes.row(k.index(a)))
 
     def _finished(self, i: Value, value: Value) -> Value:
         """With bias and epilogue."""
@@ -184,17 +174,14 @@ class _Winograd(Tiles):
             value = self.variant.epilogue.apply(self.k, value, i, None)
         return value
 
-    def _places(self, a: int) -> list[tuple[Value, list[Value]]]:
-        """For each run the place of lane 0 in row `a` of its tiles, and which lanes are inside."""
-        k, lanes, found = self.k, self.tile.lanes, []
-        for run in self.runs:
-            y, x = run.at[1] * 2 + a, (run.at[2] - run.first) * 2
-            low = run.first * 2
-            high = k.min((run.first + run.length) * 2, self.out.size(4) - x)
-            high = k.select(y < self.out.size(3), high, low)
-            place = run.image * self.out.stride(0) + y * self.out.stride(3) + x
-            found.append((place, [self.windows.between(low - p, high - p) for p in (0, lanes)]))
-        return found
+    def _written(self, run: Run, a: Value) -> tuple[Value, Value, Value]:
+        """Where row `a` of a run's tiles is written."""
+        k = self.k
+        y, x = run.at[1] * 2 + a, (run.at[2] - run.first) * 2
+        low = run.first * 2
+        high = k.min((run.first + run.length) * 2, self.out.size(4) - x)
+        place = run.image * self.out.stride(0) + y * self.out.stride(3) + x
+        return place, low, k.select(y < self.out.size(3), high, low)
 
     def _store(self, out: Value, values: Sequence[Value],
                places: Sequence[tuple[Value, list[Value]]]) -> None:
@@ -207,7 +194,32 @@ class _Winograd(Tiles):
                 k.store(k.offset(out, place), part * lanes, vector, masks[part])
 
 
-def input_transform(d: Sequence[Value]) -> list[Value]:
+def find_reads(reads: Places, windows: Windows, q: Value, count: Value) -> None:
+    """Where the four rows of the tiles from q on are read, from the first and the third column."""
+    zero = windows.k.index(0)
+    reads.find(windows, q, count, lambda run, n: windows.span(run, (zero, n / 2, n % 2 * 2)))
+
+
+def transformed_input(windows: Windows, reads: Places, memory: Value, plane: Value) -> list[Value]:
+    """B^T d B of a vector of tiles of one channel: row by row through memory, then columns."""
+    k, lanes = windows.k, windows.tile.lanes
+    with k.loop(0, 4) as i:
+        elements = []
+        for half in range(2):
+            elements += apart(k, *windows.vectors(plane, reads.row(i * 2 + half)))
+        for j, value in enumerate(_input(elements)):
+            k.store(memory, (i * 4 + j) * lanes, value)
+    columns = [_input([k.load(memory, (i * 4 + j) * lanes, lanes) for i in range(4)])
+               for j in range(4)]
+    return [columns[j][i] for i in range(4) for j in range(4)]
+
+
+def apart(k: Kernel, a: Value, b: Value) -> list[Value]:
+    """Even and odd elements of two vectors."""
+    return [k.shuffle(a, b, range(start, 2 * a.type.lanes, 2)) for start in (0, 1)]
+
+
+def _input(d: Sequence[Value]) -> list[Value]:
     """B^T d."""
     return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from .conv_pack import Geometry, Windows
-from .conv_winograd import PLANES, input_transform
+from .conv_places import Places
+from .conv_winograd import PLANES, apart, find_reads, transformed_input
 from .gemm_pack import tile_of, transpose
 from .ir import Kernel, Value
 from .target import Target
@@ -36,37 +37,23 @@ class _Tiles:
         self.channels, self.first, self.last = g["channels"], g["to0"], g["to1"]
         self.row = g["to_row"]
 
-    def build(self, body: Callable[[Value, Value], None]) -> Kernel:
+    def build(self, rows: int, body: Callable[[Value, Value, Value], None]) -> Kernel:
         """A task is some tiles of as many channels as a register has lanes.
 
-        body(first channel, tile)
+        body(first channel, first tile, tiles)
         """
         k, some = self.k, self.numbers["task_columns"]
         blocks = _parts(self.channels, k.const(self.lanes, I64))
         with k.parallel(blocks * _parts(self.last - self.first, some)) as (task, _):
-            self.memory = k.scratch(self.element, PLANES * self.lanes * self.lanes)
+            self.memory = k.scratch(self.element, PLANES * self.lanes * (self.lanes + 1))
+            self.reads = Places(k, self.lanes, self.pieces, rows)
             self.windows = Windows(k, self.target, self.element, self.x, self.numbers,
                                    self.pieces, 2)
             c0, start = (task % blocks) * self.lanes, self.first + task / blocks * some
             self.count = k.min(self.channels - c0, self.lanes)
             with k.loop(start, k.min(start + some, self.last), self.lanes) as q:
-                self.runs = self.windows.runs(q, k.min(self.last - q, self.lanes))
-                body(c0, q - self.first)
+                body(c0, q, k.min(self.last - q, self.lanes))
         return k
-
-    def rows(self, plane: Value, places: Sequence[Sequence[tuple[Value, list[Value]]]]
-             ) -> list[Value]:
-        """Neighbouring elements of the tiles' rows: even and odd columns of each place."""
-        lanes, found = self.lanes, []
-        for place in places:
-            a, b = self.windows.vectors(plane, place)
-            found += [self.k.shuffle(a, b, range(start, 2 * lanes, 2)) for start in (0, 1)]
-        return found
-
-    def place(self, i: int, j: int) -> list[tuple[Value, list[Value]]]:
-        """Where the elements (i, j) and (i, j + 1) of the tiles are read."""
-        k = self.k
-        return [self.windows.place(run, (k.index(0), k.index(i), k.index(j))) for run in self.runs]
 
 
 def build_input_tiles(target: Target, element: Type, pieces: int) -> Kernel:
@@ -77,17 +64,16 @@ def build_input_tiles(target: Target, element: Type, pieces: int) -> Kernel:
     t = _Tiles("winograd_input_tiles", target, element, pieces)
     k, lanes = t.k, t.lanes
 
-    def body(c0: Value, q: Value) -> None:
-        places = [[t.place(i, j) for j in (0, 2)] for i in range(4)]
+    def body(c0: Value, q: Value, count: Value) -> None:
+        find_reads(t.reads, t.windows, q, count)
+        memory = k.offset(t.memory, PLANES * lanes * lanes)
         with k.loop(0, t.count) as c:
-            plane = k.offset(t.x.ptr, (c0 + c) * t.x.stride(1))
-            rows = [input_transform(t.rows(plane, both)) for both in places]
-            columns = [input_transform([row[j] for row in rows]) for j in range(4)]
-            for place in range(PLANES):
-                k.store(t.memory, c * lanes + place * lanes * lanes,
-                        columns[place % 4][place // 4])
-        _turn(t, c0, q)
-    return t.build(body)
+            planes = transformed_input(t.windows, t.reads, memory,
+                                       k.offset(t.x.ptr, (c0 + c) * t.x.stride(1)))
+            for plane, value in enumerate(planes):
+                k.store(t.memory, (plane * lanes + c) * lanes, value)
+        _turn(t, c0, q - t.first)
+    return t.build(8, body)
 
 
 def _turn(t: _Tiles, c0: Value, q: Value) -> None:
@@ -111,17 +97,20 @@ def build_gradient_tiles(target: Target, element: Type, pieces: int) -> Kernel:
     t = _Tiles("winograd_gradient_tiles", target, element, pieces)
     k = t.k
 
-    def body(c0: Value, q: Value) -> None:
-        places = [[t.place(i, 0)] for i in range(2)]
-        mask = k.mask(t.row - q, t.lanes)
+    def body(c0: Value, q: Value, count: Value) -> None:
+        zero = k.index(0)
+        t.reads.find(t.windows, q, count, lambda run, i: t.windows.span(run, (zero, i, zero)))
+        place = q - t.first
+        mask = k.mask(t.row - place, t.lanes)
         with k.loop(c0, c0 + t.count) as c:
             plane = k.offset(t.x.ptr, c * t.x.stride(1))
-            rows = [_spread(t.rows(plane, place)) for place in places]
-            to = k.offset(t.to.ptr, c * t.row + q)
+            rows = [_spread(apart(k, *t.windows.vectors(plane, t.reads.row(k.index(i)))))
+                    for i in range(2)]
+            to = k.offset(t.to.ptr, c * t.row + place)
             for j in range(4):
                 for i, value in enumerate(_spread([row[j] for row in rows])):
                     k.store(to, t.channels * t.row * (i * 4 + j), value, mask)
-    return t.build(body)
+    return t.build(2, body)
 
 
 def _spread(y: Sequence[Value]) -> list[Value]:

@@ -71,7 +71,9 @@ def winograd_weight(p: Problem) -> Recipe | None:
                        (0, 0, 0, 0), False, None)
     if not _fits(p) or p.out_steps[4] != 1 or p.x_steps[4] != 1 or not _pays(product):
         return None
-    return _gradient(product)
+    # Without masks the transforms take longer.
+    pays = target(knobs.target).has_masks or min(product.rows, product.channels) >= 128
+    return _gradient(product) if pays else None
 
 
 def _gradient(p: _Product) -> Recipe:
@@ -125,7 +127,8 @@ def _between(numbers: Array, first: int, last: int) -> Array:
 
 
 def _fits(p: Problem) -> bool:
-    return (target(knobs.target).has_masks and p.w[2:] == (1, 3, 3) and p.x[2] == 1 == p.groups
+    return (target(knobs.target).vector_bytes >= 32 and p.w[2:] == (1, 3, 3)
+            and p.x[2] == 1 == p.groups
             and p.stride == p.dilation == (1, 1, 1) and p.padding[0] == 0)
 
 

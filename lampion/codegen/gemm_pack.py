@@ -100,7 +100,7 @@ class Panels:
         if self.along == "pairs":
             self._pairs(into, b, p0, p1, left)
         elif self.along == "columns":
-            for first in range(0, self.width, lanes):
+            with k.loop(0, self.width, lanes) as first:
                 self._transposed(k.offset(into, first), k.offset(b, self.column * first), p0, p1,
                                  left - first)
         elif self.target.has_masks and self.along == "rows":

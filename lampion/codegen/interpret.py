@@ -195,6 +195,13 @@ def _to_integer(a: Any, to: Any) -> Any:
     return np.where(high, info.max, np.where(low, info.min, middle)).astype(to)
 
 
+def _bitcast(value: Value, a: Any) -> Any:
+    """One-bit bools are the bits of an integer, the lowest first."""
+    if value.type.is_bool and value.type.lanes > 1:
+        return np.unpackbits(a.view(np.uint8), bitorder="little").astype(np.bool_)
+    return a.view(_kind(value))
+
+
 def _shift(how: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     return lambda value, a, b: how(a, b).astype(_kind(value))
 
@@ -280,7 +287,7 @@ _MEANING: dict[str, Callable[..., Any]] = {
     "lt": lambda v, a, b: a < b, "le": lambda v, a, b: a <= b,
     "eq": lambda v, a, b: a == b, "ne": lambda v, a, b: a != b,
     "select": lambda v, c, a, b: np.where(c, a, b),
-    "cast": _cast, "bitcast": lambda v, a: a.view(_kind(v)),
+    "cast": _cast, "bitcast": _bitcast,
     "splat": lambda v, a: np.repeat(a, v.attr),
     "extract": lambda v, a: a[v.attr:v.attr + 1],
     "insert": lambda v, a, b: np.where(np.arange(a.size) == v.attr, b, a),

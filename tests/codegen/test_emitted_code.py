@@ -9,7 +9,7 @@ from lampion.codegen.emit import emit
 from lampion.codegen.interpret import interpret, numpy_type
 from lampion.codegen.ir import Kernel
 from lampion.codegen.target import TARGETS, host
-from lampion.codegen.types import BF16, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32
+from lampion.codegen.types import BF16, F16, F32, F64, I1, I8, I16, I32, I64, U8, U16, U32
 
 RUNNABLE = {"sse": ["sse"], "avx2": ["sse", "avx2"], "avx512": ["sse", "avx2", "avx512"],
             "neon": ["neon"]}[host().name]
@@ -141,6 +141,23 @@ def test_dot_products(lanes):
                 sample(b, lanes * group, rng))
         mine, native = both(k, *args, target=host().name)
         np.testing.assert_allclose(mine[0], native[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("target", RUNNABLE)
+def test_masks_from_the_bits_of_integers(target):
+    for kind, lanes in ((U8, 8), (U16, 16)):
+        k = Kernel("bits")
+        out, x, words = k.array("out", F32), k.array("x", F32), k.array("words", kind)
+        with k.loop(0, words.size(0)) as i:
+            mask = k.emit("bitcast", (k.load(words.ptr, i),), I1.vector(lanes))
+            k.store(out.ptr, i * lanes, k.load(x.ptr, 0, lanes, mask), mask)
+        rng = np.random.default_rng(6)
+        words = rng.integers(0, 1 << lanes, 20).astype(numpy_type(kind))
+        mine, native = both(k, np.full(20 * lanes, -1, "f"), sample(F32, lanes, rng), words,
+                            target=target)
+        np.testing.assert_array_equal(mine[0], native[0])
+        bits = np.unpackbits(words.view("u1"), bitorder="little").astype(bool)
+        np.testing.assert_array_equal(native[0] != -1, bits)
 
 
 def test_none_is_a_null_pointer_and_refcounts_stay():
