@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from .ir import Value
 from .math_base import clamp, layout, nearest, polynomial, power, with_sign
-from .types import F32, F64, U32
+from .types import F32, F64, I32, U32
 
 __all__ = ["cosh", "erf", "erfc", "exp", "exp2", "exp2_flushed", "exp2_of_sum", "exp_in_range",
            "exp_of_negative", "expm1", "gelu", "gelu_slope", "gelu_tanh", "odd_near_zero",
@@ -253,6 +253,7 @@ def erfc(x: Value) -> Value:
 _NORMAL_TAIL = (1.0, 1.1511052, -0.2621383, 0.052487202, -0.0070339465, 9.1782684e-05,
                 0.0002221219, -5.4631717e-05, 6.092499e-06, -2.7388484e-07)
 _TAIL_END, _TAIL_ZERO = 6.0, 16.0
+_SIGN = -(1 << 31)
 
 
 def gelu(x: Value) -> Value:
@@ -271,7 +272,9 @@ def gelu(x: Value) -> Value:
     least = _bits_of(layout(x).magic) - 127  # 2**-127 is 0 here
     n = k.max(shifted.bits(U32), least)
     tail = k.fma(r, polynomial(r, _EXP2[32]), 1.0) * power(n, layout(x), x)
-    return k.fma(-a, tail, k.max(k.const(0.0, x.type), x))
+    # -|x|, clamped where x is positive only: gelu(-inf) is -inf * 0, which is NaN.
+    factor = (k.min(x.bits(I32), _bits_of(_TAIL_ZERO)) | _SIGN).bits(F32)
+    return k.fma(factor, tail, k.max(k.const(0.0, x.type), x))
 
 
 # ((1 - cdf(a)) / density(a) - a) / sqrt(2 pi) on 0 <= a <= 6, weighted by e**(-a*a / 2): the slope

@@ -262,3 +262,13 @@ def test_references_that_compare_a_number_with_a_number():
     index = torch.arange(2000)
     with override(kernels="sync"):
         assert torch.equal(index % 7, torch.tensor([i % 7 for i in range(2000)]))
+
+
+def test_gelu_of_infinities():
+    x = torch.tensor([-float("inf"), float("inf"), -3e38, 3e38, -0.0, float("nan")] * 500)
+    with override(kernels="off"):
+        expected = torch.nn.functional.gelu(x)
+    with override(kernels="sync"):
+        got = torch.nn.functional.gelu(x)
+    assert torch.isnan(got[0]) and torch.isnan(expected[0])  # -inf * 0, as in PyTorch
+    assert torch.equal(got[1:5], expected[1:5])
