@@ -183,7 +183,7 @@ def build_depthwise(target: Target, variant: DepthwiseVariant) -> Kernel:
 
 class _Depthwise:
     def __init__(self, target: Target, variant: DepthwiseVariant) -> None:
-        self.k = k = Kernel("conv_depthwise")
+        self.k = k = Kernel("conv_depthwise", True)
         self.target, self.variant, element = target, variant, variant.element
         self.out, x = k.array("out", element), k.array("x", element)
         self.weight, self.bias = k.array("weight", element), k.array("bias", element)
@@ -282,7 +282,7 @@ def build_depthwise_weight(target: Target, variant: DepthwiseVariant) -> Kernel:
 
 class _Weight:
     def __init__(self, target: Target, variant: DepthwiseVariant) -> None:
-        self.k = k = Kernel("conv_depthwise_weight")
+        self.k = k = Kernel("conv_depthwise_weight", True)
         self.target, self.variant, element = target, variant, variant.element
         self.lanes = variant.lanes
         self.out, self.x, self.g = (k.array(n, element) for n in ("out", "x", "g"))

@@ -42,7 +42,7 @@ def build_conv(target: Target, variant: ConvVariant) -> Kernel:
 
 class _Conv(Tiles):
     def __init__(self, target: Target, variant: ConvVariant) -> None:
-        k, element = Kernel("conv"), variant.element
+        k, element = Kernel("conv", True), variant.element
         self.variant = variant
         self.out, self.x = k.array("out", element), k.array("x", element)
         self.weight, self.bias_array = k.array("weight", element), k.array("bias", element)

@@ -50,7 +50,7 @@ def build_weight(target: Target, variant: WeightVariant) -> Kernel:
 
 class _Weight(Tiles):
     def __init__(self, target: Target, variant: WeightVariant) -> None:
-        k, element = Kernel("conv_weight"), variant.element
+        k, element = Kernel("conv_weight", True), variant.element
         self.out, self.x = k.array("out", element), k.array("x", element)
         self.panels, self.space = k.array("panels", element), k.array("space", element)
         self.numbers = k.array("numbers", I64)

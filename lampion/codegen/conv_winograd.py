@@ -53,7 +53,7 @@ def build_winograd(target: Target, variant: WinogradVariant) -> Kernel:
 
 class _Winograd(Tiles):
     def __init__(self, target: Target, variant: WinogradVariant) -> None:
-        k, element = Kernel("conv_winograd"), variant.element
+        k, element = Kernel("conv_winograd", True), variant.element
         self.variant = variant
         self.out, self.x = k.array("out", element), k.array("x", element)
         self.weight, self.bias_array = k.array("weight", element), k.array("bias", element)
@@ -242,7 +242,7 @@ def build_winograd_weight(target: Target, element: Type) -> Kernel:
     weight; rows, columns: its channels; row, column, tap: its steps in elements; start: its first
     tap (with a negative step: the last one).
     """
-    k = Kernel("winograd_weight")
+    k = Kernel("winograd_weight", True)
     planes, weight = k.array("planes", element), k.array("weight", element)
     rows, columns = k.integer("rows"), k.integer("columns")
     steps = [k.integer(n) for n in ("row", "column", "tap", "start")]

@@ -28,7 +28,7 @@ class _Tiles:
     """
 
     def __init__(self, name: str, target: Target, element: Type, pieces: int) -> None:
-        self.k = k = Kernel(name)
+        self.k = k = Kernel(name, True)
         self.target, self.element = target, element
         self.width, self.lanes = tile_of(target, element).width, target.lanes(element)
         self.to, self.x = k.array("to", element), k.array("x", element)
@@ -123,7 +123,7 @@ def build_gradient_result(target: Target, element: Type) -> Kernel:
 
     Arguments: out (rows, columns, 9), contiguous; planes (16, rows, columns).
     """
-    k = Kernel("winograd_gradient_result")
+    k = Kernel("winograd_gradient_result", True)
     out, planes = k.array("out", element), k.array("planes", element)
     rows, columns, lanes = planes.size(1), planes.size(2), target.lanes(element)
     at = k.iota(lanes, I32) * 9

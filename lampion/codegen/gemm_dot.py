@@ -31,7 +31,7 @@ def build_dot(target: Target, variant: Variant) -> Kernel:
 
 class _Dot:
     def __init__(self, target: Target, variant: Variant) -> None:
-        self.k = k = Kernel("gemm_dot")
+        self.k = k = Kernel("gemm_dot", True)
         self.target, self.variant, element = target, variant, variant.element
         self.lanes = target.lanes(element)
         self.out, self.a = k.array("out", element), k.array("a", element)

@@ -51,7 +51,7 @@ def build(target: Target, variant: Variant) -> Kernel:
 
 class _Gemm(Tiles):
     def __init__(self, target: Target, variant: Variant) -> None:
-        k, element, axes = Kernel("gemm"), variant.element, variant.axes
+        k, element, axes = Kernel("gemm", True), variant.element, variant.axes
         self.axes, self.source = axes, variant.b
         result = F32 if element == I32 else element
         self.out, self.a = k.array("out", result), k.array("a", element)

@@ -47,7 +47,7 @@ def build_pack(target: Target, source: Type, element: Type, along: str, axes: in
     Its arguments: panels (1-D, `element`), b (`source`), task_rows and task_panels (what one task
     packs).
     """
-    k = Kernel("pack_" + along)
+    k = Kernel("pack_" + along, True)
     panels, b = k.array("panels", element), k.array("b", source)
     task_rows, task_panels = k.integer("task_rows"), k.integer("task_panels")
     rows, columns = b.size(axes), b.size(axes + 1)

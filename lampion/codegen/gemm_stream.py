@@ -32,7 +32,7 @@ def build_stream(target: Target, variant: Variant) -> Kernel:
 
 class _Stream:
     def __init__(self, target: Target, variant: Variant) -> None:
-        self.k = k = Kernel("gemm_stream")
+        self.k = k = Kernel("gemm_stream", True)
         self.target, self.variant, element = target, variant, variant.element
         self.out, self.a = k.array("out", element), k.array("a", element)
         self.b, self.bias = k.array("b", element), k.array("bias", element)

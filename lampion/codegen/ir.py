@@ -221,14 +221,14 @@ class Branch:
 class Kernel:
     """A kernel: parameters and a body of operations; the builder of both."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, plain_addresses: bool = False) -> None:
         self.name = name
         self.params: list[tuple[str, str, Type]] = []  # (kind, name, type), as called from Python
         self.inputs: list[Value] = []  # what the body reads of them
         self.body = Region()
         # Whether addresses are computed as they are written: then LLVM's loop strength reduction
         # is skipped, which takes half of the time to compile. It pays for loops of many pointers.
-        self.plain_addresses = False
+        self.plain_addresses = plain_addresses
         self._stack = [self.body]
         self._inputs: dict[Any, Value] = {}
 

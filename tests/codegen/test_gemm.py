@@ -310,14 +310,14 @@ def test_transpose_in_registers():
 
 @pytest.mark.parametrize("name, registers", [("avx512", "zmm"), ("avx2", "ymm"), ("sse", "xmm")])
 def test_the_micro_kernel_stays_in_registers(name, registers):
-    """The loop with the most multiplications is a whole tile, and does not touch the stack."""
+    """The loop with the most multiplications is a whole tile; no vector goes to the stack."""
     chosen, tile = TARGETS[name], tile_of(TARGETS[name], F32)
     text = assembly(emit(build(chosen, Variant(F32, "column")), chosen), chosen)
     blocks = re.split(r"\n(?=\.LBB)", text)
     inner = max(blocks, key=lambda b: len(re.findall(r"fmadd\w*ps|mulps", b)))
     assert len(re.findall(r"fmadd\w*ps|mulps", inner)) == tile.rows * tile.vectors
     assert registers in inner
-    assert "(%rsp)" not in inner
+    assert not [line for line in inner.splitlines() if "mm" in line and "(%rsp)" in line]
 
 
 def test_a_block_of_a_fits_its_memory():
