@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import lampion
+from lampion.codegen import service
 from lampion.debug.knobs import override
-from lampion.ops.record import PUBLIC
+from lampion.ops.record import LEAVES, PUBLIC
 
 ROOT = Path(__file__).resolve().parent.parent
 # Modules that run a program when they are imported, or need an extra.
@@ -63,6 +64,15 @@ def test_docstring_of_a_public_function(name):
     assert run_examples([example]) > 0
 
 
+def forget_kernels() -> None:
+    """As in a new process: a page shows the kernels that its own lines made."""
+    service.wait()
+    service.forget()
+    for leaf in LEAVES.values():
+        if leaf.launches:
+            leaf.launches.clear()
+
+
 def blocks() -> list[tuple[str, str]]:
     """Python blocks of the README and of the pages, each with its page and number."""
     pages = [p for p in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if p.exists()]
@@ -72,6 +82,7 @@ def blocks() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("name, block", blocks(), ids=[name for name, _ in blocks()])
 def test_block_of_a_page(name, block):
+    forget_kernels()
     block = block.replace("import torch\n", "import lampion as torch\n").replace(
         "from torch", "from lampion")
     if ">>>" in block:
