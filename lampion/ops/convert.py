@@ -47,8 +47,19 @@ def _cast_grad(g: Any, input_dtype: dtype) -> Any:
 
 @leaf({"input": _cast_grad}, name="to_copy", exact=True,
       shape=lambda a, d: (a.shape, d.np))
-def _to_copy(input: Array, dtype: dtype) -> Array:
+def _converted(input: Array, dtype: dtype) -> Array:
     return convert_array(input, dtype.np) if input.dtype.num != dtype.np.num else input.copy("K")
+
+
+def _to_copy(t: Tensor, d: dtype) -> Tensor:
+    """`t` in another dtype; integers and bools have no gradient."""
+    if d.kind >= FLOAT or not state.grad:
+        return _converted(t, d)
+    state.grad = False
+    try:
+        return _converted(t, d)
+    finally:
+        state.grad = True
 
 
 def cast_to(t: Tensor, d: dtype) -> Tensor:

@@ -11,16 +11,19 @@ __all__ = ["settled"]
 Array = Any
 
 
-def settled(result: Any, arrays: list[Any]) -> Any:
+def settled(result: Any, arrays: list[Any], in_rows: bool = False) -> Any:
     """A reference's result, or several, where a kernel would have put them.
 
-    A result with all axes of the largest dense operand lies as that does, others lie in rows.
-    NumPy itself decides by all operands, which `expand` confuses, and keeps it in reductions.
+    in_rows: the kernel writes contiguous results. Others are loop nests: a result with all axes
+    of the largest dense operand lies as that does, others lie in rows. NumPy itself decides by
+    all operands, which `expand` confuses, and keeps their order in reductions.
     """
     if result.__class__ is tuple:
-        return tuple(settled(r, arrays) for r in result)
+        return tuple(settled(r, arrays, in_rows) for r in result)
     if result.__class__ is not np.ndarray:
         return result
+    if in_rows:
+        return np.ascontiguousarray(result) if result.ndim else result
     plain = result.flags.c_contiguous
     if plain and all(a.__class__ is not np.ndarray or a.flags.c_contiguous for a in arrays):
         return result

@@ -162,8 +162,8 @@ class Leaf:
             if result is None:
                 result = (self.kernel(*arrays, *attrs) if reduced is None
                           else self.kernel(*map(_widen, arrays), *attrs))
-                if large and self.launches is not None and self.name not in TEMPLATES:
-                    result = settled(result, arrays)
+                if large and self.launches is not None and self.name != "clone":
+                    result = settled(result, arrays, self.name in TEMPLATES)
         except AbstractOperand:  # an index tensor without elements
             return self._abstract(tensors, attrs)
         except MemoryError as error:

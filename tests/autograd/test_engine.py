@@ -238,3 +238,12 @@ def test_gradients_lie_as_their_leaves_or_in_rows(make, strides):
         function(x).sum().backward()
         assert [s for s, n in zip(x.grad.stride(), x.shape, strict=True) if n > 1] == [
             s for s, n in zip(strides, x.shape, strict=True) if n > 1]
+
+
+def test_integers_and_bools_made_of_a_tensor_have_no_history():
+    x = leaf(1.5, -2.5)
+    for y in (x.long(), x.to(torch.bool), x.int(), x.type(torch.uint8)):
+        assert not y.requires_grad and y.grad_fn is None
+    total = torch.zeros(3, dtype=torch.int64).index_add(0, torch.tensor([0, 2]), x.long())
+    assert not total.requires_grad
+    assert x.double().requires_grad and torch.is_grad_enabled()
