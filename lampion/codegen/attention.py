@@ -28,7 +28,7 @@ from .gemm_pack import transpose
 from .ir import ArrayParam, Kernel, Value
 from .math import exp2_flushed, log2
 from .target import Target
-from .types import Type, of_numpy
+from .types import Type, dtype_name, of_numpy
 
 __all__ = ["LARGEST_HEAD", "Variant", "attention_backward", "attention_forward", "build_backward",
            "build_forward"]
@@ -632,13 +632,13 @@ def _spread(mask: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
 def _variant(q: Array, v: Array, causal: bool, grouped: int, mask: Array | None,
              drop: Array | None) -> Variant | None:
     """grouped: how many queries or keys share out the lanes."""
-    if q.dtype.name not in ("float32", "float64"):
+    name, sizes = dtype_name(q.dtype), (q.shape[3], v.shape[3])
+    if name not in ("float32", "float64"):
         return None
-    sizes = q.shape[3], v.shape[3]
     if not 0 < min(sizes) <= max(sizes) <= LARGEST_HEAD:
         return None
-    return Variant(of_numpy(q.dtype.name), *sizes, causal, mask is not None, drop is not None,
-                   1 if -(-grouped // _VECTOR[q.dtype.name]) in (1, 3, 5) else 2)
+    return Variant(of_numpy(name), *sizes, causal, mask is not None, drop is not None,
+                   1 if -(-grouped // _VECTOR[name]) in (1, 3, 5) else 2)
 
 
 def _name(variant: Variant) -> tuple[Any, ...]:

@@ -20,7 +20,7 @@ import numpy as np
 from . import service
 from .ir import ArrayParam, Kernel, Value
 from .target import Target
-from .types import F32, F64, I8, I16, I32, I64, Type, of_numpy
+from .types import F32, F64, I8, I16, I32, I64, Type, dtype_name, of_numpy
 
 __all__ = ["add_along", "add_rows", "build_add_along", "build_add_rows", "build_outside",
            "build_take", "build_take_along", "build_take_single", "outside", "take", "take_along"]
@@ -33,7 +33,7 @@ _INDICES = ("int64", "int32")
 _TASK_BYTES = 1 << 16
 _NEAR = 1 << 14  # bytes that stay in the first-level cache
 _ELEMENTS = 1 << 13  # of a task that goes element by element
-_SMALL = 1 << 9  # indices that NumPy checks as quickly
+_SMALL = 64  # indices that NumPy checks as quickly
 
 
 # --- bounds -----------------------------------------------------------------------------------
@@ -71,8 +71,8 @@ def outside(index: Array, size: int) -> int:
     >>> outside(np.array([[0, 4], [5, 1]]), 5)
     2
     """
-    if index.size >= _SMALL and index.dtype.name in _INDICES and index.flags.c_contiguous:
-        kind = of_numpy(index.dtype.name)
+    if index.size >= _SMALL and dtype_name(index.dtype) in _INDICES and index.flags.c_contiguous:
+        kind = of_numpy(dtype_name(index.dtype))
         kernel = service.kernel(("outside", kind.name), partial(build_outside, index=kind))
         if kernel is not None:
             found = np.empty(1, np.int64)
@@ -320,7 +320,7 @@ def take(out: Array, x: Array, index: Array, axis: int) -> bool:
     start = _three(x, axis)
     if start is None or not _plain(out, index) or x.itemsize not in _BY_SIZE:
         return False
-    kinds = _BY_SIZE[x.itemsize], of_numpy(index.dtype.name)
+    kinds = _BY_SIZE[x.itemsize], of_numpy(dtype_name(index.dtype))
     outer, _, inner = start.shape
     single = inner == 1
     if single:
@@ -347,7 +347,7 @@ def take_along(out: Array, x: Array, index: Array, axis: int) -> bool:
     start = _three(x, axis)
     if start is None or not _plain(out, index) or x.itemsize not in _BY_SIZE:
         return False
-    kinds = _BY_SIZE[x.itemsize], of_numpy(index.dtype.name)
+    kinds = _BY_SIZE[x.itemsize], of_numpy(dtype_name(index.dtype))
     return _run_along("take_along", build_take_along, kinds, *_grids(out, index, start, axis))
 
 
@@ -358,13 +358,13 @@ def add_rows(out: Array, index: Array, source: Array, axis: int, alpha: float = 
     """
     shape = (*out.shape[:axis], index.size, *out.shape[axis + 1:])
     _fit("add_rows", source, shape, index.ndim == 1 and out.dtype == source.dtype)
-    to, start, kind = _three(out, axis), _three(source, axis), _ADDED.get(out.dtype.name)
-    if kind is None or to is None or start is None or index.dtype.name not in _INDICES:
+    to, start, kind = _three(out, axis), _three(source, axis), _ADDED.get(dtype_name(out.dtype))
+    if kind is None or to is None or start is None or dtype_name(index.dtype) not in _INDICES:
         return False
     if to.strides[2] != out.itemsize or start.strides[2] != out.itemsize or (
             alpha != 1 and not kind.is_float):
         return False
-    kernel = _kernel("add_rows", build_add_rows, (kind, of_numpy(index.dtype.name)))
+    kernel = _kernel("add_rows", build_add_rows, (kind, of_numpy(dtype_name(index.dtype))))
     if kernel is None:
         return False
     _check("add_rows", index, out.shape[axis])
@@ -384,10 +384,10 @@ def add_along(out: Array, index: Array, source: Array, axis: int) -> bool:
     """
     _fit("add_along", source, index.shape, _same_but(out, index, axis)
          and out.dtype == source.dtype)
-    start, kind = _three(out, axis), _ADDED.get(out.dtype.name)
+    start, kind = _three(out, axis), _ADDED.get(dtype_name(out.dtype))
     if kind is None or start is None or not _plain(source, index):
         return False
-    return _run_along("add_along", build_add_along, (kind, of_numpy(index.dtype.name)),
+    return _run_along("add_along", build_add_along, (kind, of_numpy(dtype_name(index.dtype))),
                       *_grids(source, index, start, axis))
 
 
@@ -395,12 +395,12 @@ def sums_along(out: Array, index: Array, source: Array) -> bool:
     """`add_along` of the last axis to an `out`, contiguous, of zeros; what it held is lost."""
     _fit("sums_along", source, index.shape, _same_but(out, index, out.ndim - 1)
          and out.dtype == source.dtype)
-    start, kind = _three(out, out.ndim - 1), _ADDED.get(out.dtype.name)
+    start, kind = _three(out, out.ndim - 1), _ADDED.get(dtype_name(out.dtype))
     if kind is None or start is None or not (_plain(source, index) and out.flags.c_contiguous):
         return False
     if not source.size:
         out[...] = 0
-    return _run_along("add_along", build_add_along, (kind, of_numpy(index.dtype.name)),
+    return _run_along("add_along", build_add_along, (kind, of_numpy(dtype_name(index.dtype))),
                       *_grids(source, index, start, out.ndim - 1), 1)
 
 
@@ -457,7 +457,7 @@ def _same_but(x: Array, index: Array, axis: int) -> bool:
 
 def _plain(grid: Array, index: Array) -> bool:
     return (grid.flags.c_contiguous and index.flags.c_contiguous
-            and index.dtype.name in _INDICES)
+            and dtype_name(index.dtype) in _INDICES)
 
 
 def _fit(name: str, grid: Array, shape: tuple[int, ...], holds: bool) -> None:

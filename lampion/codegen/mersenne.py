@@ -19,7 +19,7 @@ from ..runtime import box_muller, memory
 from . import service
 from .ir import Kernel, Value
 from .target import Target
-from .types import F32, F64, I32, I64, U32, U64, Type
+from .types import F32, F64, I32, I64, U32, U64, Type, dtype_name
 
 __all__ = ["KINDS", "bernoulli", "build_draws", "build_normals", "build_permutation", "integers",
            "normals", "permutation", "uniform", "words"]
@@ -354,7 +354,7 @@ def permutation(state: Array, out: Array) -> bool:
 
 
 def _typed(out: Array, *names: str) -> bool:
-    if out.dtype.name not in names:
+    if dtype_name(out.dtype) not in names:
         raise ValueError(f"mersenne: values of {' or '.join(names)}, not {out.dtype}")
     return True
 

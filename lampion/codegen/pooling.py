@@ -18,7 +18,7 @@ from . import service
 from .gather import sums_along
 from .ir import ArrayParam, Kernel, Value
 from .target import Target
-from .types import I32, I64, Type, of_numpy
+from .types import I32, I64, Type, dtype_name, of_numpy
 
 __all__ = ["Window", "avg_pool2d", "avg_pool2d_backward", "build_avg", "build_avg_backward",
            "build_max", "max_pool2d", "max_pool2d_backward"]
@@ -355,10 +355,10 @@ def _problem(x: Array, out: Array, size: tuple[int, int], stride: tuple[int, int
     widest = 16  # lanes, whatever the target
     reach = max((out.shape[-1] + widest) * stride[1] + size[1] * dilation[1] + widest,
                 padding[1] + width + widest)
-    if (x.dtype.name not in ("float32", "float64") or reach > _ROW - 2 * widest
+    if (dtype_name(x.dtype) not in ("float32", "float64") or reach > _ROW - 2 * widest
             or height * width >= _NOWHERE):
         return None
-    window = Window(of_numpy(x.dtype.name), size, stride, dilation)
+    window = Window(of_numpy(dtype_name(x.dtype)), size, stride, dilation)
     return _Problem(window, padding, reach, max(1, _TASK_ELEMENTS // max(1, height * width)))
 
 

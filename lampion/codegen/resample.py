@@ -18,7 +18,7 @@ from ..runtime import memory
 from . import service
 from .ir import Kernel, Value
 from .target import Target
-from .types import I64, Type, of_numpy
+from .types import I64, Type, dtype_name, of_numpy
 
 __all__ = ["Taps", "build_resample", "resample", "taps", "turned_taps"]
 
@@ -175,7 +175,7 @@ def resample(out: Array, x: Array, axes: Sequence[Taps]) -> bool:
             or any(a.dtype != x.dtype for a in (out, *(t.weights for t in axes)))):
         raise ValueError(f"resample: taps for {[a.size for a in axes]} cells and {out.dtype} "
                          f"{out.shape} do not fit {x.dtype} {x.shape}")
-    if x.dtype.name not in ("float32", "float64") or not (
+    if dtype_name(x.dtype) not in ("float32", "float64") or not (
             x.flags.c_contiguous and out.flags.c_contiguous):
         return False
     kernels = [_kernel(x, lead + i, a) for i, a in enumerate(axes)]
@@ -187,7 +187,7 @@ def resample(out: Array, x: Array, axes: Sequence[Taps]) -> bool:
 
 
 def _kernel(x: Array, axis: int, along: Taps) -> Any:
-    across, element = axis < x.ndim - 1, of_numpy(x.dtype.name)
+    across, element = axis < x.ndim - 1, of_numpy(dtype_name(x.dtype))
     return service.kernel(
         ("resample", element.name, across, along.fixed),
         partial(build_resample, element=element, across=across, fixed=along.fixed))

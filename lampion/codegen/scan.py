@@ -19,7 +19,7 @@ from . import service
 from .ir import Kernel, Value
 from .math import exp, log1p
 from .target import Target
-from .types import F32, F64, I1, I32, I64, Type, of_numpy
+from .types import F32, F64, I1, I32, I64, Type, dtype_name, of_numpy
 
 __all__ = ["FEW", "MOST", "SCANS", "build_scan", "build_topk", "scan", "topk"]
 
@@ -33,6 +33,7 @@ FEW = 16
 """Up to as many, they are kept in a vector."""
 
 _TASK_ELEMENTS = 1 << 14
+_SCANNED = frozenset(map(np.dtype, ("float32", "float64", "int64")))
 _TOGETHER = 2  # vectors of columns that one task walks down
 
 
@@ -341,7 +342,7 @@ def scan(name: str, out: Array, x: Array, axis: int, places: Array | None = None
     """
     _fit(name, x, out, places)
     kinds = (F32, F64, I64) if name in ("cumsum", "cumprod") else (F32, F64)
-    kind = of_numpy(x.dtype.name) if x.dtype.name in ("float32", "float64", "int64") else None
+    kind = of_numpy(dtype_name(x.dtype)) if x.dtype in _SCANNED else None
     arrays = [x, out] if places is None else [x, out, places]
     if kind is None or kind not in kinds or not all(a.flags.c_contiguous for a in arrays):
         return False
@@ -369,9 +370,9 @@ def topk(out: Array, places: Array, x: Array, axis: int, largest: bool = True) -
     if out.shape != shape or places.shape != shape or places.dtype != np.int64 or (
             out.dtype != x.dtype or k > x.shape[axis]):
         raise ValueError(f"topk: out {out.shape} and places {places.shape} do not fit x {x.shape}")
-    if x.dtype.name not in ("float32", "float64", "int32", "int64") or not 0 < k <= MOST:
+    if dtype_name(x.dtype) not in ("float32", "float64", "int32", "int64") or not 0 < k <= MOST:
         return False
-    kind = of_numpy(x.dtype.name)
+    kind = of_numpy(dtype_name(x.dtype))
     few = k if k <= FEW else 0
     kernel = service.kernel(("topk", kind.name, largest, few),
                             partial(build_topk, element=kind, largest=largest, few=few))

@@ -17,7 +17,7 @@ from ..runtime.threads import get_num_threads
 from . import service
 from .ir import Kernel, Value
 from .target import Target
-from .types import F32, I32, I64, U32, U64, Type, of_numpy
+from .types import F32, I32, I64, U32, U64, Type, dtype_name, of_numpy
 
 __all__ = ["build_keys", "build_sorted", "sort"]
 
@@ -88,7 +88,7 @@ def sort(out: Array, places: Array, x: Array, descending: bool) -> bool:
     All arrays are contiguous. NaN is the largest, equal elements keep their order. False, and
     `out` as it was, while a kernel is being made.
     """
-    element = of_numpy(x.dtype.name)
+    element = of_numpy(dtype_name(x.dtype))
     if element not in (F32, I32) or x.shape[1] >= 1 << 32:
         raise ValueError(f"rows of float32 or int32, got {x.dtype} of shape {x.shape}")
     pack = service.kernel(("sort_keys", element.name, descending),

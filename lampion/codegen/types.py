@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 __all__ = [
     "BF16", "F16", "F32", "F64", "I1", "I8", "I16", "I32", "I64", "SCALARS", "U8", "U16", "U32",
-    "U64", "Type", "of_numpy",
+    "U64", "Type", "dtype_name", "of_numpy",
 ]
 
 
@@ -83,6 +84,12 @@ _OF_NUMPY = {
     "uint16": U16, "uint32": U32, "uint64": U64, "float16": F16, "float32": F32, "float64": F64,
     "bfloat16": BF16,
 }
+
+
+@cache
+def dtype_name(dtype: Any) -> str:
+    """`dtype.name`, which NumPy puts together anew whenever it is asked."""
+    return str(dtype.name)
 
 
 def of_numpy(name: str) -> Type:

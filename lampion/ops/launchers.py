@@ -8,7 +8,7 @@ made).
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,12 @@ def _same_floats(*arrays: Array) -> bool:
 
 def _aligned(*arrays: Array) -> bool:
     """Whether all strides are whole elements (a field of a structured array's is not)."""
-    return not any(s % a.itemsize for a in arrays for s in a.strides)
+    for a in arrays:
+        size = a.itemsize
+        for step in a.strides:
+            if step % size:
+                return False
+    return True
 
 
 # --- narrow floats ----------------------------------------------------------------------------
@@ -52,6 +57,11 @@ def _single(a: Array) -> Any:
 
 _COPY, _WIDEN = Fused(_copy), Fused(_single)
 _NARROW: dict[Any, Fused] = {}
+
+
+@cache
+def _is_narrow(dtype: Any) -> bool:
+    return dtype.name in _NARROW_NAMES
 
 
 def _wide(a: Any, narrow: Any) -> Any:
@@ -84,7 +94,7 @@ def by_single(name: str) -> Callable[[Launcher], Launcher]:
     def add(launcher: Launcher) -> Launcher:
         def launched(*args: Any) -> Any:
             narrow = next((a.dtype for a in args if isinstance(a, np.ndarray)
-                           and a.dtype.name in _NARROW_NAMES), None)
+                           and _is_narrow(a.dtype)), None)
             if narrow is None:
                 return launcher(*args)
             result = launcher(*[_wide(a, narrow) for a in args])
