@@ -51,7 +51,7 @@ for x, y in torch.utils.data.DataLoader(data, 64):
     loss.backward()
     optimizer.step()
     seen += len(x)
-    waves = torch.special.bessel_j0(x.repeat(40, 2))
+    waves = torch.special.bessel_j0(x.repeat(2, 1))
 print("seen", seen)
 """
 
