@@ -29,6 +29,7 @@ from ..tensor.dtype import (
 )
 from ..tensor.tensor import INFERENCE, Tensor
 from .errors import argument_type, broadcast_mismatch, device_mismatch, not_implemented_for
+from .layout import settled
 from .native import SINGLE, launch
 from .promotion import NUMBERS, as_scalar, cast, float_dtype, result_dtype
 from .record import Leaf, op
@@ -97,6 +98,8 @@ def _plain_call(leaf: Leaf, kernel: Callable[..., Any], kinds: frozenset[dtype],
                     r = kernel(a)
                 finally:
                     leave(token)
+                if a.size >= SINGLE:
+                    r = settled(r, [a])
         except (AttributeError, AbstractOperand, MemoryError):
             return general(input)
         if r.__class__ is not _ndarray:
@@ -221,6 +224,8 @@ def _binary_call(leaf: Leaf, kernel: Callable[..., Any], result: dtype | None,
                     r = kernel(a, y)
                 finally:
                     leave(token)
+                if a.size >= SINGLE:
+                    r = settled(r, [a, y])
         except (AttributeError, ValueError, AbstractOperand, OverflowError, MemoryError):
             return general(input, other)
         if r.__class__ is not _ndarray:

@@ -1,5 +1,6 @@
 """Every operator that has a kernel gives what its NumPy reference gives, over many layouts."""
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ def test_most_pointwise_operators_have_kernels():
 
 
 def arguments(leaf, shape, pick):
-    rng = np.random.default_rng(hash((leaf.name, shape)) & 0xFFFF)
+    rng = np.random.default_rng(zlib.crc32(repr((leaf.name, shape)).encode()))
     made = []
     for i in range(leaf.n_tensors):
         choices = list(layouts(shape, rng))

@@ -18,6 +18,7 @@ PROGRAMS = {
     "clamp": lambda x: x.clamp(max=6.7), "sum": lambda x: x.sum(0), "exp": torch.exp,
     "amin": lambda x: x.amin(-1), "prod": lambda x: x.exp().prod(1, keepdim=True),
     "add bools": lambda x: x + torch.ones(1, dtype=torch.bool).expand(x.shape),
+    "maximum": lambda x: torch.maximum(x.int(), torch.ones(x.shape, dtype=torch.int32)),
     "where": lambda x: torch.where(x > 0, x, torch.ones(x.shape)),
     "turned convolution": lambda x: torch.nn.functional.conv_transpose2d(
         torch.ones(2, 4, 16, 17), torch.ones(4, 3, 3, 3), padding=(2, 0)) * x.float().mean(),
