@@ -103,7 +103,12 @@ def _trunc_divide(a: Array, b: Array) -> Array:
     return quotient + ((quotient < 0) & (quotient * b != a))
 
 
-_FLAT = {"input": lambda g: g * 0, "other": lambda g: g * 0}
+def _flat_grad(g: Any) -> Any:
+    """Zeros, whatever arrives: inf * 0 would be NaN."""
+    return g.new_zeros(g.shape)
+
+
+_FLAT = {"input": _flat_grad, "other": _flat_grad}
 _div_floor = binary("div_floor", _floor_divide, _FLAT,
                     kind="real", publish=False, node="DivBackward2", bools="error")
 _div_trunc = binary("div_trunc", _trunc_divide, _FLAT,
@@ -161,7 +166,7 @@ fmod = binary("fmod", _fmod, {
 def _pow_grad_base(g: Any, input: Any, other: Any) -> Any:
     if isinstance(other, NUMBERS):
         if other == 0:
-            return g * 0
+            return _flat_grad(g)
         return g * conj(other * input ** (other - 1))
     return g * conj((other * input ** (other - 1)).masked_fill(other == 0, 0))
 
@@ -372,7 +377,7 @@ def abs(input: Tensor) -> Tensor:
 
 def _sgn_grad(g: Any, input: Any, out: Any) -> Any:
     if not input.is_complex():
-        return g * 0
+        return _flat_grad(g)
     size = input.abs()
     inner = (g * conj(out)).imag / size
     return (out * inner * 1j).masked_fill(size == 0, 0)
@@ -384,11 +389,11 @@ def _sign(a: Array) -> Array:
     return np.sign(a) if a.dtype.kind != "f" else np.nan_to_num(np.sign(a))
 
 
-sign = unary("sign", _sign, lambda g: g * 0, kinds="float", integers="same", bools="same")
+sign = unary("sign", _sign, _flat_grad, kinds="float", integers="same", bools="same")
 sgn = unary("sgn", _sgn, _sgn_grad, integers="same", bools="same")
-floor = unary("floor", np.floor, lambda g: g * 0, kinds="float", integers="same", bools="error")
-ceil = unary("ceil", np.ceil, lambda g: g * 0, kinds="float", integers="same", bools="error")
-trunc = unary("trunc", np.trunc, lambda g: g * 0, kinds="float", integers="same", bools="error",
+floor = unary("floor", np.floor, _flat_grad, kinds="float", integers="same", bools="error")
+ceil = unary("ceil", np.ceil, _flat_grad, kinds="float", integers="same", bools="error")
+trunc = unary("trunc", np.trunc, _flat_grad, kinds="float", integers="same", bools="error",
               aliases="fix")
 frac = unary("frac", lambda a: a - np.trunc(a), lambda g: g, kinds="float", integers="error")
 deg2rad = unary("deg2rad", lambda a: a * (math.pi / 180), lambda g: g * (math.pi / 180),
@@ -397,7 +402,7 @@ rad2deg = unary("rad2deg", lambda a: a * (180 / math.pi), lambda g: g * (180 / m
                 kinds="float")
 
 
-@leaf({"input": lambda g: g * 0}, name="round", shape=lambda a, _: (a.shape, a.dtype))
+@leaf({"input": _flat_grad}, name="round", shape=lambda a, _: (a.shape, a.dtype))
 def _round(input: Array, decimals: int) -> Array:
     if decimals == 0:
         return np.rint(input)

@@ -400,3 +400,13 @@ def test_freed_by_reference_count_alone():
         assert [w() for w in watch] == [None, None]
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("step", [
+    torch.floor, torch.ceil, torch.trunc, torch.round, torch.sign, torch.sgn, lambda x: x ** 0,
+    lambda x: torch.div(x, 2.0, rounding_mode="floor")])
+def test_steps_have_no_gradient_even_of_infinities(step):
+    x = leaf(1.5, 2.5, -3.0)
+    step(x).backward(torch.tensor([float("inf"), float("nan"), -1.0]))
+    assert x.grad.tolist() == [0.0, 0.0, 0.0]
+    assert not x.grad.signbit().any()
