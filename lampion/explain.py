@@ -65,6 +65,8 @@ def why_numpy(name: str, size: int) -> str | None:
     if name.startswith("update "):
         return "its parameters are small" if size < LEAST else REASONS.get(name[7:], "")
     leaf = LEAVES.get(name)
+    if leaf is None and size >= LEAST:
+        return "it has no kernel"
     if leaf is None or leaf.view or size < 0:
         return None
     if knobs.kernels == "off":

@@ -51,7 +51,7 @@ for x, y in torch.utils.data.DataLoader(data, 64):
     loss.backward()
     optimizer.step()
     seen += len(x)
-    waves = torch.special.bessel_j0(x.repeat(2, 1))
+    inverse = torch.linalg.inv(x.T @ x + torch.eye(128))
 print("seen", seen)
 """
 
@@ -114,7 +114,7 @@ def test_kernels_have_rates(report):
 
 def test_operators_on_numpy_have_reasons(report):
     rows = section(report, "Operators that ran on NumPy")
-    assert any("bessel_j0" in row and "no kernel" in row for row in rows)
+    assert any("inv" in row and "no kernel" in row for row in rows)
 
 
 def test_an_error_of_the_program_is_shown_and_explained(tmp_path):
