@@ -154,8 +154,16 @@ def test_references_are_balanced():
     assert abs(sys.getrefcount(None) - counts[2]) < 50
 
 
-def test_statistics():
+@pytest.fixture
+def no_collection():
+    """Arrays of other tests do not die in the middle."""
     gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def test_statistics(no_collection):
     memory.reset_peak_memory_stats()
     before = memory.memory_allocated()
     assert memory.max_memory_allocated() == before
