@@ -188,6 +188,7 @@ class Leaf:
             if result is None:
                 result = self.kernel(arrays if reduced is None else list(map(_widen, arrays)),
                                      *attrs)
+                result = settled(result, arrays, self.name in TEMPLATES)
         except MemoryError as error:
             raise out_of_memory(self.name, error) from None
         finally:
