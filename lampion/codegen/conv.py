@@ -10,6 +10,7 @@ from typing import Any
 
 from ..debug.knobs import knobs
 from .conv_depthwise_recipe import depthwise_backward, depthwise_forward, depthwise_weight
+from .conv_direct_recipe import direct_forward
 from .conv_problem import Array, Ints, Recipe, neighbours, problem
 from .conv_recipes import backward_recipe, forward_recipe
 from .conv_weight_recipe import weight_recipe
@@ -34,7 +35,8 @@ def conv_forward(out: Array, x: Array, w: Array, bias: Array | None, stride: Int
     if recipe is None:
         p = problem(out, x, w, bias, stride, padding, dilation, groups, epilogue)
         recipe = _remember(
-            key, winograd_forward(p) or depthwise_forward(p) or forward_recipe(p))
+            key, winograd_forward(p) or depthwise_forward(p) or direct_forward(p)
+            or forward_recipe(p))
     return recipe(out, x, w, bias)
 
 

@@ -10,14 +10,8 @@ import numpy as np
 
 from ..debug.knobs import knobs
 from . import service
-from .conv_depthwise import (
-    DEPTHWISE_FIELDS,
-    PART,
-    PART_COLUMNS,
-    DepthwiseVariant,
-    build_depthwise,
-    build_depthwise_weight,
-)
+from .conv_depthwise import build_depthwise, build_depthwise_weight
+from .conv_part import PART, PART_COLUMNS, PART_FIELDS, PartVariant
 from .conv_problem import Array, Problem, Recipe, five, share
 from .target import target
 from .types import Type
@@ -47,7 +41,7 @@ def _lanes(element: Type, width: int) -> int:
     return lanes if width > lanes // 2 or lanes <= 4 else lanes // 2
 
 
-def _name(v: DepthwiseVariant) -> tuple[Any, ...]:
+def _name(v: PartVariant) -> tuple[Any, ...]:
     return (v.element.name, *v[1:7], v.epilogue.key if v.epilogue else "")
 
 
@@ -56,7 +50,7 @@ def depthwise_forward(p: Problem) -> Recipe | None:
     if not _fits(p) or p.out_steps[4] != 1:
         return None
     taps = p.w[3] * p.w[4]
-    variant = DepthwiseVariant(p.element, _two(p.w), _two(p.dilation), _two(p.stride), (1, 1),
+    variant = PartVariant(p.element, _two(p.w), _two(p.dilation), _two(p.stride), (1, 1),
                                _lanes(p.element, p.out[4]), p.bias, p.epilogue)
     outs = p.w[0] // p.groups
     numbers = _numbers(variant, p.x[0], p.groups, (1, outs), p.padding[1:], p.out[3:], {
@@ -73,7 +67,7 @@ def depthwise_backward(p: Problem) -> Recipe | None:
     taps, outs = p.w[3] * p.w[4], p.w[0] // p.groups
     padding = [(k - 1) * d - pad for k, d, pad in zip(p.w[3:], p.dilation[1:], p.padding[1:],
                                                       strict=True)]
-    variant = DepthwiseVariant(p.element, _two(p.w), _two(p.dilation), (1, 1), _two(p.stride),
+    variant = PartVariant(p.element, _two(p.w), _two(p.dilation), (1, 1), _two(p.stride),
                                _lanes(p.element, p.x[4]), p.bias)
     numbers = _numbers(variant, p.x[0], p.groups, (outs, 1), padding, p.x[3:], {
         "weight_group": outs * taps, "weight_in": taps, "weight_out": 0,
@@ -81,7 +75,7 @@ def depthwise_backward(p: Problem) -> Recipe | None:
     return _recipe(variant, numbers)
 
 
-def _recipe(variant: DepthwiseVariant, numbers: Array) -> Recipe:
+def _recipe(variant: PartVariant, numbers: Array) -> Recipe:
     key = ("conv depthwise", *_name(variant))
 
     def run(out: Array, x: Array, w: Array, bias: Array | None) -> bool:
@@ -99,7 +93,7 @@ def depthwise_weight(p: Problem) -> Recipe | None:
     """The gradient for the weight, or None where it is none of this kind."""
     if not _fits(p):
         return None
-    variant = DepthwiseVariant(p.element, _two(p.w), _two(p.dilation), _two(p.stride), (1, 1),
+    variant = PartVariant(p.element, _two(p.w), _two(p.dilation), _two(p.stride), (1, 1),
                                _lanes(p.element, p.out[4]))
     key = ("conv depthwise weight", *_name(variant))
     numbers = _numbers(variant, p.x[0], p.groups, (1, p.w[0] // p.groups), p.padding[1:],
@@ -117,7 +111,7 @@ def depthwise_weight(p: Problem) -> Recipe | None:
     return run
 
 
-def _numbers(v: DepthwiseVariant, images: int, groups: int, channels: tuple[int, int],
+def _numbers(v: PartVariant, images: int, groups: int, channels: tuple[int, int],
              padding: Any, size: Any, weight: dict[str, int], planes: int = 0) -> Array:
     """The kernel's integer array; size: of the output, planes: what tasks divide."""
     columns = 2 * min(size[1], PART_COLUMNS)
@@ -131,9 +125,9 @@ def _numbers(v: DepthwiseVariant, images: int, groups: int, channels: tuple[int,
     part_rows = min(size[0], rows)
     each = ((part_rows - 1) * v.step[0] + (v.taps[0] - 1) * v.rate[0] + 1
             + v.together * v.step[0]) * phase * v.step[1]
-    values = dict.fromkeys(DEPTHWISE_FIELDS, 0) | weight | {
+    values = dict.fromkeys(PART_FIELDS, 0) | weight | {
         "images": images, "groups": groups, "ins": channels[0], "outs": channels[1],
         "padding0": padding[0], "padding1": padding[1], "part_rows": part_rows,
         "part_columns": columns, "phase": phase,
         "together": max(1, min(8, PART // each)), "task_planes": share(planes, 1, _TASKS)}
-    return np.array([values[name] for name in DEPTHWISE_FIELDS], np.int64)
+    return np.array([values[name] for name in PART_FIELDS], np.int64)

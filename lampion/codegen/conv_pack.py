@@ -16,9 +16,9 @@ from typing import NamedTuple
 from .gemm_pack import each_vector, tile_of
 from .ir import ArrayParam, Kernel, Loop, Value
 from .target import Target
-from .types import I32, I64, Type
+from .types import I1, I32, I64, U8, U16, Type
 
-__all__ = ["FIELDS", "Geometry", "Run", "Windows"]
+__all__ = ["FIELDS", "Geometry", "Run", "Windows", "bits_between", "mask_of"]
 
 FIELDS = ("groups", "images", "rows", "channels", *(
     f"{name}{axis}" for name in ("taps", "step", "rate", "start", "size", "to")
@@ -81,12 +81,16 @@ class Windows:
             return
         with k.loop(0, width, lanes) as v:
             runs = self.runs(q + v, k.min(k.max(left - v, 0), lanes))
-            with self._each_tap() as (tap, row):
-                places = [self.place(run, tap) for run in runs]
-                with k.loop(0, channels) as c:
-                    plane = k.offset(x, c * self.x.stride(1))
-                    k.store(into, (c * self.all_taps + row) * width + v,
-                            self._vector(plane, places))
+            with k.loop(0, self.taps[2]) as w:
+                ends = [self._ends_along(run, w) for run in runs]
+                with k.loop(0, self.taps[0]) as d, k.loop(0, self.taps[1]) as h:
+                    places = [self._place(run, end, d, h)
+                              for run, end in zip(runs, ends, strict=True)]
+                    row = (d * self.taps[1] + h) * self.taps[2] + w
+                    with k.loop(0, channels) as c:
+                        plane = k.offset(x, c * self.x.stride(1))
+                        k.store(into, (c * self.all_taps + row) * width + v,
+                                self._vector(plane, places))
 
     def _each_tap(self) -> _Taps:
         return _Taps(self.k, self.taps)
@@ -125,16 +129,27 @@ class Windows:
 
     # --- vectors --------------------------------------------------------------------------------
 
-    def place(self, run: Run, tap: Sequence[Value]) -> tuple[Value, list[Value]]:
-        """Where lane 0 of a vector would be read for a run, and which lanes to read.
+    def _ends_along(self, run: Run, w: Value) -> tuple[Value, list[Value]]:
+        """Along the last axis: where lane 0 of a run is read, and the bits of lanes to read.
 
         With a step of 2 two vectors are read, of which a window takes every other element.
         """
-        offset, low, high = self.span(run, tap)
-        lanes = self.tile.lanes
-        masks = [self._between(low - part, high - part)
-                 for part in range(0, lanes * self.narrow, lanes)]
-        return offset, masks
+        k, lanes, step = self.k, self.tile.lanes, self.narrow
+        place = run.at[2] * step + w * self.rate[2] + self.start[2]
+        first = place - run.first * step
+        low = k.max(run.first * step, k.const(0, I64) - first)
+        high = k.min((run.first + run.length) * step, self.inside[2] - first)
+        return first, [bits_between(k, low - part, high - part, lanes)
+                       for part in range(0, lanes * step, lanes)]
+
+    def _place(self, run: Run, end: tuple[Value, list[Value]], d: Value, h: Value
+               ) -> tuple[Value, list[Value]]:
+        """Where lane 0 of a run is read and which lanes, for a tap of the first two axes."""
+        k, (first, words) = self.k, end
+        places, holds = self._inside(run.at, (d, h, k.index(0)))
+        masks = [mask_of(k, k.select(holds, word, k.const(0, word.type)), self.tile.lanes)
+                 for word in words]
+        return self._offset(run.image, (places[0], places[1], first)), masks
 
     def span(self, run: Run, tap: Sequence[Value]) -> tuple[Value, Value, Value]:
         """Where lane 0 would be read for a run, the first element to read and the end of them."""
@@ -145,13 +160,6 @@ class Windows:
         high = k.min((run.first + run.length) * step, self.inside[2] - first)
         offset = self._offset(run.image, (places[0], places[1], first))
         return offset, low, k.select(holds, high, low)
-
-    def _between(self, low: Value, high: Value) -> Value:
-        """Lanes from low on below high."""
-        k, lanes = self.k, self.tile.lanes
-        iota = k.iota(lanes, I32)
-        ends = [k.min(k.max(x, 0), lanes).cast(I32) for x in (low, high)]
-        return ~(iota < k.splat(ends[0], lanes)) & (iota < k.splat(ends[1], lanes))
 
     def vectors(self, plane: Value, places: Sequence[tuple[Value, list[Value]]]) -> list[Value]:
         """What is read of one channel: the runs together, each zero where the others are not."""
@@ -224,6 +232,19 @@ class Windows:
     def _zeros(self, to: Value, start: Value, stop: Value) -> None:
         with self.k.loop(start, stop) as i:
             self.k.store(to, i, self.k.const(0.0, self.element))
+
+
+def bits_between(k: Kernel, low: Value, high: Value, lanes: int) -> Value:
+    """An integer whose bits from `low` on below `high` are ones, of `lanes` bits."""
+    one, low = k.const(1, I64), k.min(k.max(low, 0), lanes)
+    high = k.max(k.min(high, lanes), low)
+    return ((one << high) - (one << low)).cast(U16 if lanes == 16 else U8)
+
+
+def mask_of(k: Kernel, word: Value, lanes: int) -> Value:
+    """The lowest bits of an integer as a mask."""
+    mask = k.emit("bitcast", (word,), I1.vector(word.type.bits))
+    return mask if word.type.bits == lanes else k.shuffle(mask, mask, range(lanes))
 
 
 class _Taps:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .conv_pack import Run, Windows
+from .conv_pack import Run, Windows, bits_between, mask_of
 from .ir import Kernel, Value
-from .types import I1, I64, U8, U16
+from .types import I64, U8, U16
 
 __all__ = ["Places"]
 
@@ -37,28 +37,17 @@ class Places:
                 place = row * self.pieces + piece
                 k.store(self.offsets, place, offset)
                 for part in range(2):
+                    start = part * self.lanes
                     k.store(self.words, place * 2 + part,
-                            self._bits(low - part * self.lanes, high - part * self.lanes))
+                            bits_between(k, low - start, high - start, self.lanes))
             loop.next(first + run.length)
-
-    def _bits(self, low: Value, high: Value) -> Value:
-        """Ones from bit low on below high."""
-        k, one = self.k, self.k.const(1, I64)
-        low = k.min(k.max(low, 0), self.lanes)
-        high = k.max(k.min(high, self.lanes), low)
-        return ((one << high) - (one << low)).cast(self.word)
 
     def row(self, row: Value) -> list[tuple[Value, list[Value]]]:
         """For each run where lane 0 lies and which lanes of both vectors are inside."""
         k, found = self.k, []
         for piece in range(self.pieces):
             place = row * self.pieces + piece
-            masks = [self._mask(k.load(self.words, place * 2 + part)) for part in range(2)]
+            masks = [mask_of(k, k.load(self.words, place * 2 + part), self.lanes)
+                     for part in range(2)]
             found.append((k.load(self.offsets, place), masks))
         return found
-
-    def _mask(self, word: Value) -> Value:
-        k, bits = self.k, word.type.bits
-        mask = k.emit("bitcast", (word,), I1.vector(bits))
-        return mask if bits == self.lanes else k.shuffle(mask, mask, range(self.lanes))
-

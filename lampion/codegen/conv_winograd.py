@@ -52,6 +52,8 @@ def build_winograd(target: Target, variant: WinogradVariant) -> Kernel:
 
 
 class _Winograd(Tiles):
+    fours = False  # no tile reaches into the next chunk of the weight
+
     def __init__(self, target: Target, variant: WinogradVariant) -> None:
         k, element = Kernel("conv_winograd", True), variant.element
         self.variant = variant

@@ -16,7 +16,7 @@ from .ir import Kernel, Value
 from .target import Target
 from .types import BF16, F32, I32, I64, Type
 
-__all__ = ["A_BLOCK", "Epilogue", "K_BLOCK", "Strided", "Tiles"]
+__all__ = ["A_BLOCK", "Cell", "Epilogue", "K_BLOCK", "Strided", "Tiles"]
 
 A_BLOCK = 1 << 18
 """Bytes of a task's packed block of A: a quarter of the second-level cache of current cores."""
@@ -59,6 +59,7 @@ class Tiles:
     i0: Value
     i1: Value
     rows: Strided
+    fours = True  # whether tiles of four rows may begin anywhere
 
     def __init__(self, k: Kernel, target: Target, element: Type, bias: str = "",
                  alpha: Value | None = None, epilogue: Epilogue | None = None) -> None:
@@ -124,6 +125,9 @@ class Tiles:
         k, rows, start = self.k, self.tile.rows, self.i0
         for size in (rows, *(n for n in (4, 1) if n < rows)):
             stop = self.i1 - (self.i1 - start) % size if size > 1 else self.i1
+            if size == rows > 4 and self.fours:  # rather by fours than two or three singly
+                some = ((self.i1 - stop) % 4 > 1) & (start < stop)
+                stop = k.select(some, stop - rows, stop)
             with k.loop(start, stop, size) as i:
                 self._tile(i, size, vectors)
             start = stop
@@ -180,12 +184,12 @@ class Tiles:
 
     # --- storing --------------------------------------------------------------------------------
 
-    def _cells(self, sums: Sequence[Value], vectors: int) -> list[_Cell]:
+    def _cells(self, sums: Sequence[Value], vectors: int) -> list[Cell]:
         lanes = self.tile.lanes
-        return [_Cell(value, self.k.index(x // vectors), self.k.index(x % vectors * lanes),
+        return [Cell(value, self.k.index(x // vectors), self.k.index(x % vectors * lanes),
                       self.masks[x % vectors]) for x, value in enumerate(sums)]
 
-    def _finish(self, cells: Sequence[_Cell]) -> None:
+    def _finish(self, cells: Sequence[Cell]) -> None:
         """Adds what C held where asked, applies the epilogue in the last block, and stores."""
         k = self.k
         old = k.choose(~self.first | self.add.ne(0))
@@ -205,10 +209,10 @@ class Tiles:
         for c in cells:
             k.store(self.c, self._place(c), c.value, c.mask)
 
-    def _place(self, cell: _Cell) -> Value:
+    def _place(self, cell: Cell) -> Value:
         return self.out_row * cell.row + cell.column
 
-    def _applied(self, cells: Sequence[_Cell]) -> list[Value]:
+    def _applied(self, cells: Sequence[Cell]) -> list[Value]:
         """The values with their bias, after the epilogue."""
         k, known, values = self.k, dict[int, Value](), []
         for value, row, column, mask in cells:
@@ -227,17 +231,17 @@ class Tiles:
             return self.k.load(self.bias_ptr, self.j + column, lanes, mask)
         return self.k.load(self.bias_ptr, self.i + row)
 
-    def _finish_edge(self, rows: int, cells: Sequence[_Cell]) -> None:
+    def _finish_edge(self, rows: int, cells: Sequence[Cell]) -> None:
         """Without masked stores: element by element, through memory of the task."""
         k, width = self.k, self.tile.width
         for c in cells:
             k.store(self.spill, c.row * width + c.column, c.value)
         with k.loop(0, rows) as row, k.loop(0, k.min(self.left, width)) as column:
             value = k.load(self.spill, row * width + column)
-            self._finish([_Cell(value, row, column, None)])
+            self._finish([Cell(value, row, column, None)])
 
 
-class _Cell(NamedTuple):
+class Cell(NamedTuple):
     """A vector of the tile: its place relative to the tile, and which lanes are inside C."""
 
     value: Value

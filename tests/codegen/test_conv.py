@@ -131,6 +131,17 @@ def test_depthwise_planes_in_parts(size, kernel, stride, padding):
     case.all()
 
 
+@pytest.mark.parametrize("x, o, kernel, stride, padding, groups", [
+    ((3, 1, 28, 28), 6, (5, 5), 1, 2, 1), ((3, 6, 14, 14), 16, (5, 5), 1, 0, 1),
+    ((2, 3, 40, 64), 37, (7, 7), 2, 3, 1), ((2, 3, 9, 600), 5, (3, 3), 1, 1, 1),
+    ((2, 12, 28, 31), 12, (3, 3), 1, 1, 3), ((1, 2, 5, 1), 3, (3, 1), 1, 1, 1)])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_few_channels(x, o, kernel, stride, padding, groups, dtype):
+    case = Case(np.random.default_rng(9), x, o, kernel, (stride,) * 2, (padding,) * 2, (1, 1),
+                groups, dtype)
+    case.all()
+
+
 WINOGRAD = [((1, 32, 32, 32), 32, 1), ((3, 64, 16, 16), 48, 1), ((8, 33, 7, 7), 70, 1),
             ((17, 64, 4, 4), 64, 1), ((2, 40, 14, 14), 100, 1), ((1, 32, 30, 57), 32, 0),
             ((2, 32, 9, 64), 64, 2), ((2, 400, 12, 11), 400, 1)]

@@ -1,0 +1,71 @@
+"""Recipes for convolutions of few channels, by the kernel of `conv_direct.py`."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..debug.knobs import knobs
+from . import service
+from .conv_direct import WINDOW_ROWS, build_direct
+from .conv_part import PART, PART_COLUMNS, PART_FIELDS, PartVariant
+from .conv_problem import Array, Problem, Recipe, five, share
+from .target import target
+
+__all__ = ["direct_forward"]
+
+_FEW = 64  # output channels of a group
+
+
+def direct_forward(p: Problem) -> Recipe | None:
+    """The convolution, or None where it is none of this kind."""
+    chosen = target(knobs.target)
+    taps = p.w[3] * p.w[4]
+    if not (chosen.has_masks and p.w[2] == p.x[2] == p.stride[0] == p.dilation[0] == 1
+            and p.padding[0] == 0 and p.w[0] // p.groups <= _FEW and p.w[1] * taps <= WINDOW_ROWS
+            and max(p.stride) <= 2 and p.out_steps[4] == 1 == p.x_steps[4]
+            and math.prod(p.out) > 0 < math.prod(p.w)):
+        return None
+    lanes = chosen.lanes(p.element)
+    full = p.out[4] * 5 >= share(p.out[4], lanes, 1) * 4  # hardly a lane is empty
+    if taps == 1 or not (full or p.w[0] // p.groups <= 16):
+        return None
+    stacked = p.out[4] <= lanes
+    variant = PartVariant(p.element, (p.w[3], p.w[4]), (p.dilation[1], p.dilation[2]),
+                          (p.stride[1], p.stride[2]), (1, 1), lanes, p.bias, p.epilogue)
+    numbers = _numbers(p, variant)
+    return None if numbers is None else _recipe(variant, stacked, numbers)
+
+
+def _recipe(variant: PartVariant, stacked: bool, numbers: Array) -> Recipe:
+    key = ("conv direct", variant.element.name, *variant[1:7], stacked,
+           variant.epilogue.key if variant.epilogue else "")
+
+    def run(out: Array, x: Array, w: Array, bias: Array | None) -> bool:
+        kernel = service.kernel(key, lambda target: build_direct(target, variant, stacked))
+        if kernel is None:
+            return False
+        if bias is not None and bias.strides[0] != bias.itemsize:
+            bias = bias.copy()
+        kernel(five(out), five(x), np.ascontiguousarray(w), bias, numbers)
+        return True
+    return run
+
+
+def _numbers(p: Problem, v: PartVariant) -> Array | None:
+    """The kernel's integer array; None where no few rows of all channels fit the memory."""
+    reach = [(k - 1) * d for k, d in zip(v.taps, v.rate, strict=True)]
+    columns = min(p.out[4], PART_COLUMNS)
+    phase = share(columns + reach[1] // v.step[1] + 1, v.lanes, 1)
+    room = PART // (p.w[1] * phase * v.step[1])  # rows of a plane
+    rows = (room - 1 - reach[0]) // v.step[0] + 1
+    if rows < min(p.out[3], 4):
+        return None
+    values = dict.fromkeys(PART_FIELDS, 0) | {
+        "images": p.x[0], "groups": p.groups, "ins": p.w[1], "outs": p.w[0] // p.groups,
+        "padding0": p.padding[1], "padding1": p.padding[2], "part_columns": columns,
+        "part_rows": share(p.out[3], 2, -(-p.out[3] // rows)), "phase": phase}
+    if values["part_rows"] > rows:
+        values["part_rows"] = rows
+    return np.array([values[name] for name in PART_FIELDS], np.int64)
