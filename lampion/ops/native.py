@@ -77,7 +77,7 @@ def launch_list(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
 def _by_plan(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
     """By a kernel made of the reference."""
     try:
-        key = (attrs, *[_facts(a) for a in arrays])
+        key = (tuple([_number(a) for a in attrs]), *[_facts(a) for a in arrays])
         plan = leaf.launches.get(key, leaf)
     except TypeError:  # attributes that hold tensors or lists
         return None
@@ -90,6 +90,13 @@ def _facts(a: Any) -> Any:
     """What a plan depends on."""
     if a.__class__ is _ndarray:
         return a.shape, a.strides, a.dtype.num
+    return _number(a)
+
+
+def _number(a: Any) -> Any:
+    """A key for anything but arrays: 1, 1.0 and True are equal, and so are 0.0 and -0.0."""
+    if a.__class__ is float and (not a or a != a):
+        return str(a)
     return a.__class__, a
 
 
@@ -307,7 +314,7 @@ def _rule_facts(a: Any) -> Any:
         return a._a.shape, a._a.strides, a._a.dtype.num
     if a.__class__ is tuple:
         return tuple([_rule_facts(x) for x in a])
-    return a.__class__, a
+    return _number(a)
 
 
 def _rule_plan(name: str, rule: Any, args: tuple[Any, ...]) -> Any:

@@ -273,3 +273,34 @@ def test_gelu_of_infinities():
         got = torch.nn.functional.gelu(x)
     assert torch.isnan(got[0]) and torch.isnan(expected[0])  # -inf * 0, as in PyTorch
     assert torch.equal(got[1:5], expected[1:5])
+
+
+@pytest.mark.parametrize("function", [
+    lambda x, n: x * n, lambda x, n: x / n, lambda x, n: (x - 3).clamp(min=n),
+    lambda x, n: x.masked_fill(x > 0, n), lambda x, n: torch.where(x > 0, n, x),
+    lambda x, n: torch.nn.functional.threshold(x, 2.0, n)])
+def test_plans_tell_zeros_apart(function):
+    x = torch.ones(10_000)
+    for number in (0.0, -0.0, float("nan")):
+        with override(kernels="off"):
+            expected = function(x, number)
+        with override(kernels="sync"):
+            got = function(x, number)
+        assert np.array_equal(got.signbit().numpy(), expected.signbit().numpy())
+        assert np.array_equal(got.numpy(), expected.numpy(), equal_nan=True)
+
+
+def test_plans_tell_integers_floats_and_bools_apart():
+    i = torch.arange(10_000)
+    with override(kernels="sync"):
+        assert [(i + n).dtype for n in (1, 1.0, True)] == [torch.int64, torch.float32, torch.int64]
+
+
+def test_numbers_that_are_nan_do_not_make_new_plans():
+    x = torch.ones(10_000)
+    with override(kernels="sync"):
+        x * float("nan")
+        before = len(LEAVES["mul"].launches)
+        for _ in range(3):
+            x * float("nan")
+        assert len(LEAVES["mul"].launches) == before

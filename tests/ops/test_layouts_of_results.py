@@ -23,7 +23,8 @@ PROGRAMS = {
     "turned convolution": lambda x: torch.nn.functional.conv_transpose2d(
         torch.ones(2, 4, 16, 17), torch.ones(4, 3, 3, 3), padding=(2, 0)) * x.float().mean(),
     "indices": lambda x: x.index_select(0, torch.tensor([0, 1, 3])),
-    "softmax": lambda x: x.softmax(0), "cat": lambda x: torch.cat([x, x], -1), "double": lambda x: x.double(),
+    "softmax": lambda x: x.softmax(0), "cat": lambda x: torch.cat([x, x], -1),
+    "double": lambda x: x.double(),
 }
 
 
