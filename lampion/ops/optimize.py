@@ -67,26 +67,26 @@ def sgd_momentum(
 @_update("exp_avg", "exp_avg_sq")
 def adam(
     x: Any, p: Any, g: Any, mean: Any, square: Any, keep: Any, decay: Any, rate1: Any,
-    beta2: Any, rate2: Any, root: Any, eps: Any, size: Any,
+    beta2: Any, rate2: Any, scale: Any, eps: Any, size: Any,
 ) -> None:
     g = _decayed(p, g, keep, decay)
     mean += rate1 * (g - mean)
     square *= beta2
     square += rate2 * g * g
-    p -= size * mean / (x.sqrt(square) / root + eps)
+    p -= size * mean / (x.sqrt(square) * scale + eps)
 
 
 @_update("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 def adam_amsgrad(
     x: Any, p: Any, g: Any, mean: Any, square: Any, top: Any, keep: Any, decay: Any, rate1: Any,
-    beta2: Any, rate2: Any, root: Any, eps: Any, size: Any,
+    beta2: Any, rate2: Any, scale: Any, eps: Any, size: Any,
 ) -> None:
     g = _decayed(p, g, keep, decay)
     mean += rate1 * (g - mean)
     square *= beta2
     square += rate2 * g * g
     _store(top, x.maximum(top * 1.0, square))  # of a copy: what is recorded must not change
-    p -= size * mean / (x.sqrt(top) / root + eps)
+    p -= size * mean / (x.sqrt(top) * scale + eps)
 
 
 def _decayed(p: Any, g: Any, keep: Any, decay: Any) -> Any:

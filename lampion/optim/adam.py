@@ -65,9 +65,9 @@ class Adam(ElementwiseOptimizer):
     def _scalars(self, group: dict[str, Any], lr: Any, count: float, state: Any) -> tuple[Any, ...]:
         beta1, beta2 = betas_of(group)
         keep, decay = decay_of(group, lr)
-        root = (1 - beta2**count) ** 0.5
+        scale = (1 - beta2**count) ** -0.5
         size = lr / (1 - beta1**count)
-        return keep, decay, 1 - beta1, beta2, 1 - beta2, root, group["eps"], size
+        return keep, decay, 1 - beta1, beta2, 1 - beta2, scale, group["eps"], size
 
 
 def betas_of(group: dict[str, Any]) -> tuple[Any, Any]:
