@@ -10,7 +10,7 @@ from typing import Any
 
 from ..debug.knobs import knobs
 from .conv_depthwise_recipe import depthwise_backward, depthwise_forward, depthwise_weight
-from .conv_direct_recipe import direct_forward
+from .conv_direct_recipe import direct_backward, direct_forward
 from .conv_problem import Array, Ints, Recipe, neighbours, problem
 from .conv_recipes import backward_recipe, forward_recipe
 from .conv_weight_recipe import weight_recipe
@@ -56,7 +56,8 @@ def conv_grad_input(gx: Array, g: Array, w: Array, bias: Array | None, stride: I
                              f"of shape {gx.shape} and dtype {gx.dtype}")
         p = p._replace(bias=bias is not None)
         recipe = _remember(
-            key, winograd_backward(p) or depthwise_backward(p) or backward_recipe(p))
+            key, winograd_backward(p) or depthwise_backward(p) or direct_backward(p)
+            or backward_recipe(p))
     return recipe(gx, g, w, bias)
 
 

@@ -118,9 +118,10 @@ class _Depthwise:
 
 
 def build_depthwise_weight(target: Target, variant: PartVariant) -> Kernel:
-    """The kernel of the gradient for the weight. Arguments: out (groups * outs, taps), contiguous;
-    x as `build_depthwise`; g (images, groups * outs, 1, height, width), whose last axis is
-    contiguous; numbers.
+    """The kernel of the gradient for the weight. Arguments: out (planes, taps), contiguous; x
+    (images, ins, 1, height, width); g (images, channels, 1, height, width), whose last axis is
+    contiguous; numbers: groups * outs planes of the weight, of which `outs` neighbours read one
+    channel of x, in turn, and `weight_in` neighbours one of g. This serves any few channels.
     """
     return _Weight(target, variant).build()
 
@@ -134,21 +135,23 @@ class _Weight:
         self.part = Part(k, target, variant, self.x, k.array("numbers", I64))
 
     def build(self) -> Kernel:
-        """A task is some output channels, one after another, over all images."""
+        """A task is some planes of the weight, one after another, over all images."""
         k, number = self.k, self.part.number
         outs = number("outs")
-        channels, each = number("groups") * outs, number("task_planes")
+        planes, each = number("groups") * outs, number("task_planes")
+        ins, pairs = number("ins"), number("weight_in")
         taps = self.variant.taps[0] * self.variant.taps[1]
-        with k.parallel((channels + each - 1) / each) as (task, _):
+        with k.parallel((planes + each - 1) / each) as (task, _):
             self.part.begin()
             self.sums = k.scratch(self.variant.element, (taps + self.lanes) * self.lanes)
-            with k.loop(task * each, k.min((task + 1) * each, channels)) as channel:
+            with k.loop(task * each, k.min((task + 1) * each, planes)) as plane:
                 with k.loop(0, taps + self.lanes) as tap:
                     k.store(self.sums, tap * self.lanes, self._zero())
                 images, together = number("images"), number("together")
                 with k.loop(0, images, together) as image:
-                    self._images(image, k.min(images - image, together), channel, channel / outs)
-                self._store(k.offset(self.out.ptr, channel * taps), taps)
+                    self._images(image, k.min(images - image, together), plane / pairs,
+                                 plane / outs % ins)
+                self._store(k.offset(self.out.ptr, plane * taps), taps)
         return k
 
     def _zero(self) -> Value:

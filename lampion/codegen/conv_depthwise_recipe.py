@@ -23,9 +23,14 @@ _MOST_TAPS = 64
 
 
 def _fits(p: Problem) -> bool:
-    """One channel of the input to each group, two axes, taps that may be written out."""
+    """One channel of the input to each group, and what `_written_out` asks."""
+    return p.w[1] == 1 < p.groups and _written_out(p)
+
+
+def _written_out(p: Problem) -> bool:
+    """Two axes, and taps that may be written out."""
     reach = max((k - 1) * d for k, d in zip(p.w[2:], p.dilation, strict=True))
-    return (p.w[1] == 1 < p.groups and p.w[2] == 1 == p.x[2] == p.stride[0] == p.dilation[0]
+    return (p.w[2] == 1 == p.x[2] == p.stride[0] == p.dilation[0]
             and p.padding[0] == 0 and math.prod(p.w[2:]) <= _MOST_TAPS and reach <= 32
             and max(p.stride) <= 4 and math.prod(p.out) > 0 < math.prod(p.x))
 
@@ -90,14 +95,20 @@ def _recipe(variant: PartVariant, numbers: Array) -> Recipe:
 
 
 def depthwise_weight(p: Problem) -> Recipe | None:
-    """The gradient for the weight, or None where it is none of this kind."""
-    if not _fits(p):
+    """The gradient for the weight, or None where it is none of this kind.
+
+    Of few channels too, where a register would not be filled by output channels.
+    """
+    few = p.groups == 1 and p.w[0] <= 8 and p.w[1] <= 4 and _written_out(p)
+    if not few and not _fits(p):
         return None
     variant = PartVariant(p.element, _two(p.w), _two(p.dilation), _two(p.stride), (1, 1),
                                _lanes(p.element, p.out[4]))
     key = ("conv depthwise weight", *_name(variant))
-    numbers = _numbers(variant, p.x[0], p.groups, (1, p.w[0] // p.groups), p.padding[1:],
-                       p.out[3:], {}, p.w[0])
+    planes = p.w[0] * p.w[1]
+    groups, outs = (planes, 1) if few else (p.groups, p.w[0] // p.groups)
+    numbers = _numbers(variant, p.x[0], groups, (p.x[1], outs), p.padding[1:], p.out[3:],
+                       {"weight_in": p.w[1]}, planes)
 
     def run(gw: Array, x: Array, g: Array, _: Array | None) -> bool:
         kernel = service.kernel(key, lambda target: build_depthwise_weight(target, variant))

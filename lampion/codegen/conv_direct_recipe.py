@@ -10,10 +10,10 @@ from ..debug.knobs import knobs
 from . import service
 from .conv_direct import WINDOW_ROWS, build_direct
 from .conv_part import PART, PART_COLUMNS, PART_FIELDS, PartVariant
-from .conv_problem import Array, Problem, Recipe, five, share
+from .conv_problem import Array, Problem, Recipe, five, rows_of_inputs, share, three
 from .target import target
 
-__all__ = ["direct_forward"]
+__all__ = ["direct_backward", "direct_forward"]
 
 _FEW = 64  # output channels of a group
 
@@ -36,6 +36,25 @@ def direct_forward(p: Problem) -> Recipe | None:
                           (p.stride[1], p.stride[2]), (1, 1), lanes, p.bias, p.epilogue)
     numbers = _numbers(p, variant)
     return None if numbers is None else _recipe(variant, stacked, numbers)
+
+
+def direct_backward(p: Problem) -> Recipe | None:
+    """The gradient for the input likewise, without a stride: taps in reverse, over the gradient."""
+    padding = tuple((k - 1) * d - pad for k, d, pad in zip(p.w[2:], p.dilation, p.padding,
+                                                           strict=True))
+    if max(p.stride) > 1 or min(padding) < 0 or not math.prod(p.out):
+        return None
+    channels = (p.w[1] * p.groups, p.w[0] // p.groups)
+    inner = direct_forward(p._replace(
+        out=p.x, x=p.out, w=(*channels, *p.w[2:]), out_steps=p.x_steps, x_steps=p.out_steps,
+        padding=three(padding, 0)))
+    if inner is None:
+        return None
+    launch = inner
+
+    def run(gx: Array, g: Array, w: Array, bias: Array | None) -> bool:
+        return launch(gx, g, rows_of_inputs(five(w)[..., ::-1, ::-1], p.groups), bias)
+    return run
 
 
 def _recipe(variant: PartVariant, stacked: bool, numbers: Array) -> Recipe:

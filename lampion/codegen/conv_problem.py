@@ -11,7 +11,7 @@ from .gemm_tiles import Epilogue
 from .types import F32, F64, Type
 
 __all__ = ["Array", "Ints", "Problem", "Recipe", "Three", "contiguous", "five", "neighbours",
-           "problem", "share", "three"]
+           "problem", "rows_of_inputs", "share", "three"]
 
 Array = np.ndarray[Any, Any]
 Ints = Sequence[int]
@@ -106,3 +106,10 @@ def share(size: int, unit: int, parts: int) -> int:
     """A multiple of `unit` that cuts `size` into about `parts`."""
     units = -(-size // unit)
     return -(-units // max(1, min(parts, units))) * unit
+
+
+def rows_of_inputs(w: Array, groups: int) -> Array:
+    """The weight (O, C/groups, taps) with a row for each input channel of each group."""
+    o, c = w.shape[:2]
+    rows = w.reshape(groups, o // groups, c, *w.shape[2:]).swapaxes(1, 2)
+    return np.ascontiguousarray(rows).reshape(groups * c, o // groups, *w.shape[2:])

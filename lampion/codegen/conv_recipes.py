@@ -14,7 +14,17 @@ from ..runtime import memory
 from . import service
 from .conv_kernel import PANEL_ROWS, SUM_ROWS, ConvVariant, build_conv
 from .conv_pack import FIELDS
-from .conv_problem import Array, Problem, Recipe, Three, contiguous, five, share, three
+from .conv_problem import (
+    Array,
+    Problem,
+    Recipe,
+    Three,
+    contiguous,
+    five,
+    rows_of_inputs,
+    share,
+    three,
+)
 from .gemm_pack import tile_of
 from .gemm_tiles import K_BLOCK, Epilogue
 from .target import Target, target
@@ -70,7 +80,7 @@ def backward_recipe(p: Problem) -> Recipe:
 
     def backward(gx: Array, g: Array, w: Array, bias: Array | None) -> bool:
         whole, given, weight = five(gx), five(g), five(w)
-        return all(run(whole[to], given, _rows_of_inputs(weight[taps], p.groups), bias)
+        return all(run(whole[to], given, rows_of_inputs(weight[taps], p.groups), bias)
                    for (to, taps), run in runs)
     return backward
 
@@ -113,13 +123,6 @@ def _phase(p: Problem, found: Sequence[_Phase]) -> _Product:
         (1, 1, 1), three([f.rate for f in found], 1), three([f.start for f in found], 1),
         three([len(range(f.remainder, n, s)) for f, n, s in axes], 1), to, p.out, p.out_steps,
         p.bias, None)
-
-
-def _rows_of_inputs(w: Array, groups: int) -> Array:
-    """The weight (O, C/groups, taps) with a row for each input channel of each group."""
-    o, c = w.shape[:2]
-    rows = w.reshape(groups, o // groups, c, *w.shape[2:]).swapaxes(1, 2)
-    return np.ascontiguousarray(rows).reshape(groups * c, o // groups, *w.shape[2:])
 
 
 # --- recipes ------------------------------------------------------------------------------------
