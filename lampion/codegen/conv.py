@@ -27,6 +27,16 @@ def conv_forward(out: Array, x: Array, w: Array, bias: Array | None, stride: Int
     out (N, O, *L), x (N, C, *S), w (O, C/groups, *K), bias (O,), of one dtype, float32 or float64;
     one to three spatial axes. ValueError where shapes or dtypes do not fit. False, and `out` as it
     was, where a kernel is being made or there is none for the case: the caller has the reference.
+
+    >>> import numpy as np
+    >>> from lampion.debug.knobs import override
+    >>> x, w = np.ones((1, 1, 4), np.float32), np.ones((1, 1, 2), np.float32)
+    >>> out = np.empty((1, 1, 3), np.float32)
+    >>> with override(kernels="sync"):
+    ...     conv_forward(out, x, w, None, (1,), (0,), (1,), 1)
+    True
+    >>> out.tolist()
+    [[[2.0, 2.0, 2.0]]]
     """
     x = neighbours(x)
     key = ("forward", _facts(out, x, w, bias), *map(tuple, (stride, padding, dilation)), groups,

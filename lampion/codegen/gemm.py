@@ -49,6 +49,15 @@ def gemm(out: Array, a: Array, b: Array, bias: Array | None = None, accumulate: 
 
     The order in which an element is summed depends on k alone, but where up to 32 rows meet a B
     that runs along k; with the knob `invariant_rows` there too.
+
+    >>> import numpy as np
+    >>> from lampion.debug.knobs import override
+    >>> out = np.empty((2, 3), np.float32)
+    >>> with override(kernels="sync"):
+    ...     gemm(out, np.ones((2, 4), np.float32), np.ones((4, 3), np.float32), alpha=0.5)
+    True
+    >>> out[0].tolist()
+    [2.0, 2.0, 2.0]
     """
     key = (out.shape, out.strides, a.shape, a.strides, b.shape, b.strides, out.dtype, a.dtype,
            b.dtype, None if bias is None else (bias.shape, bias.strides, bias.dtype),
