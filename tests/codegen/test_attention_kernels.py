@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from lampion.codegen import service
 from lampion.codegen.attention import (
     LARGEST_HEAD,
     Variant,
@@ -13,33 +12,15 @@ from lampion.codegen.attention import (
     build_forward,
 )
 from lampion.codegen.interpret import interpret
-from lampion.codegen.target import TARGETS, host
+from lampion.codegen.target import TARGETS
 from lampion.codegen.types import F32
-from lampion.debug.knobs import override
 from lampion.runtime.threads import get_num_threads, set_num_threads
 
-RUNNABLE = {"sse": ["sse"], "avx2": ["sse", "avx2"], "avx512": ["sse", "avx2", "avx512"],
-            "neon": ["neon"]}[host().name]
+pytestmark = pytest.mark.usefixtures("kernels_at_once")
 # batch, heads, shared heads, queries, keys, size, size of values
 SHAPES = [(1, 1, 1, 1, 1, 1, 1), (1, 2, 1, 33, 70, 20, 12), (2, 4, 2, 70, 33, 16, 24),
           (1, 2, 2, 7, 5, 3, 5), (1, 3, 3, 130, 129, 64, 64), (2, 1, 1, 64, 64, 32, 32),
           (1, 6, 2, 31, 97, 8, 40)]
-
-
-@pytest.fixture(autouse=True)
-def kernels_at_once():
-    with override(kernels="sync"):
-        yield
-
-
-@pytest.fixture(params=RUNNABLE)
-def instructions(request):
-    """Each instruction set in turn; kernels of another one are not taken over."""
-    name = request.param
-    service.forget()
-    with override(target="native" if name == host().name else name):
-        yield name
-    service.forget()
 
 
 def reference(q, k, v, mask, causal, scale, drop, dout):

@@ -3,30 +3,12 @@
 import numpy as np
 import pytest
 
-from lampion.codegen import service
 from lampion.codegen.conv import conv_forward, conv_grad_input, conv_grad_weight
 from lampion.codegen.target import host
-from lampion.debug.knobs import override
 from lampion.ops.reference import conv as reference
 from lampion.runtime.threads import get_num_threads, set_num_threads
 
-RUNNABLE = {"sse": ["sse"], "avx2": ["sse", "avx2"], "avx512": ["sse", "avx2", "avx512"],
-            "neon": ["neon"]}[host().name]
-
-
-@pytest.fixture(autouse=True)
-def kernels_at_once():
-    with override(kernels="sync"):
-        yield
-
-
-@pytest.fixture(params=RUNNABLE)
-def instructions(request):
-    """Each instruction set in turn; kernels of another one are not taken over."""
-    service.forget()
-    with override(target="native" if request.param == host().name else request.param):
-        yield
-    service.forget()
+pytestmark = pytest.mark.usefixtures("kernels_at_once")
 
 
 class Case:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from common import RUNNABLE
 
 from lampion.codegen import service, spec
 from lampion.codegen.compile import assembly
@@ -10,9 +11,6 @@ from lampion.codegen.interpret import interpret, numpy_type
 from lampion.codegen.ir import Kernel
 from lampion.codegen.target import TARGETS, host
 from lampion.codegen.types import BF16, F16, F32, F64, I1, I8, I16, I32, I64, U8, U16, U32
-
-RUNNABLE = {"sse": ["sse"], "avx2": ["sse", "avx2"], "avx512": ["sse", "avx2", "avx512"],
-            "neon": ["neon"]}[host().name]
 
 
 def both(kernel, *args, target="native"):

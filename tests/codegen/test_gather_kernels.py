@@ -3,36 +3,18 @@
 import numpy as np
 import pytest
 
-from lampion.codegen import gather, service
+from lampion.codegen import gather
 from lampion.codegen.gather import add_along, add_rows, outside, take, take_along
 from lampion.codegen.interpret import interpret
-from lampion.codegen.target import TARGETS, host
+from lampion.codegen.target import TARGETS
 from lampion.codegen.types import F32, I32, I64
-from lampion.debug.knobs import override
 from lampion.runtime.threads import get_num_threads, set_num_threads
 
-RUNNABLE = {"sse": ["sse"], "avx2": ["sse", "avx2"], "avx512": ["sse", "avx2", "avx512"],
-            "neon": ["neon"]}[host().name]
+pytestmark = pytest.mark.usefixtures("kernels_at_once")
 # shape, axis, how many indices
 CASES = [((7,), 0, 20), ((5, 1), 0, 3), ((1, 5), 1, 9), ((13, 70), 0, 6), ((13, 70), 1, 200),
          ((3, 11, 5), 1, 17), ((2, 4, 3, 33), 2, 4), ((40, 1000), 0, 25), ((6, 7), 1, 0),
          ((600, 7), 0, 600), ((3, 5000), 1, 40)]
-
-
-@pytest.fixture(autouse=True)
-def kernels_at_once():
-    with override(kernels="sync"):
-        yield
-
-
-@pytest.fixture(params=RUNNABLE)
-def instructions(request):
-    """Each instruction set in turn; kernels of another one are not taken over."""
-    name = request.param
-    service.forget()
-    with override(target="native" if name == host().name else name):
-        yield name
-    service.forget()
 
 
 def replaced(shape, axis, n):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from lampion.codegen import gemm as launcher
-from lampion.codegen import service
 from lampion.codegen.compile import assembly
 from lampion.codegen.emit import emit
 from lampion.codegen.gemm import bmm, gemm
@@ -24,26 +23,9 @@ from lampion.codegen.types import BF16, F32, F64, I32
 from lampion.debug.knobs import override
 from lampion.runtime.threads import get_num_threads, set_num_threads
 
-RUNNABLE = {"sse": ["sse"], "avx2": ["sse", "avx2"], "avx512": ["sse", "avx2", "avx512"],
-            "neon": ["neon"]}[host().name]
+pytestmark = pytest.mark.usefixtures("kernels_at_once")
 SIZES = [(1, 1, 1), (5, 7, 3), (14, 32, 8), (15, 33, 17), (64, 64, 64), (29, 65, 401), (3, 300, 2),
          (90, 130, 500), (131, 117, 97)]
-
-
-@pytest.fixture(autouse=True)
-def kernels_at_once():
-    with override(kernels="sync"):
-        yield
-
-
-@pytest.fixture(params=RUNNABLE)
-def instructions(request):
-    """Each instruction set in turn; kernels of another one are not taken over."""
-    name = request.param
-    service.forget()
-    with override(target="native" if name == host().name else name):
-        yield name
-    service.forget()
 
 
 def matrix(rng, rows, columns, layout, dtype):

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from common import RUNNABLE
 
 from lampion.codegen import math as vector
 from lampion.codegen import service, spec
@@ -14,8 +15,6 @@ from lampion.codegen.ir import Kernel
 from lampion.codegen.target import TARGETS, host
 from lampion.codegen.types import F32, F64
 
-RUNNABLE = {"sse": ["sse"], "avx2": ["sse", "avx2"], "avx512": ["sse", "avx2", "avx512"],
-            "neon": ["neon"]}[host().name]
 KINDS = {"float32": F32, "float64": F64}
 WIDER = {"float32": np.float64, "float64": np.longdouble}
 EDGES = [0.0, -0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5, 3.0, -3.0, 1.5, -2.5, math.inf, -math.inf,

@@ -5,32 +5,14 @@ import ctypes
 import numpy as np
 import pytest
 
-from lampion.codegen import mersenne, service
+from lampion.codegen import mersenne
 from lampion.codegen.interpret import interpret
-from lampion.codegen.target import TARGETS, host
-from lampion.debug.knobs import override
+from lampion.codegen.target import TARGETS
 from lampion.runtime import random as reference
 from lampion.runtime.threads import get_num_threads, set_num_threads
 
-RUNNABLE = {"sse": ["sse"], "avx2": ["sse", "avx2"], "avx512": ["sse", "avx2", "avx512"],
-            "neon": ["neon"]}[host().name]
+pytestmark = pytest.mark.usefixtures("kernels_at_once")
 SIZES = [0, 1, 7, 16, 100, 623, 624, 625, 2047, 2049, 5000]
-
-
-@pytest.fixture(autouse=True)
-def kernels_at_once():
-    with override(kernels="sync"):
-        yield
-
-
-@pytest.fixture(params=RUNNABLE)
-def instructions(request):
-    """Each instruction set in turn; kernels of another one are not taken over."""
-    name = request.param
-    service.forget()
-    with override(target="native" if name == host().name else name):
-        yield name
-    service.forget()
 
 
 class Twin:

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from lampion.codegen import service
 from lampion.codegen.gather import sums_along
 from lampion.codegen.interpret import interpret
 from lampion.codegen.pooling import (
@@ -16,14 +15,12 @@ from lampion.codegen.pooling import (
     max_pool2d,
     max_pool2d_backward,
 )
-from lampion.codegen.target import TARGETS, host
+from lampion.codegen.target import TARGETS
 from lampion.codegen.types import F32
-from lampion.debug.knobs import override
 from lampion.ops.reference import pool as reference
 from lampion.runtime.threads import get_num_threads, set_num_threads
 
-RUNNABLE = {"sse": ["sse"], "avx2": ["sse", "avx2"], "avx512": ["sse", "avx2", "avx512"],
-            "neon": ["neon"]}[host().name]
+pytestmark = pytest.mark.usefixtures("kernels_at_once")
 # shape, size, stride, padding, dilation, ceil_mode
 CASES = [
     ((2, 3, 8, 8), (2, 2), (2, 2), (0, 0), (1, 1), False),
@@ -35,22 +32,6 @@ CASES = [
     ((2, 2, 1, 40), (1, 5), (1, 2), (0, 2), (1, 1), True),
     ((1, 3, 7, 7), (7, 7), (7, 7), (0, 0), (1, 1), False),
 ]
-
-
-@pytest.fixture(autouse=True)
-def kernels_at_once():
-    with override(kernels="sync"):
-        yield
-
-
-@pytest.fixture(params=RUNNABLE)
-def instructions(request):
-    """Each instruction set in turn; kernels of another one are not taken over."""
-    name = request.param
-    service.forget()
-    with override(target="native" if name == host().name else name):
-        yield name
-    service.forget()
 
 
 def pooled(x, size, stride, padding, dilation, ceil_mode):

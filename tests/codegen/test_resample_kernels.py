@@ -3,37 +3,18 @@
 import numpy as np
 import pytest
 
-from lampion.codegen import service
 from lampion.codegen.interpret import interpret
 from lampion.codegen.resample import build_resample, resample, taps, turned_taps
-from lampion.codegen.target import TARGETS, host
+from lampion.codegen.target import TARGETS
 from lampion.codegen.types import F32
-from lampion.debug.knobs import override
 from lampion.ops.reference import resample as reference
 from lampion.runtime.threads import get_num_threads, set_num_threads
 
-RUNNABLE = {"sse": ["sse"], "avx2": ["sse", "avx2"], "avx512": ["sse", "avx2", "avx512"],
-            "neon": ["neon"]}[host().name]
+pytestmark = pytest.mark.usefixtures("kernels_at_once")
 CASES = [("nearest", (7,), (15,)), ("linear", (9,), (4,)), ("nearest", (5, 6), (10, 12)),
          ("linear", (6, 70), (11, 100)), ("cubic", (5, 7), (9, 3)), ("linear-aa", (20, 33), (7, 9)),
          ("mean", (7, 11), (3, 4)), ("linear", (3, 4, 5), (6, 7, 8)), ("nearest", (1, 1), (1, 40)),
          ("linear", (2, 200), (2, 1))]
-
-
-@pytest.fixture(autouse=True)
-def kernels_at_once():
-    with override(kernels="sync"):
-        yield
-
-
-@pytest.fixture(params=RUNNABLE)
-def instructions(request):
-    """Each instruction set in turn; kernels of another one are not taken over."""
-    name = request.param
-    service.forget()
-    with override(target="native" if name == host().name else name):
-        yield name
-    service.forget()
 
 
 def tables_of(kind, spatial, size, dtype):

@@ -3,34 +3,15 @@
 import numpy as np
 import pytest
 
-from lampion.codegen import service
 from lampion.codegen.interpret import interpret
 from lampion.codegen.scan import MOST, SCANS, build_scan, build_topk, scan, topk
-from lampion.codegen.target import TARGETS, host
+from lampion.codegen.target import TARGETS
 from lampion.codegen.types import F32
-from lampion.debug.knobs import override
 from lampion.runtime.threads import get_num_threads, set_num_threads
 
-RUNNABLE = {"sse": ["sse"], "avx2": ["sse", "avx2"], "avx512": ["sse", "avx2", "avx512"],
-            "neon": ["neon"]}[host().name]
+pytestmark = pytest.mark.usefixtures("kernels_at_once")
 CASES = [((1,), 0), ((37,), 0), ((5, 16), 1), ((5, 17), 1), ((3, 100), 0), ((4, 5, 33), 1),
          ((2, 1, 7), 1), ((3, 4, 65), 2), ((7, 1), 0), ((0, 4), 1), ((4, 0), 1), ((3, 5, 1), 1)]
-
-
-@pytest.fixture(autouse=True)
-def kernels_at_once():
-    with override(kernels="sync"):
-        yield
-
-
-@pytest.fixture(params=RUNNABLE)
-def instructions(request):
-    """Each instruction set in turn; kernels of another one are not taken over."""
-    name = request.param
-    service.forget()
-    with override(target="native" if name == host().name else name):
-        yield name
-    service.forget()
 
 
 def extremes(x, axis, larger):
