@@ -19,7 +19,7 @@ class Fact(NamedTuple):
     values: Any
     dtype: str
     strides: tuple[int, ...]
-    history: str
+    history: str  # requires_grad, the node's name, "shared" for memory of an argument
 
 
 class Outcome(NamedTuple):
@@ -38,7 +38,8 @@ def outcome(program: Program, fw: Any, **change: Any) -> Outcome:
         try:
             made = program.run(fw, tensors)
             results = list(made) if isinstance(made, (tuple, list)) else [made]
-            facts = [_fact(fw, f"result {i}", t) for i, t in enumerate(results)]
+            given = {t.untyped_storage().data_ptr() for t in tensors if t.numel()}
+            facts = [_fact(fw, f"result {i}", t, given) for i, t in enumerate(results)]
             _backward(fw, results)
         except (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError) as error:
             return Outcome([], f"{type(error).__name__}: {error}")
@@ -59,8 +60,9 @@ def _backward(fw: Any, results: list[Any]) -> None:
         total.backward()
 
 
-def _fact(fw: Any, what: str, t: Any) -> Fact:
+def _fact(fw: Any, what: str, t: Any, given: Any = ()) -> Fact:
     history = f"{t.requires_grad} {t.grad_fn.name() if t.grad_fn is not None else None}"
+    history += " shared" * (t.numel() > 0 and t.untyped_storage().data_ptr() in given)
     plain = t.detach()
     narrow = plain.dtype == fw.bfloat16
     values = np.array((plain.float() if narrow else plain).numpy())
