@@ -42,8 +42,10 @@ class Plan:
 
     def find(self) -> Callable[..., None] | None:
         """The kernel, or None as long as there is none."""
-        assert self.nest is not None
-        self.kernel = service.kernel(self.key, partial(build, self.nest))
+        nest, key = self.nest, self.key
+        if nest is None or key is None:  # another thread was first
+            return self.kernel
+        self.kernel = service.kernel(key, partial(build, nest))
         if self.kernel is not None:
             self.nest = self.key = None  # a program may have very many plans
         return self.kernel
