@@ -12,15 +12,18 @@ __all__ = ["interpret"]
 
 def interpret(graph: Graph, values: Sequence[Any],
               apply: Callable[[Any, tuple[Any, ...], tuple[Any, ...]], Any],
-              ) -> tuple[list[Any], list[Any]]:
+              numbers: Sequence[float] = ()) -> tuple[list[Any], list[Any]]:
     """Runs the graph on the inputs' `values`; returns the outputs and the values to write.
 
     `apply(op, args, attrs)` runs one operator (graphs know operators only by their record).
     """
-    if len(values) != len(graph.inputs):
-        raise ValueError(f"graph {graph.name} takes {len(graph.inputs)} inputs, received "
-                         f"{len(values)}")
-    known = {n.digest: v for n, v in zip(graph.inputs, values, strict=True)}
+    for what, given, wanted in (("inputs", values, graph.inputs),
+                                ("numbers", numbers, graph.numbers)):
+        if len(given) != len(wanted):
+            raise ValueError(f"graph {graph.name} takes {len(wanted)} {what}, received "
+                             f"{len(given)}")
+    known = {n.digest: v for n, v in zip([*graph.inputs, *graph.numbers], [*values, *numbers],
+                                         strict=True)}
     for node in graph.nodes():
         if node.digest in known:
             continue
@@ -28,7 +31,8 @@ def interpret(graph: Graph, values: Sequence[Any],
         if node.kind == "result":
             known[node.digest] = args[0][node.attrs[0]]
         else:
-            known[node.digest] = apply(node.op, args, _value(node.attrs, known))
+            attrs = node.attrs[1:] if node.kind == "draw" else node.attrs
+            known[node.digest] = apply(node.op, args, _value(attrs, known))
     return ([known[n.digest] for n in graph.outputs],
             [known[w.node.digest] for w in graph.writes])
 

@@ -12,18 +12,23 @@ __all__ = ["Node", "Graph", "Write", "Interner"]
 
 
 class Node:
-    """One value of a graph: an operator applied to values, a result of one, or an input.
+    """One value of a graph: an operator applied to values, a result of one, or given at each run.
 
-    kind: "input" (attrs: its number), "call" (attrs of the operator), "result" (attrs: which of
+    kind: "input" (attrs: its place), "number" (a float that every run brings along; attrs: its
+    place; it stands inside the attributes of calls), "call" (attrs of the operator), "draw" (a call
+    of a random operator; attrs: its turn, then those of the operator), "result" (attrs: which of
     several results of its only argument).
+
+    where: the user's line that asked for it, or None; equal nodes keep the first.
     """
 
-    __slots__ = ("kind", "op", "args", "attrs", "shape", "dtype", "digest")
+    __slots__ = ("kind", "op", "args", "attrs", "shape", "dtype", "digest", "where")
 
     def __init__(self, kind: str, op: Any, args: tuple[Node | None, ...], attrs: tuple[Any, ...],
                  shape: Any, dtype: np.dtype[Any] | None, digest: str) -> None:
         self.kind, self.op, self.args, self.attrs = kind, op, args, attrs
         self.shape, self.dtype, self.digest = shape, dtype, digest
+        self.where: Any = None
 
     def operands(self) -> Iterator[Node]:
         """Every node that this one needs, those inside attributes included."""
@@ -84,21 +89,26 @@ def _stable(value: Any) -> str:
 
 
 class Graph:
-    """A captured program: inputs, outputs, writes; nodes in an order that respects operands."""
+    """A captured program: inputs, outputs, writes; nodes in an order that respects operands.
 
-    __slots__ = ("name", "inputs", "names", "outputs", "writes")
+    numbers: floats given at each run. draws: random operators in their turn; every run makes all.
+    """
+
+    __slots__ = ("name", "inputs", "names", "outputs", "writes", "numbers", "draws")
 
     def __init__(self, name: str, inputs: list[Node], names: list[str], outputs: list[Node],
-                 writes: list[Write]) -> None:
+                 writes: list[Write], numbers: list[Node] | None = None,
+                 draws: list[Node] | None = None) -> None:
         self.name, self.inputs, self.names = name, inputs, names
         self.outputs, self.writes = outputs, writes
+        self.numbers, self.draws = numbers or [], draws or []
 
     def nodes(self) -> list[Node]:
-        """All nodes that the outputs and writes need, operands first."""
+        """All nodes that the outputs, writes and draws need, operands first."""
         order: list[Node] = []
         done: set[str] = set()
-        stack = [(n, False) for n in reversed([*self.inputs, *self.outputs,
-                                               *(w.node for w in self.writes)])]
+        stack = [(n, False) for n in reversed([*self.inputs, *self.numbers, *self.draws,
+                                               *self.outputs, *(w.node for w in self.writes)])]
         while stack:
             node, ready = stack.pop()
             if node.digest in done:

@@ -17,8 +17,10 @@ def type_text(node: Node) -> str:
 def to_text(graph: Graph) -> str:
     """The whole graph, one node a line, in order of execution."""
     names = {n.digest: f"%{name}" for n, name in zip(graph.inputs, graph.names, strict=True)}
+    names.update((n.digest, f"%number{i}") for i, n in enumerate(graph.numbers))
     header = ", ".join(f"%{name}: {type_text(n)}" for n, name in zip(
         graph.inputs, graph.names, strict=True))
+    header += "".join(f", {names[n.digest]}" for n in graph.numbers)
     lines = [f"graph {graph.name}({header}):"]
     for node in graph.nodes():
         if node.digest not in names:
@@ -43,7 +45,8 @@ def _call_text(node: Node, names: dict[str, str]) -> str:
     labels = node.op.params[node.op.n_tensors:]
     if node.op.takes_list:
         args = [f"[{', '.join(args)}]"]
-    named = [f"{k}={_value_text(v, names)}" for k, v in zip(labels, node.attrs, strict=True)]
+    attrs = node.attrs[1:] if node.kind == "draw" else node.attrs
+    named = [f"{k}={_value_text(v, names)}" for k, v in zip(labels, attrs, strict=True)]
     return f"{node.op.name}({', '.join(args + named)})"
 
 
