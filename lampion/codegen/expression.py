@@ -5,12 +5,15 @@ nodes instead of numbers, so the same reference that defines an operator becomes
 Whatever has no node raises `Untraceable`, and the reference keeps serving the operator.
 
 Axes are matched as broadcasting matches them: every axis longer than 1 of an argument is an axis
-of the iteration space, and axes that meet at one place are one.
+of the iteration space, and axes that meet at one place are one. A reshape cuts axes into parts and
+takes parts together; an axis with parts stands for all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -48,15 +51,17 @@ class Trace:
         self.known: dict[Any, Node] = {}
         self.parents: list[int] = []  # of axes: those that met are one
         self.sizes: list[int] = []
+        self.parts: list[tuple[int, ...]] = []  # of axes that were cut, outermost first
         self.inputs: list[Node] = []
         self.places: list[int] = []  # of the inputs, among the arguments
         self.input_axes: list[tuple[int | None, ...]] = []  # by dimension of each input
         self.numbers: list[Any] = []  # Python values, in the order of the kernel's parameters
 
-    def axis(self, size: int) -> int:
-        """A new axis."""
+    def axis(self, size: int, parts: tuple[int, ...] = ()) -> int:
+        """A new axis; one with parts is those, taken together."""
         self.parents.append(len(self.parents))
         self.sizes.append(size)
+        self.parts.append(parts)
         return len(self.parents) - 1
 
     def root(self, axis: int) -> int:
@@ -65,11 +70,72 @@ class Trace:
             axis = self.parents[axis]
         return axis
 
+    def atoms(self, axis: int) -> tuple[int, ...]:
+        """The axes without parts that an axis consists of, outermost first."""
+        axis = self.root(axis)
+        if not self.parts[axis]:
+            return (axis,)
+        return tuple(x for part in self.parts[axis] for x in self.atoms(part))
+
     def meet(self, a: int, b: int) -> int:
         """Makes two axes one."""
         a, b = sorted((self.root(a), self.root(b)))
-        self.parents[b] = a
+        if a == b:
+            return a
+        if self.parts[a] or self.parts[b]:
+            self.cut([a], [b])
+            for x, y in zip(self.atoms(a), self.atoms(b), strict=True):
+                if x != y:
+                    self.meet(x, y)
+        else:
+            self.parents[b] = a
         return a
+
+    def cut(self, first: list[int], second: list[int]) -> None:
+        """Cuts the atoms of two rows of axes until both rows have atoms of the same sizes."""
+        ends = _ends([self.sizes[x] for a in first for x in self.atoms(a)]) | _ends(
+            [self.sizes[x] for a in second for x in self.atoms(a)])
+        wanted = sorted(ends)
+        if any(n % m for m, n in pairwise(wanted)):
+            raise Untraceable("a reshape across axes that have no common parts")
+        for row in (first, second):
+            inner = 1
+            for x in reversed([x for a in row for x in self.atoms(a)]):
+                outer = inner * self.sizes[x]
+                self.divide(x, [n // inner for n in wanted if inner <= n <= outer])
+                inner = outer
+
+    def divide(self, atom: int, ends: list[int]) -> None:
+        """Gives an axis parts that end at these numbers of elements from its innermost on."""
+        if len(ends) > 2:
+            sizes = [n // m for m, n in pairwise(ends)]
+            self.parts[atom] = tuple(self.axis(n) for n in reversed(sizes))
+
+    def reshaped(self, dims: Sequence[int], sizes: Sequence[int]) -> list[int]:
+        """The axes of a reshape to these sizes; neither side has axes of size 1."""
+        found: list[int] = []
+        left, wanted = list(dims), list(sizes)
+        while wanted:
+            taken, made = [left.pop(0)], [wanted.pop(0)]
+            while (a := prod(self.sizes[x] for x in taken)) != (b := prod(made)):
+                if a < b:
+                    taken.append(left.pop(0))
+                else:
+                    made.append(wanted.pop(0))
+            found += taken if len(taken) == len(made) == 1 else self.regrouped(taken, made)
+        return found
+
+    def regrouped(self, dims: list[int], sizes: list[int]) -> list[int]:
+        """Axes of these sizes made of the parts of others."""
+        self.cut(dims, [self.axis(n) for n in sizes])
+        parts = [x for d in dims for x in self.atoms(d)]
+        found = []
+        for size in sizes:
+            taken = [parts.pop(0)]
+            while prod(self.sizes[x] for x in taken) < size:
+                taken.append(parts.pop(0))
+            found.append(taken[0] if len(taken) == 1 else self.axis(size, tuple(taken)))
+        return found
 
     def node(self, op: str, args: tuple[Node, ...], attr: Any, kind: Type,
              axes: frozenset[int]) -> Node:
@@ -109,6 +175,15 @@ class Trace:
         if key not in self.known:
             self.known[key] = self.number(key[1], kind)
         return self.known[key]
+
+
+def _ends(sizes: Sequence[int]) -> set[int]:
+    """Where axes end, in elements from the innermost on."""
+    found, total = {1}, 1
+    for n in reversed(sizes):
+        total *= n
+        found.add(total)
+    return found
 
 
 # Constants that are part of the kernel; others are passed to it, so that they may change.
@@ -283,15 +358,15 @@ class Symbol(NDArrayOperatorsMixin):
         return self
 
     def reshape(self, *shape: Any) -> Symbol:
-        """Only axes of size 1 may come and go."""
+        """Axes are cut and taken together."""
         wanted = shape[0] if len(shape) == 1 and not isinstance(shape[0], int) else shape
         wanted = np.broadcast_to(np.int8(0), self.shape).reshape(wanted).shape
-        long = [(d, n) for d, n in zip(self.dims, self.shape, strict=True) if n != 1]
-        if [n for n in wanted if n != 1] != [n for _, n in long]:
+        long, kept = ([n for n in sizes if n != 1] for sizes in (self.shape, wanted))
+        if long != kept and 0 in long:
             raise Untraceable(f"a reshape from {self.shape} to {wanted}")
-        left = iter(long)
-        dims = tuple(None if n == 1 else next(left)[0] for n in wanted)
-        return self._view(dims, wanted)
+        dims = [d for d in self.dims if d is not None]
+        left = iter(dims if long == kept else self.trace.reshaped(dims, kept))
+        return self._view(tuple(None if n == 1 else next(left) for n in wanted), wanted)
 
     def transpose(self, *axes: Any) -> Symbol:
         order = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
@@ -349,11 +424,11 @@ class Symbol(NDArrayOperatorsMixin):
             raise Untraceable("this reduction")
         source = self.astype(_sum_dtype(self.dtype, dtype)) if op in ("add", "mul") else self
         drop = _axes(axis, self.ndim)
-        axes = tuple(sorted(source.dims[i] for i in drop if source.dims[i] is not None))  # type: ignore[type-var]
         trace, node = self.trace, source.node
+        dropped = [d for i, d in enumerate(source.dims) if i in drop and d is not None]
+        axes = tuple(sorted(x for d in dropped for x in trace.atoms(d)))
         if axes:
-            gone = {trace.root(a) for a in axes if a is not None}
-            kept = frozenset(a for a in node.axes if trace.root(a) not in gone)
+            kept = frozenset(x for a in node.axes for x in trace.atoms(a)).difference(axes)
             wide = _cast(trace, node, _wide(node.kind))
             node = _cast(trace, trace.node("reduce", (wide,), (op, axes), wide.kind, kept),
                          node.kind)

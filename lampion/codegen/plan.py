@@ -6,8 +6,9 @@ strides at run time, so a new batch size makes a new plan (cheap) and no new ker
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -239,10 +240,10 @@ _COLUMNS = 8192  # results of neighbouring columns that are better added row by 
 def _split(name: str, layout: _Layout) -> Split | None:
     """Two plans for a long reduction to few results, None for others."""
     kept = [a for a in layout.order if a not in layout.reduced]
-    results, longest = (_product(layout.trace.sizes[a] for a in axes)
+    results, longest = (prod(layout.trace.sizes[a] for a in axes)
                         for axes in (kept, layout.reduced))
     most = _COLUMNS if layout.order and layout.order[-1] in kept and longest >= 256 else _FEW
-    if not layout.reduced or results > most or results * longest < _LONG or layout.into:
+    if not layout.reduced or results > most or results * longest < _LONG:
         return None
     inner = {n.number for n in layout.nodes if n.op == "reduce"}
     if any(not _only(r.node, inner) for r in layout.roots):
@@ -266,14 +267,7 @@ def _split(name: str, layout: _Layout) -> Split | None:
     roots = [_follow(r.node, trace, layout.trace, totals) for r in layout.roots]
     placed = [_placed(r, old, kept, layout.trace) for r, old in zip(
         roots, layout.roots, strict=True)]
-    return Split(first, _Layout(trace, placed, partial, None).plan(name))
-
-
-def _product(sizes: Any) -> int:
-    total = 1
-    for n in sizes:
-        total *= n
-    return total
+    return Split(first, _Layout(trace, placed, partial, layout.into).plan(name))
 
 
 def _only(node: Node, reductions: set[int]) -> bool:
@@ -297,13 +291,13 @@ def _follow(node: Node, trace: Trace, old: Trace, totals: dict[int, Symbol]) -> 
 
 def _placed(symbol: Symbol, old: Symbol, kept: list[int], trace: Trace) -> Symbol:
     """A result over the kept axes, as the result that was asked for lies."""
-    wanted = [trace.root(d) for d in old.dims if d is not None]
+    wanted = [x for d in old.dims if d is not None for x in trace.atoms(d)]
     return symbol.transpose(tuple(kept.index(a) for a in wanted)).reshape(old.shape)
 
 
 def _reduced(trace: Trace, roots: Sequence[Symbol]) -> frozenset[int]:
     """The axes that every reduction reduces: all must reduce the same."""
-    sets = {frozenset(map(trace.root, n.attr[1]))
+    sets = {frozenset(x for a in n.attr[1] for x in trace.atoms(a))
             for n in _reachable([r.node for r in roots]) if n.op == "reduce"}
     if len(sets) > 1:
         raise Untraceable("reductions over different axes")
@@ -340,24 +334,34 @@ class _Layout:
 
     def input_strides(self, number: int, array: Array) -> dict[int, int]:
         """By axis, in elements; without axes along which one element stands for all."""
+        if any(step % array.itemsize for step in array.strides):
+            raise Untraceable("elements that overlap in part")
+        found = self.walked(self.trace.input_axes[number],
+                            [step // array.itemsize for step in array.strides])
+        return {axis: step for axis, step in found.items() if step}
+
+    def walked(self, dims: Sequence[int | None], steps: Sequence[int]) -> dict[int, int]:
+        """By axis: the steps of an array that has these dimensions."""
         found: dict[int, int] = {}
-        for d, step in zip(self.trace.input_axes[number], array.strides, strict=True):
-            if d is not None:
-                axis = self.trace.root(d)
+        for d, step in zip(dims, steps, strict=True):
+            for axis in reversed(self.trace.atoms(d)) if d is not None else ():
                 if axis in found:
                     raise Untraceable("one axis twice in one array")
-                if step % array.itemsize:
-                    raise Untraceable("elements that overlap in part")
-                found[axis] = step // array.itemsize
-        return {axis: step for axis, step in found.items() if step}
+                found[axis] = step
+                step *= self.trace.sizes[axis]
+        return found
+
+    def atoms(self, axes: Iterable[int | None]) -> list[int]:
+        """What axes consist of."""
+        return [x for a in axes if a is not None for x in self.trace.atoms(a)]
 
     def axis_order(self) -> list[int]:
         """Outermost first: as the largest dense argument lies in memory, else as written."""
         space: dict[int, None] = {}
         for r in sorted(self.roots, key=lambda r: -r.ndim):
-            space.update((self.trace.root(d), None) for d in r.dims if d is not None)
+            space.update((a, None) for a in self.atoms(r.dims))
         for n in self.nodes:
-            space.update((self.trace.root(a), None) for a in sorted(n.axes))
+            space.update((a, None) for a in self.atoms(sorted(n.axes)))
         space.update((a, None) for a in sorted(self.reduced))
         order = self.as_written(list(space))
         best = max(self.used, key=lambda i: (len(self.strides[i]), -i), default=None)
@@ -372,18 +376,16 @@ class _Layout:
 
     def as_written(self, space: list[int]) -> list[int]:
         """By the dimensions of the array (argument or result) that has the most of them."""
-        root = self.trace.root
-        tables = [[root(d) for d in self.trace.input_axes[i] if d is not None]
-                  for i in self.used]
-        tables += [[root(d) for d in r.dims if d is not None] for r in self.roots]
+        tables = [self.atoms(self.trace.input_axes[i]) for i in self.used]
+        tables += [self.atoms(r.dims) for r in self.roots]
         longest = max(tables, key=len, default=[])
         return [a for a in space if a not in longest] + [a for a in longest if a in space]
 
     def plan(self, name: str) -> Plan:
         outputs: list[Any] = [self.output(r) for r in self.roots] if self.into is None else [
             Existing(a) for a in self.into]
-        out_steps = [{self.trace.root(d): s for d, s in zip(r.dims, o.strides(), strict=True)
-                      if d is not None} for r, o in zip(self.roots, outputs, strict=True)]
+        out_steps = [self.walked(r.dims, o.strides())
+                     for r, o in zip(self.roots, outputs, strict=True)]
         every = out_steps + list(self.strides.values())
         groups = self.merged(every)
         axes = [_Axis(self.size(g), g[-1] in self.reduced, [s.get(g[-1]) for s in every])
@@ -401,7 +403,7 @@ class _Layout:
         every = [steps for _ in nodes] + list(self.strides.values())
         groups = self.merged(every)
         axes, at = [], next(i for i, g in enumerate(groups) if g[-1] in self.reduced)
-        inner = _product(self.size(g) for g in groups[at + 1:] if g[-1] in self.reduced)
+        inner = prod(self.size(g) for g in groups[at + 1:] if g[-1] in self.reduced)
         length = max(length // inner, 1)
         for i, g in enumerate(groups):
             walks = [s.get(g[-1]) for s in every]
@@ -442,15 +444,14 @@ class _Layout:
 
     def roots_of(self, node: Node) -> frozenset[int]:
         """The axes that a node varies along."""
-        return frozenset(map(self.trace.root, node.axes))
+        return frozenset(self.atoms(node.axes))
 
     def output(self, root: Symbol) -> Output:
         """Results with all kept axes lie as the space does, others as written."""
         rank = {a: i for i, a in enumerate(self.order)}
         places = [i for i, d in enumerate(root.dims) if d is not None]
-        whole = not self.reduced or any(
-            self.trace.root(d) in self.reduced for d in root.dims if d is not None)
-        in_memory = sorted(places, key=lambda i: rank[self.trace.root(root.dims[i])])  # type: ignore[arg-type]
+        whole = not self.reduced or not self.reduced.isdisjoint(self.atoms(root.dims))
+        in_memory = sorted(places, key=lambda i: rank[self.atoms([root.dims[i]])[0]])
         order = list(range(root.ndim))
         if whole:
             for i, j in zip(places, in_memory, strict=True):
@@ -471,7 +472,7 @@ class _Layout:
         if (outer in self.reduced) != (inner in self.reduced):
             return False
         for n in self.nodes:
-            axes = {self.trace.root(a) for a in n.axes}
+            axes = set(self.atoms(n.axes))
             if (outer in axes) != (inner in axes):
                 return False
         return all((outer in s) == (inner in s) and (
@@ -491,7 +492,7 @@ class _Layout:
             if n.op == "input":
                 found[n.number] = frozenset(place[a] for a in self.strides[n.attr])
                 continue
-            axes = frozenset(place[self.trace.root(a)] for a in n.axes)
+            axes = frozenset(place[a] for a in self.atoms(n.axes))
             found[n.number] = axes & frozenset().union(*(found[a.number] for a in n.args))
         return found
 
