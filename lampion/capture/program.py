@@ -113,8 +113,8 @@ def capture(fn: Callable[..., Any], *args: Any, state: Any = ()) -> Program:
     Tensors among `args` become its arguments. Tensors of `state` (modules, tensors), and any other
     tensor that meets one of them, become inputs by reference; in-place writes and gradients
     accumulated by `backward()` become writes of the program; tensors that `fn` makes without
-    their help are constants. Reading a value or drawing random numbers raises CaptureError with
-    the user's line. Nothing outside is changed by the capture.
+    their help are constants; random numbers are drawn anew at every run. Reading a value raises
+    CaptureError with the user's line. Nothing outside is changed by the capture.
     """
     recorder = Recorder()
     names: dict[int, str] = {}
@@ -138,7 +138,8 @@ def capture(fn: Callable[..., Any], *args: Any, state: Any = ()) -> Program:
     finally:
         recorder.restore()
     labels = [names.get(i, f"tensor{i}") for i in range(len(recorder.inputs))]
-    graph = Graph(getattr(fn, "__name__", "program"), recorder.inputs, labels, outputs, writes)
+    graph = Graph(getattr(fn, "__name__", "program"), recorder.inputs, labels, outputs, writes,
+                  recorder.numbers, recorder.draws)
     check(graph)
     return Program(graph, len(given), recorder.tensors[len(given):], shape)
 

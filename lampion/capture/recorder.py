@@ -8,7 +8,10 @@ made functional: a write through a view becomes a new value of its base.
 from __future__ import annotations
 
 from gc import get_referrers
+from sys import getrefcount
 from typing import Any
+
+import numpy as np
 
 from ..autograd.modes import state
 from ..debug.frames import describe, user_code
@@ -30,8 +33,6 @@ class CaptureError(RuntimeError):
 @leaf({"input": lambda g: g}, name="write_window", shape=same_shape, exact=True)
 def _write_window(input: Array, src: Array, size: Any, stride: Any, offset: int) -> Array:
     """A copy of `input` (dense) with `src` in a strided window (in elements)."""
-    import numpy as np
-
     out = np.ascontiguousarray(input).copy()
     width = out.itemsize
     window = np.ndarray(size, out.dtype, out, offset * width, [s * width for s in stride])
@@ -43,8 +44,6 @@ def _write_window(input: Array, src: Array, size: Any, stride: Any, offset: int)
       shape=lambda a, size, stride, offset: (size, a.dtype))
 def _read_window(input: Array, size: Any, stride: Any, offset: int) -> Array:
     """A copy of a strided window (in elements) of `input` (dense)."""
-    import numpy as np
-
     flat = np.ascontiguousarray(input)
     width = flat.itemsize
     return np.ndarray(size, flat.dtype, flat, offset * width, [s * width for s in stride]).copy()
@@ -62,6 +61,14 @@ class Recorder:
         self.arrays: dict[int, int] = {}  # by id of the array that records in its place
         self.written: set[int] = set()
         self.constants: set[int] = set()  # inputs made by the program itself, with data
+        self.numbers: list[Node] = []  # given at each run
+        self.draws: list[Node] = []  # of random numbers, in their turn
+        # Tensors whose gradient the program may change, with what they had, and those of them
+        # whose gradient it set or dropped before anything read it.
+        self.grads: dict[int, tuple[Tensor, Any]] = {}
+        self.settled: set[int] = set()
+        self.failed: Exception | None = None  # what could not be recorded, even if it was caught
+        self.path = ""  # of the module that runs
         # Other tensors on the memory of an input, with what they had: array, storage, epoch, grad.
         self.sharers: list[tuple[Tensor, Any, Any, int, Any]] = []
 
@@ -91,6 +98,7 @@ class Recorder:
         self.tensors.append(t)
         self.originals.append((a, t._st, t._grad))
         self.places[id(t)] = number
+        self.grads.setdefault(id(t), (t, t._grad))
         storage = t._st
         t._a = AbstractArray(tuple(a.shape), a.dtype, tuple(a.strides), recorder=self,
                              value=(node, 0))
@@ -103,6 +111,8 @@ class Recorder:
 
     def _lift_sharers(self, t: Tensor, storage: Any, array: Array, number: int) -> None:
         """Lets every other tensor on the same memory record too, so that none goes stale."""
+        if getrefcount(storage) <= 4:  # the original's record, two locals, the call's own
+            return
         others = [o for o in get_referrers(storage) if isinstance(o, Tensor) and o is not t
                   and type(o._a) is not AbstractArray]
         for o in others:
@@ -147,6 +157,32 @@ class Recorder:
             t._a, t._st, t._grad = array, storage, grad
             if t._fn is not None:
                 t._fn.out_st = storage
+        for t, grad in self.grads.values():
+            t._grad = grad
+
+    # --- gradients, numbers ---------------------------------------------------------------------
+
+    def set_grad(self, t: Tensor, settled: bool = True) -> None:
+        """Called before the program sets or drops the gradient of `t`, whatever it was."""
+        known = id(t) in self.grads
+        _, original = self.grads.setdefault(id(t), (t, t._grad))
+        if settled and (not known or t._grad is original):
+            self.settled.add(id(t))
+
+    def number(self) -> Node:
+        """A float that every run brings along."""
+        node = self.interner.make("number", None, (), (len(self.numbers),), (),
+                                  np.dtype(np.float64))
+        self.numbers.append(node)
+        return node
+
+    def assign(self, t: Tensor, node: Node) -> None:
+        """Records that the memory of `t`, no view, now holds `node`."""
+        self.value_of(t)
+        st = storage_of(t)
+        st.version += 1
+        t._a.value = (node, st.version)
+        self._mark(t._a)
 
     def value_of(self, t: Any) -> Any:
         """The node that stands for a tensor now."""
@@ -175,7 +211,9 @@ class Recorder:
         return tuple(t._a.shape), t.stride(), (t._a.offset - base._a.offset) // width
 
     def _call(self, op: Any, args: tuple[Any, ...], attrs: tuple[Any, ...], out: Any) -> Node:
-        return self.interner.make("call", op, args, attrs, tuple(out.shape), out.dtype)
+        node = self.interner.make("call", op, args, attrs, tuple(out.shape), out.dtype)
+        self._place(node)
+        return node
 
     # --- called by the operators ----------------------------------------------------------------
 
@@ -184,15 +222,33 @@ class Recorder:
         """Records `outs = op(*tensors, *attrs)`."""
         args = tuple(self.value_of(t) for t in tensors)
         fixed = self._attributes(attrs)
-        if len(outs) == 1:
+        if "generator" in op.params:
+            nodes = [self._draw(op, args, fixed, outs)]
+        elif len(outs) == 1:
             nodes = [self._call(op, args, fixed, outs[0]._a)]
         else:
             call = self.interner.make("call", op, args, fixed, None, None)
+            self._place(call)
             nodes = [self.interner.make("result", None, (call,), (i,), tuple(o._a.shape),
                                         o._a.dtype) for i, o in enumerate(outs)]
         for o, node in zip(outs, nodes, strict=True):
             o._a.recorder = self
             o._a.value = (node, 0 if o._st is None else o._st.version)
+
+    def _draw(self, op: Any, args: tuple[Any, ...], attrs: Any, outs: list[Tensor]) -> Node:
+        """Random numbers: every run draws them anew, in this turn."""
+        if len(outs) != 1:
+            raise self._error(f"drawing random numbers ({op.name})")
+        node = self.interner.make("draw", op, args, (len(self.draws), *attrs),
+                                  tuple(outs[0]._a.shape), outs[0]._a.dtype)
+        self.draws.append(node)
+        self._place(node)
+        return node
+
+    def _place(self, node: Node) -> None:
+        """Notes where the user asked for a node, once."""
+        if node.where is None:
+            node.where = (*user_code(4), self.path)
 
     def _attributes(self, value: Any) -> Any:
         """Attributes with tensors (indices) replaced by their nodes."""
@@ -235,6 +291,7 @@ class Recorder:
         return self._error(f"drawing random numbers ({name})", "every run would repeat them")
 
     def _error(self, what: str, why: str = "programs have no node for it") -> CaptureError:
-        return CaptureError(f"{what} cannot be captured: {why}. It happened at "
-                            f"{describe(*user_code(2))}. Move it out of the captured function, or "
-                            "return the tensor.")
+        self.failed = CaptureError(
+            f"{what} cannot be captured: {why}. It happened at {describe(*user_code(2))}. Move it "
+            "out of the captured function, or return the tensor.")
+        return self.failed

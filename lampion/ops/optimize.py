@@ -37,6 +37,25 @@ class Update:
         self.launches: dict[Any, Any] = {}  # kernels, by the facts of their arguments
         UPDATES[name] = self
 
+    # As an operator of a graph: takes p, g and the state, gives the new p and the new state.
+    takes_list = view = exact = False
+
+    @property
+    def n_tensors(self) -> int:
+        return 2 + len(self.state)
+
+    @property
+    def params(self) -> tuple[str, ...]:
+        return ("p", "g", *self.state, "negate", "scalars")
+
+    def __call__(self, p: Tensor, g: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+        """The new parameter and state; the old stay as they are."""
+        *old, negate, numbers = rest
+        new = [t.clone() for t in (p, *old)]
+        scalars = Scalars(numbers, p._a.dtype)
+        update_arrays(self, [new[0]._a, g._a, *(t._a for t in new[1:])], scalars, negate=negate)
+        return tuple(new)
+
 
 def _update(*state: str) -> Callable[[Callable[..., None]], Update]:
     def declare(body: Callable[..., None]) -> Update:

@@ -272,6 +272,21 @@ class Leaf:
                         "kernel, out, out0.., or <input>_shape / <input>_dtype")
 
 
+class Draw(Leaf):
+    """A random operator: under capture every run of the program draws anew."""
+
+    __slots__ = ()
+
+    def __call__(self, *args: Any) -> Any:
+        recorder = state.recorder
+        if recorder is None:
+            return super().__call__(*args)
+        tensors = args[:self.n_tensors]
+        for t in tensors:
+            recorder.value_of(t)  # lifts what is no recorded tensor yet
+        return self._abstract(tensors, args[self.n_tensors:])
+
+
 def _argument_names(fn: Any) -> tuple[str, ...]:
     code = fn.__code__
     return tuple(code.co_varnames[:code.co_argcount])
@@ -350,8 +365,9 @@ def leaf(grad: Any, *, name: str | None = None, shape: ShapeRule | None = None,
         takes_list = "Arrays" in kinds
         if takes_list and n != 1:
             raise TypeError(f"{kernel.__name__}: a list of arrays must be the only tensor input")
-        return Leaf(name or kernel.__name__.strip("_"), kernel, params, n, takes_list, grad, shape,
-                    node, view, broadcasts, exact)
+        cls = Draw if "generator" in params else Leaf
+        return cls(name or kernel.__name__.strip("_"), kernel, params, n, takes_list, grad, shape,
+                   node, view, broadcasts, exact)
     return make
 
 

@@ -243,15 +243,10 @@ def test_error_names_the_very_line():
 
 
 @pytest.mark.parametrize("draw", [
-    lambda x: x + torch.rand(3), lambda x: F.dropout(x, 0.5), lambda x: x[torch.randperm(3)],
-    torch.rand_like])
-def test_random_numbers_are_refused_by_name(draw):
-    with pytest.raises(CaptureError, match="random numbers"):
-        capture(draw, torch.full((3,), 0.5))
-
-
-@pytest.mark.parametrize("draw", [lambda x: x.clone().normal_(), torch.bernoulli])
-def test_random_operators_on_captured_tensors_draw_anew(draw):
+    lambda x: x + torch.rand(40), lambda x: F.dropout(x, 0.5), torch.rand_like,
+    lambda x: x.clone().normal_(), torch.bernoulli,
+    lambda x: torch.arange(40.)[torch.randperm(40)] * x])
+def test_programs_draw_anew_and_from_the_same_stream(draw):
     x = torch.full((40,), 0.5)
     program = capture(draw, x)
     torch.manual_seed(7)
@@ -259,6 +254,13 @@ def test_random_operators_on_captured_tensors_draw_anew(draw):
     assert not torch.equal(first, second)
     torch.manual_seed(7)
     assert_same(first, draw(x))
+    assert_same(second, draw(x))
+
+
+def test_equal_draws_are_not_shared():
+    program = capture(lambda x: torch.rand_like(x) - torch.rand_like(x), torch.ones(3))
+    assert len(program.graph.draws) == 2
+    assert program(torch.ones(3)).abs().sum() > 0
 
 
 def test_print_of_a_captured_tensor_shows_its_shape(capsys):
