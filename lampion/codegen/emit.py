@@ -1,7 +1,8 @@
 """From the loop level to LLVM IR: one module per kernel.
 
-The module defines `entry`, a CPython METH_FASTCALL function that reads its ndarrays, ints and
-floats straight from the objects, and one internal function per parallel region.
+The module defines `body`, the kernel on an array of words (an ndarray's address, an integer, the
+bits of a float64), one function per parallel region, and `entry`, a CPython METH_FASTCALL function
+that makes words of its arguments and runs the body, or hands both to a recorder (see `stream.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 from .compile import PLAIN_ADDRESSES
 from .ir import Kernel, Region, Value
 from .target import Target
-from .types import F32, I32, I64, Type
+from .types import F32, F64, I32, I64, Type
 
 __all__ = ["emit"]
 
@@ -28,8 +29,8 @@ _COMPARE = {"lt": ("olt", "lt"), "le": ("ole", "le"), "eq": ("oeq", "eq"), "ne":
 def emit(kernel: Kernel, target: Target) -> str:
     """The LLVM IR of a kernel for one instruction set."""
     module = _Module(target)
-    entry = _Entry(module)
-    entry.write(kernel)
+    _Body(module).write(kernel)
+    _Entry(module).write(kernel)
     return PLAIN_ADDRESSES * kernel.plain_addresses + module.text(kernel.name)
 
 
@@ -92,7 +93,8 @@ class _Module:
         return self.tables.setdefault(content, f"@table{len(self.tables)}")
 
     def text(self, name: str) -> str:
-        head = [f'source_filename = "{name}"', "@_Py_NoneStruct = external global i8"]
+        head = [f'source_filename = "{name}"', "@_Py_NoneStruct = external global i8",
+                "@lampion_recorder = external global ptr"]
         head += [f"{table} = internal constant {content}, align 64"
                  for content, table in self.tables.items()]
         return "\n".join([*head, *self.declarations, *self.functions]) + "\n"
@@ -230,15 +232,28 @@ class _Function:
         several = self.put(f"icmp sgt i64 {count}, 1")
         self.do(f"br i1 {several}, label %{many}, label %{one}")
         self.label(many)
-        state = self.call("PyEval_SaveThread", "ptr")
-        self.call("lampion_parallel", "void", ("ptr", "@" + name), ("ptr", memory),
-                  ("i64", count))
-        self.call("PyEval_RestoreThread", "void", ("ptr", state))
+        self._shared(name, memory, count)
         self.do(f"br label %{done}")
         self.label(one)
         self.do(f"call void @{name}(ptr {memory}, i64 0, i64 {count}, i64 0)")
         self.do(f"br label %{done}")
         self.label(done)
+
+    def _shared(self, name: str, memory: str, count: str) -> None:
+        """Tasks on all threads, meanwhile without the interpreter's lock if the caller holds it."""
+        job = ("ptr", "@" + name), ("ptr", memory), ("i64", count)
+        release, run, end = (self.fresh(b) for b in ("release", "run", "end"))
+        held = self.put("icmp ne i64 %held, 0")
+        self.do(f"br i1 {held}, label %{release}, label %{run}")
+        self.label(release)
+        state = self.call("PyEval_SaveThread", "ptr")
+        self.call("lampion_parallel", "void", *job)
+        self.call("PyEval_RestoreThread", "void", ("ptr", state))
+        self.do(f"br label %{end}")
+        self.label(run)
+        self.call("lampion_parallel", "void", *job)
+        self.do(f"br label %{end}")
+        self.label(end)
 
     # --- arithmetic -----------------------------------------------------------------------------
 
@@ -574,47 +589,82 @@ _BY_OP: dict[str, Any] = {
 }
 
 
-class _Entry(_Function):
-    """The function that Python calls."""
+class _Body(_Function):
+    """The kernel, without Python: it may run with the interpreter's lock released."""
 
     def write(self, kernel: Kernel) -> None:
-        """Arguments from their objects, the body, None."""
-        self._arguments(kernel)
+        """`body(words, held)`; held: whether the caller holds the interpreter's lock."""
+        places = {name: i for i, (_, name, _) in enumerate(kernel.params)}
+        self.objects: dict[str, str] = {}
+        for value in kernel.inputs:
+            self.names[id(value)] = self._input(value.attr, places[value.attr[2]])
         self.region(kernel.body)
-        self.do("call void @Py_IncRef(ptr @_Py_NoneStruct)")
-        self.module.declare("Py_IncRef", "void", "ptr")
-        self.do("ret ptr @_Py_NoneStruct")
-        lines = ["define ptr @entry(ptr %self, ptr %args, i64 %count) {", "entry:", *self.head,
-                 *self.lines, "}"]
+        lines = ["define internal void @body(ptr %words, i64 %held) {", "entry:", *self.head,
+                 *self.lines, "  ret void", "}"]
         self.module.functions.append("\n".join(lines))
 
-    def _arguments(self, kernel: Kernel) -> None:
-        objects: dict[str, str] = {}
-        for i, (_, name, _) in enumerate(kernel.params):
-            place = self.put(f"getelementptr ptr, ptr %args, i64 {i}")
-            objects[name] = self.put(f"load ptr, ptr {place}")
-        for value in kernel.inputs:
-            self.names[id(value)] = self._input(value.attr, objects[value.attr[2]])
-
-    def _input(self, attr: tuple[Any, ...], obj: str) -> str:
-        what, kind = attr[0], attr[1]
+    def _input(self, attr: tuple[Any, ...], place: int) -> str:
+        what, kind, name = attr[:3]
+        if what == "scalar":
+            word = self._word(place, "double" if kind.is_float else "i64")
+            return self.convert(word, F64, kind) if kind.is_float else word
+        obj = self.objects.get(name)
+        if obj is None:
+            obj = self.objects[name] = self._word(place, "ptr")
         if what == "data":
             data = self.put(f"load ptr, ptr {self._field(obj, _DATA)}")
             none = self.put(f"icmp eq ptr {obj}, @_Py_NoneStruct")
             return self.put(f"select i1 {none}, ptr null, ptr {data}")
-        if what in ("size", "stride"):
-            field = _DIMENSIONS if what == "size" else _STRIDES
-            table = self.put(f"load ptr, ptr {self._field(obj, field)}")
-            place = self.put(f"getelementptr i64, ptr {table}, i64 {attr[3]}")
-            number = self.put(f"load i64, ptr {place}")
-            return number if what == "size" else self.put(f"sdiv exact i64 {number}, {attr[4]}")
-        if kind.is_float:
-            number = self.call("PyFloat_AsDouble", "double", ("ptr", obj))
-            return self.convert(number, Type("f", 64), kind)
-        return self.call("PyLong_AsLongLong", "i64", ("ptr", obj))
+        field = _DIMENSIONS if what == "size" else _STRIDES
+        table = self.put(f"load ptr, ptr {self._field(obj, field)}")
+        number = self.put(f"load i64, ptr {self._field(table, 8 * attr[3])}")
+        return number if what == "size" else self.put(f"sdiv exact i64 {number}, {attr[4]}")
+
+    def _word(self, place: int, kind: str) -> str:
+        return self.put(f"load {kind}, ptr {self._field('%words', 8 * place)}")
 
     def _field(self, obj: str, offset: int) -> str:
         return self.put(f"getelementptr i8, ptr {obj}, i64 {offset}")
+
+
+class _Entry(_Function):
+    """The function that Python calls."""
+
+    def write(self, kernel: Kernel) -> None:
+        """Words of the arguments; then the body, or whoever records the launches."""
+        self.do(f"%words = alloca [{len(kernel.params)} x i64], align 16")
+        read = {value.attr[2]: value.attr[1] for value in kernel.inputs
+                if value.attr[0] == "scalar"}
+        for i, (_, name, _) in enumerate(kernel.params):
+            self._argument(i, read.get(name))
+        self.module.declare("Py_IncRef", "void", "ptr")
+        self.module.functions.append("\n".join([
+            "define ptr @entry(ptr %self, ptr %args, i64 %count) {", "entry:", *self.lines,
+            _DISPATCH]))
+
+    def _argument(self, i: int, scalar: Type | None) -> None:
+        place = self.put(f"getelementptr ptr, ptr %args, i64 {i}")
+        word = self.put(f"load ptr, ptr {place}")
+        kind = "ptr"
+        if scalar is not None:
+            name, kind = (("PyFloat_AsDouble", "double") if scalar.is_float
+                          else ("PyLong_AsLongLong", "i64"))
+            word = self.call(name, kind, ("ptr", word))
+        self.do(f"store {kind} {word}, ptr {self.put(f'getelementptr i64, ptr %words, i64 {i}')}")
+
+
+_DISPATCH = """\
+  %recorder = load ptr, ptr @lampion_recorder
+  %eager = icmp eq ptr %recorder, null
+  br i1 %eager, label %run, label %record
+run:
+  call void @body(ptr %words, i64 1)
+  call void @Py_IncRef(ptr @_Py_NoneStruct)
+  ret ptr @_Py_NoneStruct
+record:
+  %answer = call ptr %recorder(ptr %self, ptr %args, i64 %count, ptr %words, ptr @body)
+  ret ptr %answer
+}"""
 
 
 def _task(module: _Module, name: str, region: Region, captured: list[Value],

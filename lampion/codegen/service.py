@@ -11,7 +11,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
@@ -22,14 +23,14 @@ from ..debug.knobs import knobs
 from ..runtime import cache as disk
 from ..runtime.loader import BadObject, load
 from ..runtime.native import KernelsUnavailable, array_layout, function
-from . import allocator, pool  # noqa: F401  pool brings `lampion_parallel` to the loader
+from . import allocator, pool, stream  # noqa: F401  bring what kernels call to the loader
 from .compile import closed, compile_object
 from .emit import emit
 from .ir import Kernel
 from .spec import check
 from .target import Target, target
 
-__all__ = ["Made", "available", "kernel", "made", "make", "wait"]
+__all__ = ["Made", "available", "kernel", "made", "make", "wait", "waiting"]
 
 Native = Callable[..., None]
 Build = Callable[[Target], Kernel]
@@ -68,6 +69,8 @@ def _request(key: Hashable, build: Build) -> Native | None:
     if knobs.kernels == "sync":
         with _lock:
             return _ready.get(key) or _obtain(key, build)
+    if _patience.waits:
+        return _awaited(key, build)
     if key in _waiting:
         return None
     found = _from_disk(key, build)
@@ -76,6 +79,34 @@ def _request(key: Hashable, build: Build) -> Native | None:
         _queue.put((key, build))
         _start_worker()
     return found
+
+
+class _Patience(threading.local):
+    waits = False
+
+
+_patience = _Patience()
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """This thread waits for its kernels; other threads do as LAMPION_KERNELS says."""
+    before, _patience.waits = _patience.waits, True
+    try:
+        yield
+    finally:
+        _patience.waits = before
+
+
+def _awaited(key: Hashable, build: Build) -> Native | None:
+    """The kernel, made here and now; None where it cannot be made."""
+    try:
+        with _lock:
+            return _ready.get(key) or _obtain(key, build)
+    except Exception as error:
+        _failed[key] = f"{type(error).__name__}: {error}"
+        _report(key, error)
+        return None
 
 
 def available() -> bool:
@@ -136,6 +167,7 @@ def _place(key: Hashable, build: Build, data: bytes, start: float, compiled: boo
     image = load(data)
     name = str(key[0] if isinstance(key, tuple) else key)
     native = function(image.symbols["entry"], name, image)
+    native.__self__.key = key  # type: ignore[attr-defined]
     known = made[key] = Made(name, build, time.perf_counter() - start, compiled)
     if kernels.watching():
         native = _watched(key, known, native)

@@ -36,6 +36,7 @@ _PYTHON = _words(
     "PyEval_RestoreThread PyEval_SaveThread",
     "PyFloat_AsDouble PyFloat_FromDouble PyLong_AsLongLong PyLong_AsSsize_t PyLong_FromLongLong",
     "PyObject_CallNoArgs PyObject_CallOneArg PyObject_IsTrue PyObject_Vectorcall",
+    "PyThread_get_thread_ident",
     "PyTuple_GetItem PyTuple_Size Py_AddPendingCall Py_DecRef Py_IncRef")
 _MATHS = _words(
     "acos asin atan atan2 cbrt ceil cos cosh erf erfc exp exp2 exp10 expm1 fdim floor fma fmax",

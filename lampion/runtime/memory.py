@@ -22,8 +22,8 @@ from ..debug.knobs import knobs
 from .loader import Image
 from .native import function
 
-__all__ = ["adopt", "empty", "max_memory_allocated", "memory_allocated", "memory_reserved",
-           "reset_peak_memory_stats", "trim"]
+__all__ = ["adopt", "divert", "empty", "max_memory_allocated", "memory_allocated",
+           "memory_reserved", "reset_peak_memory_stats", "trim"]
 
 Array = np.ndarray[Any, Any]
 
@@ -58,6 +58,8 @@ class _State:
 
     pool: _Pool | None = None
     refused = False
+    plain: Callable[..., Any] = np.empty  # what `empty` is
+    diverted: Callable[..., Any] | None = None  # what is in its place while a thread records
 
 
 _lock = threading.Lock()
@@ -116,8 +118,30 @@ def adopt(native_half: Callable[[], Image]) -> bool:
             _State.refused = not (knobs.pool and _is_as_expected(layout()))
             if not _State.refused:
                 _State.pool = _Pool(native_half())
-                globals()["empty"] = _State.pool.empty
+                _State.plain = _State.pool.empty
+                _choose()
     return _State.pool is not None
+
+
+def divert(planner: Callable[[tuple[int, ...], np.dtype[Any]], Array]) -> Callable[[], None]:
+    """Lets `planner` serve this thread instead of `empty`, until the result is called."""
+    thread = threading.get_ident()
+
+    def chosen(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        mine = threading.get_ident() == thread
+        made: Array = planner(shape, dtype) if mine else _State.plain(shape, dtype)
+        return made
+
+    def restore() -> None:
+        _State.diverted = None
+        _choose()
+    _State.diverted = chosen
+    _choose()
+    return restore
+
+
+def _choose() -> None:
+    globals()["empty"] = _State.diverted or _State.plain
 
 
 def layout() -> ObjectLayout:

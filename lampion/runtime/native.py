@@ -39,10 +39,11 @@ class _MethodDef(ctypes.Structure):
 class Code:
     """What a native function needs as long as it lives; it is the function's `__self__`."""
 
-    __slots__ = ("image", "method", "name")
+    __slots__ = ("image", "key", "method", "name")
 
     def __init__(self, name: str, image: Image, method: _MethodDef) -> None:
         self.name, self.image, self.method = name, image, method
+        self.key: Any = None  # of a kernel
 
     def __repr__(self) -> str:
         return f"<native code of {self.name}>"

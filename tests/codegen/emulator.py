@@ -21,7 +21,7 @@ unicorn = pytest.importorskip("unicorn")
 arm64 = pytest.importorskip("unicorn.arm64_const")
 
 CODE, OUTSIDE, HEAP, STACK = 0x1000_0000, 0x2000_0000, 0x4000_0000, 0x8000_0000
-NONE, RETURN = OUTSIDE + 0x8000, OUTSIDE + 0xFFF0
+NONE, RECORDER, RETURN = OUTSIDE + 0x8000, OUTSIDE + 0x8800, OUTSIDE + 0xFFF0
 X = [getattr(arm64, f"UC_ARM64_REG_X{i}") for i in range(29)]
 
 
@@ -41,6 +41,7 @@ class Machine:
         uc.mem_map(STACK - (1 << 20), 1 << 20)
         uc.mem_write(CODE, bytes(image))
         uc.mem_write(OUTSIDE, struct.pack("<I", 0xD65F03C0) * 0x4000)  # ret
+        uc.mem_write(RECORDER, bytes(8))  # nobody records
         uc.hook_add(unicorn.UC_HOOK_CODE, self._answer, begin=OUTSIDE, end=OUTSIDE + 0x7FFF)
         uc.reg_write(arm64.UC_ARM64_REG_CPACR_EL1, 3 << 20)  # vector registers on
         self.top = HEAP
@@ -50,6 +51,8 @@ class Machine:
     def _outside(self, name: str) -> int:
         if name == "_Py_NoneStruct":
             return NONE
+        if name == "lampion_recorder":
+            return RECORDER
         self.names.append(name)
         return OUTSIDE + 16 * (len(self.names) - 1)
 

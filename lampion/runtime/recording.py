@@ -1,0 +1,399 @@
+"""Recording launches: kernels that a thread calls in a `Recording` are noted, not run.
+
+Meanwhile `memory.empty` hands that thread arrays over reserved addresses without memory, so that
+views and reshapes work as ever and every argument of a kernel can be told by its address. Nothing
+may read or write such an array at that time: its values do not exist. Where NumPy does, the system
+gives a page of memory to the address, and the recording finds that page and refuses to finish.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+import sys
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+
+from . import memory
+from .native import array_layout
+from .stream import NATIVE, Buffer, Check, Host, Noted, Site, Stream, _extent, native
+
+__all__ = ["NATIVE", "Number", "Recording", "RecordingError", "cell", "recording_here"]
+
+Array = np.ndarray[Any, Any]
+T = TypeVar("T")
+
+_CELL = ctypes.c_void_p()  # what kernels' entries call instead of their bodies, or null
+
+
+class RecordingError(RuntimeError):
+    """Launches cannot be noted: something read, or computed with, what exists only at a run."""
+
+
+def cell() -> int:
+    """The address of the pointer that every kernel's entry looks at."""
+    return ctypes.addressof(_CELL)
+
+
+class _Turn:
+    """Who records; one thread at a time."""
+
+    lock = threading.Lock()
+    current: Recording | None = None
+
+
+def recording_here() -> Recording | None:
+    """The recording that notes this thread's launches, if there is one."""
+    current = _Turn.current
+    return current if current is not None and current.thread == threading.get_ident() else None
+
+
+def _after_fork_in_child() -> None:
+    """A recording of another thread of the parent ends; it was not copied."""
+    current = _Turn.current
+    if current is not None and current.thread != threading.get_ident():
+        current.stop()
+        _Turn.lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+# --- numbers ----------------------------------------------------------------------------------
+
+
+def _unknown(*_: Any) -> NoReturn:
+    raise RecordingError("a number that is given at each run was read while launches are noted")
+
+
+class Number(float):
+    """A number that is given at each run; kernels take it as a float, Python may not read it.
+
+    All of them are equal, and equal to nothing else: launches do not depend on them.
+    """
+
+    __slots__ = ("index",)
+    __array_ufunc__ = None
+    index: int
+
+    def __eq__(self, other: object) -> bool:
+        return other.__class__ is Number
+
+    def __ne__(self, other: object) -> bool:
+        return other.__class__ is not Number
+
+    def __hash__(self) -> int:
+        return hash(Number)
+
+
+for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv",
+              "rfloordiv", "mod", "rmod", "divmod", "rdivmod", "pow", "rpow", "neg", "pos", "abs",
+              "bool", "int", "float", "round", "trunc", "floor", "ceil", "lt", "le", "gt", "ge"):
+    setattr(Number, f"__{_name}__", _unknown)
+
+
+# --- addresses without memory -----------------------------------------------------------------
+
+
+_PAGE = mmap.PAGESIZE
+_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x40 if sys.platform == "darwin" else 0x4000)
+_SIZES = (1 << 40, 1 << 36, 1 << 32, 1 << 30)  # bytes of addresses; limits may forbid the first
+
+
+class _Addresses:
+    """A range of addresses; each array gets pages of its own."""
+
+    def __init__(self, least: int) -> None:
+        self.memory = _mapped(least)
+        self.start = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+        self.size, self.used = len(self.memory), 0
+        self.starts: list[int] = []
+        self.buffers: list[Buffer] = []
+        self.origins: list[int] = []  # where each buffer's first element is
+
+    def has_room(self, size: int) -> bool:
+        return self.used + _pages(size) <= self.size
+
+    def array(self, shape: tuple[int, ...], dtype: np.dtype[Any],
+              strides: tuple[int, ...] | None) -> tuple[Array, int]:
+        """An array on fresh pages, and the bytes that it covers."""
+        if strides is None:
+            low, high = 0, _product(shape) * dtype.itemsize
+        else:
+            low, high = _extent(shape, strides, dtype.itemsize)
+        made = np.ndarray(shape, dtype, self.memory, self.used - low, strides)
+        self.starts.append(self.start + self.used)
+        self.origins.append(self.start + self.used - low)
+        self.used += _pages(high - low)
+        return made, high - low
+
+    def find(self, address: int) -> tuple[Buffer, int] | None:
+        """The buffer of an address, and the bytes from its first element to there."""
+        if not self.start <= address < self.start + self.used:
+            return None
+        i = bisect_right(self.starts, address) - 1
+        return self.buffers[i], address - self.origins[i]
+
+    def touched(self) -> list[Buffer]:
+        """The buffers that have got memory, because somebody read or wrote them."""
+        pages = self.used // _PAGE
+        found = (ctypes.c_ubyte * pages)()
+        libc = ctypes.CDLL(None, use_errno=True)
+        if not pages or libc.mincore(ctypes.c_void_p(self.start),
+                                     ctypes.c_size_t(self.used), found):
+            return []
+        places = np.flatnonzero(np.ctypeslib.as_array(found) & 1) * _PAGE + self.start
+        return [self.buffers[i] for i in sorted(
+            {bisect_right(self.starts, int(place)) - 1 for place in places})]
+
+    def clear(self) -> None:
+        """No address has memory any more."""
+        if self.used:
+            self.memory.madvise(mmap.MADV_DONTNEED, 0, self.used)
+
+
+def _mapped(least: int) -> mmap.mmap:
+    for size in (*(n for n in _SIZES if n >= 2 * least), _pages(least)):
+        try:
+            found = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
+        except OSError:
+            continue
+        if hasattr(mmap, "MADV_NOHUGEPAGE"):  # a page tells which array was touched
+            found.madvise(mmap.MADV_NOHUGEPAGE)
+        return found
+    raise MemoryError(f"no {least} bytes of addresses to record launches with")
+
+
+def _pages(size: int) -> int:
+    """Bytes of the pages for `size` bytes and one behind them: an empty view may point there."""
+    return -(-(size + 1) // _PAGE) * _PAGE
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    total = 1
+    for n in shape:
+        total *= n
+    return total
+
+
+# --- the recording ----------------------------------------------------------------------------
+
+
+class Recording:
+    """Notes the launches of this thread, and makes a `Stream` of them.
+
+    Other threads' launches run as ever. One thread records at a time; others wait for their turn.
+
+    >>> import numpy as np
+    >>> from lampion.codegen.gemm import gemm
+    >>> from lampion.codegen.stream import Recording
+    >>> from lampion.debug.knobs import override
+    >>> from lampion.runtime import memory
+    >>> a = np.eye(3, dtype=np.float32) * 2
+    >>> with override(kernels="sync"), Recording() as r:
+    ...     x = r.input(a)
+    ...     y = memory.empty((3, 3), a.dtype)
+    ...     _ = gemm(y, x, x)
+    ...     program = r.finish([y])
+    >>> program([a])[0].tolist()
+    [[4.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, 4.0]]
+    """
+
+    def __init__(self) -> None:
+        self.thread = 0
+        self._addresses: list[_Addresses] = []
+        self._buffers: list[Buffer] = []
+        self._inputs: list[Array] = []
+        self._numbers = 0
+        self._steps: list[Noted | Host] = []
+        self._data = array_layout().data
+        self._restore: Callable[[], None] | None = None
+
+    def __enter__(self) -> Recording:
+        if recording_here() is not None:
+            raise RecordingError("this thread records already")
+        half = native()
+        _Turn.lock.acquire()
+        self.thread = threading.get_ident()
+        _Turn.current = self
+        self._callback = self._note
+        half.state[0], half.state[1] = self.thread, id(self._callback)
+        _CELL.value = half.record
+        self._restore = memory.divert(self._empty)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if _Turn.current is self:
+            self.stop()
+            _Turn.lock.release()
+
+    def stop(self) -> None:
+        """Launches run again."""
+        _CELL.value = None
+        native().state[0] = 0
+        if self._restore is not None:
+            self._restore()
+        _Turn.current = None
+
+    # --- what a program is given --------------------------------------------------------------
+
+    def input(self, like: Array) -> Array:
+        """Stands for an array that is given at each run with this shape, strides and dtype."""
+        self._inputs.append(_facts_alone(like))
+        number = len(self._inputs) - 1
+        return self._planned("input", number, like.shape, like.dtype, like.strides)
+
+    def number(self, value: float) -> float:
+        """Stands for a number that is given at each run."""
+        made = Number(value)
+        made.index = self._numbers
+        self._numbers += 1
+        return made
+
+    def flag(self) -> Array:
+        """One int64 that is 0 at every launch; a kernel raises it, see `check`."""
+        return self._planned("flag", 0, (1,), np.dtype(np.int64))
+
+    # --- what it does -------------------------------------------------------------------------
+
+    def host(self, function: Callable[[list[Array], list[Array]], Any], reads: Sequence[Array],
+             writes: Sequence[Array], name: str) -> None:
+        """A step in Python: function(reads, writes), with arrays that hold during the call."""
+        step = Host(name, function, [self._site(a) for a in reads],
+                    [self._site(a) for a in writes])
+        self._steps.append(step)
+
+    def check(self, flag: Array, raises: Callable[..., Any], reads: Sequence[Array]) -> None:
+        """Where the last launch raises its flag, the run ends with raises(*reads)."""
+        last, site = self._steps[-1], self._site(flag)
+        assert isinstance(last, Noted) and isinstance(site, Site)
+        sites = [self._site(a) for a in reads]
+        self._steps[-1] = last._replace(flag=Check(site, raises, sites))
+
+    def attempt(self, launch: Callable[[], T | None]) -> T | None:
+        """What `launch` gives; None, and nothing noted, where it reads values."""
+        steps, before = len(self._steps), _faults()
+        try:
+            result = launch()
+        except RecordingError:
+            result = None
+        touched = _faults() != before and any(a.touched() for a in self._addresses)
+        if touched:
+            for a in self._addresses:
+                a.clear()
+        if touched or result is None:
+            del self._steps[steps:]
+            return None
+        return result
+
+    def finish(self, outputs: Sequence[Array]) -> Stream:
+        """The program. outputs: what a call gives, arrays of this recording or views of them.
+
+        RecordingError where NumPy read or wrote an array of the recording.
+        """
+        touched = [b for a in self._addresses for b in a.touched()]
+        if touched:
+            raise RecordingError("NumPy has read or written values that exist only at a run: "
+                                 + ", ".join(_named(b) for b in touched[:4]))
+        sites = []
+        for a in outputs:
+            site = self._site(a)
+            if not isinstance(site, Site):
+                raise RecordingError(f"a result that no launch has written: {a.dtype}{a.shape}")
+            sites.append(site)
+        _count_uses(self._buffers, self._steps)
+        return Stream(self._steps, self._buffers, self._inputs, self._numbers, sites)
+
+    # --- noting -------------------------------------------------------------------------------
+
+    def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """In the place of `memory.empty`."""
+        return self._planned("arena", 0, tuple(shape), np.dtype(dtype))
+
+    def _planned(self, kind: str, number: int, shape: tuple[int, ...], dtype: np.dtype[Any],
+                 strides: tuple[int, ...] | None = None) -> Array:
+        most = (_product(shape) + 1) * dtype.itemsize if strides is None else sum(
+            _extent(shape, tuple(map(abs, strides)), dtype.itemsize))
+        if not self._addresses or not self._addresses[-1].has_room(most):
+            self._addresses.append(_Addresses(most))
+        place = self._addresses[-1]
+        made, size = place.array(shape, dtype, strides)
+        buffer = Buffer(kind, number, made, size)
+        place.buffers.append(buffer)
+        self._buffers.append(buffer)
+        return made
+
+    def _note(self, code: Any, *arguments: Any) -> None:
+        """Called by the kernels of this thread."""
+        state = native().state
+        words = (ctypes.c_int64 * len(arguments)).from_address(state[2])[:]
+        arrays: list[tuple[int, Site]] = []
+        numbers: list[tuple[int, int]] = []
+        kept: list[Any] = []
+        facts: list[Any] = []
+        for i, a in enumerate(arguments):
+            if isinstance(a, np.ndarray):
+                site = self._site(a)
+                facts.append((a.shape, a.strides, a.itemsize, None))
+                if isinstance(site, Site):
+                    arrays.append((i, site))
+                else:
+                    kept.append(a)
+                    facts[-1] = _constant_facts(a)
+            else:
+                facts.append(0.0 if isinstance(a, float) else a)
+                if isinstance(a, Number):
+                    numbers.append((i, a.index))
+        self._steps.append(Noted(code, state[3], words, arrays, numbers, kept, tuple(facts), None))
+
+    def _site(self, a: Array) -> Site | Array:
+        """Where an array lies; a constant is itself."""
+        address = ctypes.c_size_t.from_address(id(a) + self._data).value
+        for place in self._addresses:
+            found = place.find(address)
+            if found is not None:
+                buffer, offset = found
+                return Site(buffer, offset, a.shape, a.strides, a.dtype)
+        return a
+
+
+def _count_uses(buffers: Sequence[Buffer], steps: Sequence[Noted | Host]) -> None:
+    """The first and the last step of every buffer."""
+    for b in buffers:
+        b.first = b.last = -1
+    for i, step in enumerate(steps):
+        sites: list[Any] = ([*step.reads, *step.writes] if isinstance(step, Host)
+                            else [site for _, site in step.arrays])
+        if isinstance(step, Noted) and step.flag is not None:
+            sites += step.flag.reads
+        for site in sites:
+            if isinstance(site, Site):
+                b = site.buffer
+                b.first, b.last = i if b.first < 0 else b.first, i
+
+
+def _named(b: Buffer) -> str:
+    return f"{b.kind} {b.number} " * (b.kind == "input") + f"{b.dtype.name}{list(b.shape)}"
+
+
+def _facts_alone(like: Array) -> Array:
+    """An array of the same layout and dtype that holds no memory."""
+    return np.lib.stride_tricks.as_strided(np.empty(0, like.dtype), like.shape, like.strides)
+
+
+def _constant_facts(a: Array) -> tuple[Any, ...]:
+    plan = a.ndim == 1 and a.size <= 64 and a.dtype == np.int64
+    return a.shape, a.strides, a.itemsize, tuple(a.tolist()) if plan else None
+
+
+def _faults() -> int:
+    """Pages that this thread has got so far."""
+    import resource
+
+    return resource.getrusage(getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)).ru_minflt

@@ -1,0 +1,416 @@
+"""Launch streams: kernels that were noted once and run again and again without Python between.
+
+A stream is one table of 64-bit words that native code reads (`codegen/stream.py`): for every
+launch the kernel's body and its arguments; for every array a record with the fields that kernels
+read of an ndarray. At a call the records' addresses are filled in: of the arena, of the call's
+inputs, of the memory of its results.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import arena, memory
+from .loader import Image
+from .native import array_layout, function
+
+__all__ = ["HEADER", "NATIVE", "Buffer", "Host", "Launch", "Noted", "Site", "Stream", "native"]
+
+Array = np.ndarray[Any, Any]
+
+# Words at the start of the table, in order.
+HEADER = ("own", "inputs", "numbers", "bases", "expected", "array_type", "values", "patches",
+          "patch_table", "sets", "set_table", "launches")
+NATIVE: list[Callable[[], Image]] = []  # gives the machine code; codegen/stream.py puts it here
+_BYTE = np.dtype(np.uint8)
+
+
+class Native:
+    """The native half's functions and the words that both halves know."""
+
+    def __init__(self, image: Image) -> None:
+        find = image.symbols
+        self.record = find["lampion_record"]
+        self.bind = function(find["lampion_stream_bind"], "bind", image)
+        self.run = function(find["lampion_stream_run"], "run", image)
+        address = ctypes.CFUNCTYPE(ctypes.c_void_p)(find["lampion_stream_state"])()
+        # The thread that records, what it calls, and of a launch the words and the body.
+        self.state = (ctypes.c_int64 * 4).from_address(address)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(image))  # entries jump into it to the very end
+
+
+@functools.cache
+def native() -> Native:
+    """The native half, loaded at the first recording."""
+    return Native(NATIVE[0]())
+
+
+# --- what a recording hands over --------------------------------------------------------------
+
+
+class Buffer:
+    """Memory that arrays of a recording lie in.
+
+    kind: "arena", "input", "result" (new at every call) or "flag" (in the table itself).
+    """
+
+    __slots__ = ("dtype", "first", "kind", "last", "number", "shape", "size", "strides")
+
+    def __init__(self, kind: str, number: int, array: Array, size: int) -> None:
+        self.kind, self.number, self.size = kind, number, size
+        self.shape, self.strides, self.dtype = array.shape, array.strides, array.dtype
+        self.first = self.last = -1  # steps that use it
+
+
+class Site(NamedTuple):
+    """Where an array's elements lie: bytes behind the first element of its buffer."""
+
+    buffer: Buffer
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class Noted(NamedTuple):
+    """A launch: argument words as they are, and which of them stand for arrays and numbers."""
+
+    code: Any
+    body: int
+    words: list[int]
+    arrays: list[tuple[int, Site]]
+    numbers: list[tuple[int, int]]
+    kept: list[Any]  # constants that words point to
+    facts: tuple[Any, ...]  # of the arguments, as `debug/kernels.py` tells launches apart
+    flag: Check | None
+
+
+class Check(NamedTuple):
+    """A flag that a launch may raise, and what is called then; `raises` gets the arrays."""
+
+    flag: Site
+    raises: Callable[..., Any]
+    reads: list[Site | Array]
+
+
+class Host(NamedTuple):
+    """A step in Python between launches."""
+
+    name: str
+    function: Callable[[list[Array], list[Array]], Any]
+    reads: list[Site | Array]
+    writes: list[Site | Array]
+
+
+class Launch(NamedTuple):
+    """What a stream tells of a step. arguments: arrays as (shape, strides, item size, values)."""
+
+    name: str
+    arguments: tuple[Any, ...]
+    is_host: bool
+    key: Any  # of the kernel, see `codegen/service.py`
+
+
+# --- the stream -------------------------------------------------------------------------------
+
+
+class Stream:
+    """A program made by `Recording.finish`: call it with arrays laid out as those it was made for.
+
+    A call gives the results in new memory. Calls from several threads take turns.
+    """
+
+    def __init__(self, steps: Sequence[Noted | Host], buffers: Sequence[Buffer],
+                 inputs: Sequence[Array], numbers: int, outputs: Sequence[Site]) -> None:
+        self._steps, self._inputs, self._outputs = list(steps), list(inputs), list(outputs)
+        self._results = _results(outputs)
+        self.buffers = [b for b in buffers if b.kind == "arena" and b.first >= 0]
+        lifetimes = [arena.Lifetime(b.size, b.first, b.last) for b in self.buffers]
+        offsets, self.arena_bytes = arena.place(lifetimes)
+        self.least_bytes = arena.least(lifetimes)
+        self._place = {id(b): (0, offset) for b, offset in zip(self.buffers, offsets, strict=True)}
+        own = 1 + len(self._results)
+        for b in buffers:
+            if b.kind == "input":
+                self._place[id(b)] = own + b.number, 0
+        self._place.update({id(b): (1 + i, 0) for i, b in enumerate(self._results)})
+        self._own = [((self.arena_bytes,), _BYTE), *(_whole(b) for b in self._results)]
+        self._table = _Table(self._steps, self._place, own, self._inputs, numbers)
+        self._runs: list[tuple[int, int] | Host] = _runs(self._steps)
+        self._whole = [_is_whole(site) for site in outputs]
+        self.launches = [_launch(step) for step in self._steps]
+        self._lock = threading.Lock()
+        _streams.add(self)
+
+    def __call__(self, inputs: Sequence[Array], numbers: Sequence[float] = ()) -> list[Array]:
+        """The results. ValueError where an input's shape, strides or dtype is another."""
+        own = [memory.empty(shape, dtype) for shape, dtype in self._own]
+        with self._lock:
+            self._bind(own, inputs, numbers)
+            for run in self._runs:
+                if isinstance(run, Host):
+                    self._host(run, own, inputs)
+                else:
+                    self._launch(*run, own, inputs)
+        return self._given(own, inputs)
+
+    def profile(self, inputs: Sequence[Array], numbers: Sequence[float] = ()) -> list[float]:
+        """Runs once, with everything that follows from it; the seconds of every launch."""
+        own = [memory.empty(shape, dtype) for shape, dtype in self._own]
+        seconds, launch = [], 0
+        with self._lock:
+            self._bind(own, inputs, numbers)
+            for step in self._steps:
+                start = perf_counter()
+                if isinstance(step, Host):
+                    self._host(step, own, inputs)
+                else:
+                    self._launch(launch, launch + 1, own, inputs)
+                    launch += 1
+                seconds.append(perf_counter() - start)
+        return seconds
+
+    def _bind(self, own: list[Array], inputs: Sequence[Array], numbers: Sequence[float]) -> None:
+        bad = native().bind(self._table.cells, *own, *inputs, *numbers)
+        if bad is None:
+            return
+        if bad < 0:
+            raise ValueError(f"a stream of {len(self._inputs)} arrays and {self._table.numbers} "
+                             f"numbers was given {len(inputs)} and {len(numbers)}")
+        self._bind(own, _fitting(bad, inputs, self._inputs[bad]), numbers)
+
+    def _launch(self, first: int, last: int, own: list[Array], inputs: Sequence[Array]) -> None:
+        stopped = native().run(self._table.cells, first, last)
+        if stopped is not None:
+            self._raise(stopped, own, inputs)
+
+    def _raise(self, launch: int, own: list[Array], inputs: Sequence[Array]) -> None:
+        """What a raised flag means is said in Python."""
+        self._table.lower_flags()
+        check = [s for s in self._steps if isinstance(s, Noted)][launch].flag
+        assert check is not None
+        check.raises(*[self._array(site, own, inputs) for site in check.reads])
+        raise RuntimeError("lampion, internal: a kernel raised a flag that nothing explains")
+
+    def _host(self, step: Host, own: list[Array], inputs: Sequence[Array]) -> None:
+        reads, writes = ([self._array(site, own, inputs) for site in sites]
+                         for sites in (step.reads, step.writes))
+        step.function(reads, writes)
+
+    def _array(self, site: Site | Array, own: list[Array], inputs: Sequence[Array]) -> Array:
+        """An array of this call; constants are themselves."""
+        if isinstance(site, np.ndarray):
+            return site
+        number, offset = self._place[id(site.buffer)]
+        base = own[number] if number < len(own) else inputs[number - len(own)]
+        return _view(base, offset + site.offset, site)
+
+    def _given(self, own: list[Array], inputs: Sequence[Array]) -> list[Array]:
+        """The results as arrays; those that are views share memory as they did when noted."""
+        return [own[self._place[id(site.buffer)][0]] if whole else self._array(site, own, inputs)
+                for site, whole in zip(self._outputs, self._whole, strict=True)]
+
+
+_streams: weakref.WeakSet[Stream] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    """Another thread of the parent may have been inside a call."""
+    for stream in list(_streams):
+        stream._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _results(outputs: Sequence[Site]) -> list[Buffer]:
+    """The buffers of results, each once."""
+    found = {id(site.buffer): site.buffer for site in outputs if site.buffer.kind != "input"}
+    for b in found.values():
+        b.kind = "result"
+    return list(found.values())
+
+
+def _whole(b: Buffer) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype of the array that holds a buffer."""
+    return b.shape, b.dtype
+
+
+def _is_whole(site: Site) -> bool:
+    b = site.buffer
+    return b.kind == "result" and (site.offset, site.shape, site.strides, site.dtype) == (
+        0, b.shape, b.strides, b.dtype)
+
+
+def _runs(steps: Sequence[Noted | Host]) -> list[tuple[int, int] | Host]:
+    """Runs of launches as (first, last), and the steps in Python between them."""
+    runs: list[tuple[int, int] | Host] = []
+    first = count = 0
+    for step in steps:
+        if not isinstance(step, Host):
+            count += 1
+            continue
+        if first < count:
+            runs.append((first, count))
+        runs.append(step)
+        first = count
+    return [*runs, (first, count)] if first < count else runs
+
+
+def _launch(step: Noted | Host) -> Launch:
+    if isinstance(step, Host):
+        facts = tuple(_facts(a) for a in (*step.writes, *step.reads))
+        return Launch(step.name, facts, True, None)
+    return Launch(step.code.name, step.facts, False, step.code.key)
+
+
+def _facts(a: Site | Array) -> tuple[Any, ...]:
+    return a.shape, a.strides, a.dtype.itemsize, None
+
+
+def _fitting(place: int, inputs: Sequence[Array], like: Array) -> list[Array]:
+    """The inputs with one of them as a plain ndarray of the very dtype object; or ValueError."""
+    given = inputs[place]
+    if isinstance(given, np.ndarray) and given.dtype == like.dtype and given.shape == like.shape:
+        plain = given.view(np.ndarray)
+        if plain.dtype is not like.dtype:
+            plain = plain.view(like.dtype)
+        if all(n <= 1 or a == b for n, a, b in zip(
+                like.shape, plain.strides, like.strides, strict=True)) and plain is not given:
+            return [*inputs[:place], plain, *inputs[place + 1:]]
+    raise ValueError(f"input {place} of a stream: expected {_described(like)}, "
+                     f"got {_described(given)}")
+
+
+def _described(a: Any) -> str:
+    if not isinstance(a, np.ndarray):
+        return type(a).__name__
+    return f"{a.dtype.name}{list(a.shape)} with strides {a.strides}"
+
+
+def _view(base: Array, offset: int, site: Site) -> Array:
+    """An array `offset` bytes behind the first element of `base`, whose memory it keeps alive."""
+    low, high = _extent(site.shape, site.strides, site.dtype.itemsize)
+    start = base.__array_interface__["data"][0] + offset + low
+    held: Any = (ctypes.c_char * (high - low)).from_address(start)
+    held.base = base
+    return np.ndarray(site.shape, site.dtype, held, -low, site.strides)
+
+
+def _extent(shape: tuple[int, ...], strides: tuple[int, ...], size: int) -> tuple[int, int]:
+    """The bytes that an array's elements cover, relative to its first element."""
+    if 0 in shape:
+        return 0, 0
+    low = high = 0
+    for n, step in zip(shape, strides, strict=True):
+        if step < 0:
+            low += (n - 1) * step
+        else:
+            high += (n - 1) * step
+    return low, high + size
+
+
+# --- the table --------------------------------------------------------------------------------
+
+
+class _To(NamedTuple):
+    """The address of a word of the table, as long as the table has no address."""
+
+    word: int
+
+
+class _Table:
+    """The words that native code reads."""
+
+    def __init__(self, steps: Sequence[Noted | Host], place: dict[int, tuple[int, int]], own: int,
+                 inputs: Sequence[Array], numbers: int) -> None:
+        self.numbers, self._place = numbers, place
+        self._words: list[int | _To] = [0] * len(HEADER)
+        self._records: dict[Any, int] = {}
+        self._flags: dict[int, int] = {}
+        self._patches: list[int | _To] = []
+        self._sets: list[int | _To] = []
+        noted = [step for step in steps if isinstance(step, Noted)]
+        launches = [word for step in noted for word in self._launch(step)]
+        header = {
+            "own": own, "inputs": len(inputs), "numbers": numbers,
+            "bases": self._add([0] * (own + len(inputs))), "values": self._add([0] * numbers),
+            "expected": self._add([word for a in inputs for word in _expected(a)]),
+            "array_type": id(np.ndarray), "launches": self._add(launches),
+            "patches": len(self._patches) // 3, "patch_table": self._add(self._patches),
+            "sets": len(self._sets) // 2, "set_table": self._add(self._sets)}
+        self._words[:len(HEADER)] = [header[name] for name in HEADER]
+        self.kept = [(step.code, step.kept) for step in noted], [a.dtype for a in inputs]
+        self.cells = _linked(self._words)
+
+    def lower_flags(self) -> None:
+        """As before the first launch."""
+        for word in self._flags.values():
+            self.cells[word] = 0
+
+    def _add(self, words: Sequence[int | _To]) -> _To:
+        """Puts words at the end."""
+        self._words += words
+        return _To(len(self._words) - len(words))
+
+    def _launch(self, step: Noted) -> tuple[int | _To, ...]:
+        """A launch's row: the body, the argument words, the flag or 0."""
+        words: list[int | _To] = list(step.words)
+        for i, site in step.arrays:
+            words[i] = _To(self._record(site))
+        at = self._add(words)
+        for i, number in step.numbers:
+            self._sets += [_To(at.word + i), number]
+        flag = 0 if step.flag is None else _To(self._flag(step.flag.flag.buffer))
+        return step.body, at, flag
+
+    def _flag(self, buffer: Buffer) -> int:
+        word = self._flags.get(id(buffer))
+        if word is None:
+            word = self._flags[id(buffer)] = self._add([0]).word
+        return word
+
+    def _record(self, site: Site) -> int:
+        """The fields that kernels read of an array, where an ndarray has them."""
+        key = id(site.buffer), *site[1:4]
+        found = self._records.get(key)
+        if found is not None:
+            return found
+        sizes = self._add([*site.shape, *site.strides])
+        layout, rank = array_layout(), len(site.shape)
+        fields: list[int | _To] = [0] * _FIELDS
+        fields[layout.nd // 8] = rank
+        fields[layout.dimensions // 8] = sizes
+        fields[layout.strides // 8] = _To(sizes.word + rank)
+        if site.buffer.kind == "flag":
+            fields[layout.data // 8] = _To(self._flag(site.buffer))
+        found = self._records[key] = self._add(fields).word
+        if site.buffer.kind != "flag":
+            base, offset = self._place[id(site.buffer)]
+            self._patches += [_To(found + layout.data // 8), base, offset + site.offset]
+        return found
+
+
+_FIELDS = np.ndarray.__basicsize__ // 8
+
+
+def _expected(a: Array) -> list[int]:
+    return [id(a.dtype), a.ndim, *a.shape, *a.strides]
+
+
+def _linked(words: Sequence[int | _To]) -> Array:
+    """The table in memory."""
+    cells = np.array([w.word if w.__class__ is _To else w for w in words], np.int64)
+    inside = np.array([w.__class__ is _To for w in words])
+    cells[inside] = cells[inside] * 8 + cells.ctypes.data
+    return cells
