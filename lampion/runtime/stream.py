@@ -341,8 +341,8 @@ class _Table:
         self._patches: list[int | _To] = []
         self._sets: list[int | _To] = []
         noted = [step for step in steps if isinstance(step, Noted)]
-        launches = [word for step in noted for word in self._launch(step)]
-        header = {
+        launches: list[int | _To] = [word for step in noted for word in self._launch(step)]
+        header: dict[str, int | _To] = {
             "own": own, "inputs": len(inputs), "numbers": numbers,
             "bases": self._add([0] * (own + len(inputs))), "values": self._add([0] * numbers),
             "expected": self._add([word for a in inputs for word in _expected(a)]),
@@ -410,7 +410,7 @@ def _expected(a: Array) -> list[int]:
 
 def _linked(words: Sequence[int | _To]) -> Array:
     """The table in memory."""
-    cells = np.array([w.word if w.__class__ is _To else w for w in words], np.int64)
-    inside = np.array([w.__class__ is _To for w in words])
+    cells = np.array([w.word if isinstance(w, _To) else w for w in words], np.int64)
+    inside = np.array([isinstance(w, _To) for w in words])
     cells[inside] = cells[inside] * 8 + cells.ctypes.data
     return cells
