@@ -21,7 +21,8 @@ from .interpret import numpy_type
 from .nest import Nest, Operand, build
 from .types import U8, Type, of_numpy
 
-__all__ = ["Plan", "Program", "Untraceable", "assemble", "plan", "symbols_of", "traced"]
+__all__ = ["Given", "Plan", "Program", "Split", "Untraceable", "assemble", "plan", "reachable",
+           "reduced_axes", "symbols_of", "traced"]
 
 _F32 = np.dtype(np.float32)
 Array = Any
@@ -215,14 +216,15 @@ def symbols_of(trace: Trace, arguments: Sequence[Any], wide: bool,
 
 
 def assemble(name: str, trace: Trace, roots: list[Symbol], arguments: Sequence[Any],
-             single: bool, into: Sequence[Array] | None = None) -> Program:
+             single: bool, into: Sequence[Array | None] | None = None,
+             together: bool = False) -> Program:
     """Plans for the roots; those that reduce different axes go to different kernels.
 
-    into: arrays that will take the results, if they exist already.
+    into: arrays that will take the results, where they exist already. together: one kernel.
     """
-    groups: dict[frozenset[int], list[int]] = {}
+    groups: dict[Any, list[int]] = {}
     for i, r in enumerate(roots):
-        groups.setdefault(_reduced(trace, [r]), []).append(i)
+        groups.setdefault(together or reduced_axes(trace, [r]), []).append(i)
     parts: list[tuple[Plan | Split, tuple[int, ...]]] = []
     for places in groups.values():
         layout = _Layout(trace, [roots[i] for i in places], arguments,
@@ -273,7 +275,7 @@ def _split(name: str, layout: _Layout) -> Split | None:
 def _only(node: Node, reductions: set[int]) -> bool:
     """Whether a result follows from reductions of pointwise values, and numbers, alone."""
     if node.number in reductions:
-        return not any(n.op == "reduce" for n in _reachable(node.args))
+        return not any(n.op == "reduce" for n in reachable(node.args))
     return node.op != "input" and all(_only(a, reductions) for a in node.args)
 
 
@@ -295,10 +297,10 @@ def _placed(symbol: Symbol, old: Symbol, kept: list[int], trace: Trace) -> Symbo
     return symbol.transpose(tuple(kept.index(a) for a in wanted)).reshape(old.shape)
 
 
-def _reduced(trace: Trace, roots: Sequence[Symbol]) -> frozenset[int]:
+def reduced_axes(trace: Trace, roots: Sequence[Symbol]) -> frozenset[int]:
     """The axes that every reduction reduces: all must reduce the same."""
     sets = {frozenset(x for a in n.attr[1] for x in trace.atoms(a))
-            for n in _reachable([r.node for r in roots]) if n.op == "reduce"}
+            for n in reachable([r.node for r in roots]) if n.op == "reduce"}
     if len(sets) > 1:
         raise Untraceable("reductions over different axes")
     return sets.pop() if sets else frozenset()
@@ -323,13 +325,14 @@ class _Layout:
     """The axes of an expression in the order of memory, neighbours merged where possible."""
 
     def __init__(self, trace: Trace, roots: list[Symbol], arguments: Sequence[Any],
-                 into: Sequence[Array] | None) -> None:
-        self.trace, self.roots, self.into = trace, roots, into
-        self.nodes = _reachable([r.node for r in roots])
+                 into: Sequence[Array | None] | None) -> None:
+        self.trace, self.roots = trace, roots
+        self.into = [None] * len(roots) if into is None else into
+        self.nodes = reachable([r.node for r in roots])
         self.used = sorted(n.attr for n in self.nodes if n.op == "input")
         self.arrays = {i: arguments[trace.places[i]] for i in self.used}
         self.strides = {i: self.input_strides(i, a) for i, a in self.arrays.items()}
-        self.reduced = _reduced(trace, roots)
+        self.reduced = reduced_axes(trace, roots)
         self.order = self.axis_order()
 
     def input_strides(self, number: int, array: Array) -> dict[int, int]:
@@ -382,8 +385,8 @@ class _Layout:
         return [a for a in space if a not in longest] + [a for a in longest if a in space]
 
     def plan(self, name: str) -> Plan:
-        outputs: list[Any] = [self.output(r) for r in self.roots] if self.into is None else [
-            Existing(a) for a in self.into]
+        outputs: list[Any] = [self.output(r) if a is None else Existing(a)
+                              for r, a in zip(self.roots, self.into, strict=True)]
         out_steps = [self.walked(r.dims, o.strides())
                      for r, o in zip(self.roots, outputs, strict=True)]
         every = out_steps + list(self.strides.values())
@@ -507,7 +510,8 @@ def _span(array: Array) -> int:
                    for n, s in zip(array.shape, array.strides, strict=True))
 
 
-def _reachable(roots: Sequence[Node]) -> list[Node]:
+def reachable(roots: Sequence[Node]) -> list[Node]:
+    """Every term that the roots need, operands first."""
     found: dict[int, Node] = {}
     stack = list(roots)
     while stack:
@@ -520,7 +524,7 @@ def _reachable(roots: Sequence[Node]) -> list[Node]:
 
 def _text(nest: Nest) -> str:
     """Everything that determines the kernel, as text that is the same in every process."""
-    nodes = _reachable(nest.roots)
+    nodes = reachable(nest.roots)
     place = nest.place
     number = {n.number: i for i, n in enumerate(nodes)}
     lines = [f"{n.op}({','.join(str(number[a.number]) for a in n.args)})"

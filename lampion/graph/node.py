@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Node", "Graph", "Write", "Interner"]
+__all__ = ["Node", "Graph", "Write", "Interner", "nodes_in", "stable"]
 
 
 class Node:
@@ -74,17 +74,17 @@ class Interner:
 
 
 def _digest(kind: str, op: Any, args: Any, attrs: Any, shape: Any, dtype: Any) -> str:
-    text = "|".join((kind, "" if op is None else op.name, _stable(args), _stable(attrs),
+    text = "|".join((kind, "" if op is None else op.name, stable(args), stable(attrs),
                      str(shape), str(dtype)))
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def _stable(value: Any) -> str:
+def stable(value: Any) -> str:
     """A text that is equal for equal content, in every process."""
     if isinstance(value, Node):
         return value.digest
     if isinstance(value, (tuple, list)):
-        return "(" + ",".join(map(_stable, value)) + ")"
+        return "(" + ",".join(map(stable, value)) + ")"
     return f"{type(value).__name__}:{value!r}"
 
 

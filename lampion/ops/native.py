@@ -22,7 +22,7 @@ from ..tensor.abstract import AbstractArray, AbstractOperand
 from ..tensor.tensor import Tensor, wrap
 
 __all__ = ["LEAST", "SINGLE", "TEMPLATES", "Fused", "FusedRule", "Launcher", "launch",
-           "launch_list", "launch_update", "template"]
+           "launch_list", "launch_update", "renamed", "template"]
 
 SINGLE = 8192  # the same for one pass of a NumPy function, which is hard to beat when small
 _MOST_PLANS = 1 << 14  # of the whole program; then the oldest goes
@@ -418,7 +418,7 @@ class _SymbolRecorder:
         """Called by the operators: `outs = leaf(*tensors, *attrs)`."""
         symbols = [self.symbol(t) for t in tensors]
         if leaf.view:
-            results = (_viewed(leaf, symbols[0], attrs, outs[0]),)
+            results = (renamed(leaf.name, symbols[0], attrs, outs[0]._a.shape),)
         else:
             results = self._results(leaf, symbols, attrs)
         for o, r in zip(outs, results, strict=True):
@@ -439,19 +439,18 @@ class _SymbolRecorder:
         return result if result.__class__ is tuple else (result,)
 
 
-def _viewed(leaf: Any, symbol: Any, attrs: tuple[Any, ...], out: Tensor) -> Any:
-    """Views that only rename axes."""
-    shape = out._a.shape
-    if leaf.name == "expand":
+def renamed(name: str, symbol: Any, attrs: tuple[Any, ...], shape: tuple[int, ...]) -> Any:
+    """Views of a symbol that only rename its axes, cut them or take them together."""
+    if name == "expand":
         return np.broadcast_to(symbol, shape)
-    if leaf.name in ("view", "unsqueeze", "squeeze", "alias"):
+    if name in ("view", "unsqueeze", "squeeze", "alias"):
         return symbol.reshape(shape)
     order = list(range(symbol.ndim))
-    if leaf.name == "permute":
+    if name == "permute":
         return symbol.transpose(tuple(d % symbol.ndim for d in attrs[0]))
-    if leaf.name not in ("t", "transpose"):
-        raise NotImplementedError(f"the view {leaf.name}")
-    a, b = (0, -1) if leaf.name == "t" else attrs
+    if name not in ("t", "transpose"):
+        raise NotImplementedError(f"the view {name}")
+    a, b = (0, -1) if name == "t" else attrs
     order[a], order[b] = order[b], order[a]
     return symbol.transpose(tuple(order))
 
