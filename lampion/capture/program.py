@@ -11,7 +11,7 @@ from ..graph.spec import check
 from ..tensor.tensor import Tensor, wrap
 from .recorder import Recorder
 
-__all__ = ["capture", "Program"]
+__all__ = ["apply_eagerly", "capture", "Program"]
 
 
 class Program:
@@ -40,13 +40,13 @@ class Program:
                                 f"{node.dtype}{list(node.shape)}, received "
                                 f"{t._a.dtype}{list(t._a.shape)}; capture it again")
         values = [t.detach() for t in tensors]
-        outputs, written = interpret(self.graph, values, _apply)
+        outputs, written = interpret(self.graph, values, apply_eagerly)
         for w, value in zip(self.graph.writes, written, strict=True):
             _write(tensors[w.target], w.what, value)
         return self._shape(iter([o.detach() for o in outputs]))
 
 
-def _apply(op: Any, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
+def apply_eagerly(op: Any, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
     """One operator on real tensors, outside any history, never aliasing its inputs."""
     from ..autograd.modes import no_grad
 

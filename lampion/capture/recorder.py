@@ -69,6 +69,8 @@ class Recorder:
         self.settled: set[int] = set()
         self.failed: Exception | None = None  # what could not be recorded, even if it was caught
         self.path = ""  # of the module that runs
+        self.labels: dict[int, str] = {}  # names of inputs
+        self.watcher: Any = None  # sees calls of modules, where somebody watches
         # Other tensors on the memory of an input, with what they had: array, storage, epoch, grad.
         self.sharers: list[tuple[Tensor, Any, Any, int, Any]] = []
 

@@ -11,10 +11,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Self
 
-from ...autograd.modes import no_grad
+from ...autograd.modes import no_grad, state
 from ...tensor import Tensor
 from ...tensor import device as Device
 from ...tensor import dtype as DType
+from ...tensor.tensor import INFERENCE
 from ..parameter import Buffer, Parameter, is_lazy
 from . import _hooks
 from ._hooks import (
@@ -316,6 +317,8 @@ class Module(StateMixin):
     # -- calling
 
     def _call_impl(self, *args: Any, **kwargs: Any) -> Any:
+        if INFERENCE[0] and state.recorder is not None and state.recorder.watcher is not None:
+            return state.recorder.watcher.module(self, args, kwargs)
         try:
             if (
                 self._forward_hooks
@@ -336,8 +339,12 @@ class Module(StateMixin):
     _wrapped_call_impl = _call_impl
     __call__: Callable[..., Any] = _call_impl
 
-    def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Ask for this module's calls to be compiled; today they run eagerly all the same."""
+    def compile(self, *, fullgraph: bool = False, mode: str | None = None, **kwargs: Any) -> None:
+        """Compile this module's calls, in place; options as for `torch.compile`."""
+        from ...compiler import options_of
+        from ...compiler.module import compile_in_place
+
+        compile_in_place(self, options_of(fullgraph, mode))
 
     def register_forward_pre_hook(
         self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False

@@ -1,0 +1,172 @@
+"""Compiled functions: which program serves a call, and what happens where none does."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+import traceback
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from ..autograd.modes import state
+from ..capture.recorder import CaptureError
+from ..debug.knobs import knobs
+from ..ops.autocast import switch
+from .program import Options, Program
+from .steps import NotYet
+from .trace import Captured, Leaves, trace
+from .watch import Break
+
+__all__ = ["EVERY", "MOST_PROGRAMS", "CompileWarning", "Compiled", "Stance"]
+
+MOST_PROGRAMS = 64  # of one function; then the one that was used longest ago goes
+_MOST_VARIANTS = 8  # captures for one kind of arguments, which differ in what they read
+_MOST_CAPTURES = 24  # of one kind of arguments; what changes so often is better run eagerly
+_lock = threading.RLock()
+EVERY: weakref.WeakSet[Compiled] = weakref.WeakSet()
+
+
+class Kind:
+    """Calls with arguments of one kind: their programs, and why there may be none."""
+
+    def __init__(self) -> None:
+        self.programs: list[Program] = []
+        self.captures = 0
+        self.calls = 0
+        self.again = 0  # the call at which capturing is tried again
+
+
+class Compiled:
+    """A function that runs as one native program where it can.
+
+    programs: how many programs there are. reasons: why calls ran eagerly, said once each.
+    """
+
+    def __init__(self, function: Callable[..., Any], options: Options) -> None:
+        self.function, self.options = function, options
+        self.reasons: list[str] = []
+        self.kinds: OrderedDict[Any, Kind] = OrderedDict()
+        functools.update_wrapper(self, function, updated=())
+        EVERY.add(self)
+
+    @property
+    def programs(self) -> int:
+        """The number of programs that serve calls."""
+        return sum(len(k.programs) for k in self.kinds.values())
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if state.recorder is not None or Stance.eager or knobs.kernels == "off":
+            return self.function(*args, **kwargs)
+        leaves = Leaves(args, kwargs)
+        kind = self._kind(leaves)
+        kind.calls += 1
+        for i, program in enumerate(kind.programs):
+            if program.captured.guards.hold():
+                numbers = program.numbers()
+                if numbers is not None:
+                    if i:
+                        kind.programs.insert(0, kind.programs.pop(i))
+                    return self._serve(program, leaves, numbers, args, kwargs)
+        return self._miss(kind, leaves, args, kwargs)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        """As a method."""
+        return self if instance is None else functools.partial(self, instance)
+
+    def _kind(self, leaves: Leaves) -> Kind:
+        key = (leaves.key, state.grad, state.inference, switch.dtype)
+        found = self.kinds.get(key)
+        if found is None:
+            found = self.kinds[key] = Kind()
+            if len(self.kinds) > MOST_PROGRAMS:
+                self.kinds.popitem(last=False)
+        return found
+
+    def _miss(self, kind: Kind, leaves: Leaves, args: Any, kwargs: Any) -> Any:
+        """No program fits: captures one, or runs eagerly."""
+        captured = None
+        try:
+            if kind.calls >= kind.again:
+                captured = self._capture(kind, leaves, args, kwargs)
+        except Exception as error:
+            result = self.function(*args, **kwargs)  # raises the same, if it is the function's own
+            self._refused(kind, error)
+            return result
+        if captured is not None:
+            program = Program(captured, self.options)
+            kind.programs.insert(0, program)
+            del kind.programs[_MOST_VARIANTS:]
+            numbers = program.numbers()
+            if numbers is not None:
+                return self._serve(program, leaves, numbers, args, kwargs)
+        return self.function(*args, **kwargs)
+
+    def _serve(self, program: Program, leaves: Leaves, numbers: list[float], args: Any,
+               kwargs: Any) -> Any:
+        """By the program, or eagerly as long as it is not there."""
+        if program.ready():
+            return program.run(leaves.tensors, numbers)
+        if program.native.error is not None:
+            self._say(program.native.error)
+        return self.function(*args, **kwargs)
+
+    def _capture(self, kind: Kind, leaves: Leaves, args: Any, kwargs: Any) -> Captured | None:
+        if kind.captures >= _MOST_CAPTURES:
+            self._say(f"what it reads changes at every call: {self._change(kind)}")
+            kind.again = sys.maxsize
+            return None
+        try:
+            with _lock:
+                captured = trace(self.function, args, kwargs, leaves)
+        except NotYet:
+            return None
+        except (Break, CaptureError) as error:
+            self._refused(kind, error)
+            return None
+        kind.captures += 1
+        return captured
+
+    def _change(self, kind: Kind) -> str:
+        return next((c for c in (p.captured.guards.change() for p in kind.programs) if c),
+                    "an optimizer's settings")
+
+    def _refused(self, kind: Kind, error: BaseException) -> None:
+        if self.options.fullgraph:
+            raise RuntimeError(f"torch.compile with fullgraph=True: {error}") from None
+        kind.again = kind.calls * 2 + 1
+        known = isinstance(error, (Break, CaptureError))
+        self._say(str(error) if known else f"{type(error).__name__} in its capture: {error}")
+        if knobs.debug and not known:
+            traceback.print_exception(error)
+
+    def _say(self, reason: str) -> None:
+        if reason in self.reasons:
+            return
+        self.reasons.append(reason)
+        if Stance.speaks:
+            import warnings
+
+            from ..debug.frames import user_stack_level
+
+            name = getattr(self.function, "__name__", type(self.function).__name__)
+            warnings.warn(f"{name} runs eagerly: {reason}", CompileWarning,
+                          stacklevel=user_stack_level())
+
+    def forget(self) -> None:
+        """Drops all programs."""
+        self.kinds.clear()
+        self.reasons.clear()
+
+
+class CompileWarning(UserWarning):
+    """A compiled function runs eagerly, and why."""
+
+
+class Stance:
+    """Switches of the process."""
+
+    eager = False
+    speaks = True

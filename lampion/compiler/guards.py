@@ -1,0 +1,114 @@
+"""What a capture saw of Python's state, and whether it is still so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import is_
+from typing import Any
+
+__all__ = ["Guards"]
+
+_MISSING = object()
+_PLAIN = (int, float, str, bool, complex, bytes, type(None))
+
+
+class Guards:
+    """Facts about mutable objects: entries of dicts, contents of lists and sets, and others.
+
+    Each is noted as it was first seen. `hold` is cheap while nothing changes: entries are
+    compared by identity, in C; only what is not the same object is compared by value.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[tuple[int, Any], tuple[dict[Any, Any], Any, Any, str]] = {}
+        self._contents: dict[int, tuple[Any, tuple[Any, ...], str]] = {}
+        self._others: dict[Any, tuple[Callable[[], Any], Any, str]] = {}
+        self._frozen: Any = None
+
+    def entry(self, table: dict[Any, Any], key: Any, value: Any, text: str) -> None:
+        """`table[key]` is `value`; `absent` where there is no such key."""
+        self._entries.setdefault((id(table), key), (table, key, value, text))
+
+    def absent(self, table: dict[Any, Any], key: Any, text: str) -> None:
+        """`table` has no such key."""
+        self._entries.setdefault((id(table), key), (table, key, _MISSING, text))
+
+    def contents(self, container: Any, text: str) -> None:
+        """A list, dict or set holds what it holds now."""
+        if id(container) not in self._contents:
+            self._contents[id(container)] = container, _listed(container), text
+
+    def other(self, key: Any, read: Callable[[], Any], text: str) -> None:
+        """`read()` gives what it gives now."""
+        if key not in self._others:
+            self._others[key] = read, read(), text
+
+    def close(self) -> None:
+        """No more facts come: prepares the quick comparison."""
+        entries = list(self._entries.values())
+        self._frozen = ([e[0] for e in entries], [e[1] for e in entries],
+                        [_MISSING] * len(entries), [e[2] for e in entries])
+
+    def hold(self) -> bool:
+        """Whether all is as it was."""
+        tables, keys, missing, values = self._frozen
+        if not all(map(is_, map(dict.get, tables, keys, missing), values)) and (
+                self._changed_entry() is not None):
+            return False
+        for container, was, _ in self._contents.values():
+            now = _listed(container)
+            if len(now) != len(was) or not all(map(_same, now, was)):
+                return False
+        return all(_same(read(), was) for read, was, _ in self._others.values())
+
+    def _changed_entry(self) -> str | None:
+        tables, keys, _, values = self._frozen
+        for i, (table, key, value) in enumerate(zip(tables, keys, values, strict=True)):
+            now = dict.get(table, key, _MISSING)
+            if not _same(now, value):
+                text = list(self._entries.values())[i][3]
+                return f"{text} was {_short(value)}, is {_short(now)}"
+            values[i] = now  # equal, and the same object from now on
+        return None
+
+    def change(self) -> str | None:
+        """The first fact that no longer holds, with its old and new value."""
+        found = self._changed_entry()
+        if found is not None:
+            return found
+        for container, was, text in self._contents.values():
+            now = _listed(container)
+            if len(now) != len(was) or not all(map(_same, now, was)):
+                return f"the contents of {text} were {_short(was)}, are {_short(now)}"
+        for read, old, text in self._others.values():
+            if not _same(read(), old):
+                return f"{text} was {_short(old)}, is {_short(read())}"
+        return None
+
+
+def _listed(container: Any) -> tuple[Any, ...]:
+    if isinstance(container, dict):
+        return tuple(x for pair in container.items() for x in pair)
+    return tuple(sorted(container, key=id) if isinstance(container, (set, frozenset))
+                 else container)
+
+
+def _same(now: Any, was: Any) -> bool:
+    """The same object, or plain values that nobody can tell apart."""
+    if now is was:
+        return True
+    if now.__class__ is not was.__class__:
+        return False
+    if now.__class__ is float:
+        return bool(now == was or (now != now and was != was)) and str(now) == str(was)
+    if now.__class__ is tuple:
+        return len(now) == len(was) and all(map(_same, now, was))
+    return isinstance(now, _PLAIN) and bool(now == was)
+
+
+def _short(value: Any) -> str:
+    if value is _MISSING:
+        return "absent"
+    text = repr(value) if isinstance(value, (*_PLAIN, tuple)) else (
+        f"a {type(value).__name__}")
+    return text if len(text) <= 60 else text[:57] + "..."

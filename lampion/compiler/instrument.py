@@ -1,0 +1,335 @@
+"""Functions whose every look at Python state can be seen: a source-to-source rewrite.
+
+`instrumented(fn)` compiles the function's source anew with calls of a `Watcher` wherever it reads
+an attribute or an item, iterates, calls, tests a value, or is about to store. Control flow,
+exceptions, generators and comprehensions stay CPython's own, and so do file name and line numbers.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import inspect
+import linecache
+import types
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+__all__ = ["NoSource", "instrumented", "is_watched"]
+
+_WATCHER = "_lampion_watcher"
+_FACTORY = "_lampion_factory"
+_LAMBDA = "_lampion_lambda"
+_FUTURE = 0x1000000  # CO_FUTURE_ANNOTATIONS
+
+
+class NoSource(Exception):
+    """The source of a function cannot be found."""
+
+
+def instrumented(fn: types.FunctionType, watcher: Any) -> Callable[..., Any]:
+    """`fn` with `watcher` looking on; raises NoSource where its source is not to be had."""
+    code = _rewritten(fn.__code__)
+    cells = dict(zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True))
+    cells[_WATCHER] = types.CellType(watcher)
+    made = types.FunctionType(code, fn.__globals__, fn.__name__, fn.__defaults__,
+                              tuple(cells[name] for name in code.co_freevars))
+    made.__kwdefaults__ = fn.__kwdefaults__
+    made.__qualname__ = fn.__qualname__
+    return made
+
+
+def is_watched(fn: types.FunctionType) -> bool:
+    """Whether a function was defined by one that is instrumented, and so is itself."""
+    return _WATCHER in fn.__code__.co_freevars
+
+
+@lru_cache(4096)
+def _rewritten(code: types.CodeType) -> types.CodeType:
+    """The code of the rewritten function."""
+    if code.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
+        raise NoSource(f"{code.co_name} is a coroutine")
+    tree, owner = _definition(code)
+    plain = _compiled(_as_def(copy.deepcopy(tree)), owner, code)
+    if not set(plain.co_names) <= set(code.co_names) or plain.co_varnames != code.co_varnames:
+        raise NoSource(f"the source of {code.co_name} in {code.co_filename} has changed")
+    rewriter = _Rewriter(frozenset(code.co_freevars))
+    return _compiled(rewriter.generic_visit(_as_def(copy.deepcopy(tree))), owner, code)
+
+
+def _compiled(definition: Any, owner: str | None, code: types.CodeType) -> types.CodeType:
+    """The code of a definition inside a factory whose parameters are its free variables."""
+    factory: Any = ast.FunctionDef(
+        name=_FACTORY, args=_parameters([_WATCHER, *code.co_freevars]), decorator_list=[],
+        body=[definition, ast.Return(ast.Name(definition.name, ast.Load()))], returns=None,
+        type_params=[])
+    if owner is not None:  # so that names like __x are mangled as in the class
+        factory = ast.ClassDef(name=owner, bases=[], keywords=[], body=[factory],
+                               decorator_list=[], type_params=[])
+    module = ast.fix_missing_locations(ast.Module([factory], []))
+    made = compile(module, code.co_filename, "exec", dont_inherit=True,
+                   flags=code.co_flags & _FUTURE)
+    for name in (*([owner] if owner else []), _FACTORY, definition.name):
+        made = next(c for c in made.co_consts
+                    if isinstance(c, types.CodeType) and c.co_name == name)
+    return made
+
+
+def _parameters(names: list[str]) -> ast.arguments:
+    return ast.arguments(posonlyargs=[], args=[ast.arg(n) for n in names], vararg=None,
+                         kwonlyargs=[], kw_defaults=[], kwarg=None, defaults=[])
+
+
+# --- finding the definition ---------------------------------------------------------------------
+
+
+def _definition(code: types.CodeType) -> tuple[Any, str | None]:
+    """The syntax tree of the function with this code, and the class whose body it stands in."""
+    module = _parsed(code.co_filename)
+    found = [(node, owner) for node, owner in _functions(module)
+             if _first_line(node) == code.co_firstlineno and _named(node, code.co_name)]
+    if len(found) > 1:  # several lambdas in one line
+        found = [(n, o) for n, o in found if _same_arguments(n, code)]
+    if len(found) != 1:
+        raise NoSource(f"the source of {code.co_name} in {code.co_filename}, line "
+                       f"{code.co_firstlineno}, is not to be found")
+    return found[0]
+
+
+def _parsed(filename: str) -> ast.Module:
+    lines = linecache.getlines(filename)
+    if not lines:
+        raise NoSource(f"no source of {filename}")
+    return _parse("".join(lines), filename)
+
+
+@lru_cache(64)
+def _parse(text: str, filename: str) -> ast.Module:
+    try:
+        return ast.parse(text, filename)
+    except SyntaxError as error:
+        raise NoSource(f"the source of {filename} has changed: {error}") from None
+
+
+def _functions(tree: ast.AST, owner: str | None = None) -> Any:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.FunctionDef, ast.Lambda, ast.AsyncFunctionDef)):
+            yield node, owner
+            yield from _functions(node, owner)
+        else:
+            yield from _functions(node, node.name if isinstance(node, ast.ClassDef) else owner)
+
+
+def _first_line(node: Any) -> int:
+    decorators = getattr(node, "decorator_list", [])
+    return min([node.lineno, *(d.lineno for d in decorators)])
+
+
+def _named(node: Any, name: str) -> bool:
+    return name == "<lambda>" if isinstance(node, ast.Lambda) else bool(node.name == name)
+
+
+def _same_arguments(node: Any, code: types.CodeType) -> bool:
+    names = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+    if list(code.co_varnames[:len(names)]) != names:
+        return False
+    compiled = compile(ast.Expression(node), code.co_filename, "eval") if isinstance(
+        node, ast.Lambda) else None
+    inner = compiled and next(c for c in compiled.co_consts if isinstance(c, types.CodeType))
+    return inner is None or (inner.co_names == code.co_names
+                             and inner.co_consts == code.co_consts)
+
+
+def _as_def(node: Any) -> Any:
+    """A definition without decorators and annotations; a lambda becomes one with a `return`."""
+    if isinstance(node, ast.Lambda):
+        made = ast.FunctionDef(name=_LAMBDA, args=node.args, body=[ast.Return(node.body)],
+                               decorator_list=[], returns=None, type_params=[])
+        node = ast.copy_location(made, node)
+    node.decorator_list, node.returns = [], None
+    args = node.args
+    for a in (*args.posonlyargs, *args.args, *args.kwonlyargs, args.vararg, args.kwarg):
+        if a is not None:
+            a.annotation = None
+    nothing = ast.Constant(None)  # the defaults are taken from the function itself
+    args.defaults = [nothing] * len(args.defaults)
+    args.kw_defaults = [d and nothing for d in args.kw_defaults]
+    return node
+
+
+# --- the rewrite --------------------------------------------------------------------------------
+
+
+class _Rewriter(ast.NodeTransformer):
+    """Puts a watcher's method around every expression that meets Python state."""
+
+    def __init__(self, outside: frozenset[str]) -> None:
+        self.outside = outside  # variables of the functions around
+
+    def _call(self, method: str, node: ast.AST, *args: Any, keywords: Any = ()) -> Any:
+        watcher = ast.Attribute(ast.Name(_WATCHER, ast.Load()), method, ast.Load())
+        return ast.copy_location(ast.Call(watcher, list(args), list(keywords)), node)
+
+    def visit_Attribute(self, node: ast.Attribute) -> Any:
+        value = self.visit(node.value)
+        if isinstance(node.ctx, ast.Load):
+            return self._call("attribute", node, value, ast.Constant(node.attr))
+        node.value = self._call("storing", node, value, ast.Constant(node.attr))
+        return node
+
+    def visit_Subscript(self, node: ast.Subscript) -> Any:
+        value, index = self.visit(node.value), self.visit(node.slice)
+        if isinstance(node.ctx, ast.Load) and not _has_star(index):
+            return self._call("item", node, value, _as_value(index))
+        what = "seen" if isinstance(node.ctx, ast.Load) else "storing_item"
+        node.value, node.slice = self._call(what, node, value), index
+        return node
+
+    def visit_Call(self, node: ast.Call) -> Any:
+        if isinstance(node.func, ast.Name) and node.func.id == "super":
+            return node
+        func = self.visit(node.func)
+        args = [self.visit(a) for a in node.args]
+        for k in node.keywords:
+            k.value = self.visit(k.value)
+        return self._call("call", node, func, *args, keywords=node.keywords)
+
+    def visit_For(self, node: ast.For) -> Any:
+        self.generic_visit(node)
+        node.iter = self._call("iterate", node.iter, node.iter)
+        return node
+
+    def visit_comprehension(self, node: ast.comprehension) -> Any:
+        self.generic_visit(node)
+        node.iter = self._call("iterate", node.iter, node.iter)
+        node.ifs = [self._seen(test) for test in node.ifs]
+        return node
+
+    def visit_Starred(self, node: ast.Starred) -> Any:
+        self.generic_visit(node)
+        if isinstance(node.ctx, ast.Load):
+            node.value = self._call("iterate", node.value, node.value)
+        return node
+
+    def visit_YieldFrom(self, node: ast.YieldFrom) -> Any:
+        self.generic_visit(node)
+        node.value = self._call("iterate", node.value, node.value)
+        return node
+
+    def visit_With(self, node: ast.With) -> Any:
+        self.generic_visit(node)
+        for item in node.items:
+            item.context_expr = self._call("context", item.context_expr, item.context_expr)
+        return node
+
+    def visit_Assign(self, node: ast.Assign) -> Any:
+        self.generic_visit(node)
+        if any(isinstance(t, (ast.Tuple, ast.List)) for t in node.targets):
+            node.value = self._call("unpacked", node.value, node.value)
+        return node
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> Any:
+        self.generic_visit(node)
+        node.value = self._seen(node.value)
+        if not isinstance(node.target, ast.Name):
+            return node
+        name = ast.copy_location(ast.Name(node.target.id, ast.Load()), node)
+        check = ast.copy_location(ast.Expr(self._call("augmenting", node, name)), node)
+        return [check, node]
+
+    def _seen(self, node: Any) -> Any:
+        """Where the value itself matters: its contents must be the same at every run."""
+        simple = (ast.Constant, ast.Compare, ast.BoolOp, ast.JoinedStr, ast.Lambda)
+        return node if isinstance(node, simple) else self._call("seen", node, node)
+
+    def _test(self, node: Any) -> Any:
+        self.generic_visit(node)
+        node.test = self._seen(node.test)
+        return node
+
+    visit_If = visit_While = visit_IfExp = visit_Assert = _test
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> Any:
+        self.generic_visit(node)
+        node.values = [self._seen(v) for v in node.values]
+        return node
+
+    def visit_BinOp(self, node: ast.BinOp) -> Any:
+        self.generic_visit(node)
+        node.left, node.right = self._seen(node.left), self._seen(node.right)
+        return node
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> Any:
+        self.generic_visit(node)
+        node.operand = self._seen(node.operand)
+        return node
+
+    def visit_Compare(self, node: ast.Compare) -> Any:
+        self.generic_visit(node)
+        if not all(isinstance(op, (ast.Is, ast.IsNot)) for op in node.ops):
+            node.left = self._seen(node.left)
+            node.comparators = [self._seen(c) for c in node.comparators]
+        return node
+
+    def visit_FormattedValue(self, node: ast.FormattedValue) -> Any:
+        self.generic_visit(node)
+        node.value = self._seen(node.value)
+        return node
+
+    def _fresh(self, node: Any) -> Any:
+        self.generic_visit(node)
+        if isinstance(getattr(node, "ctx", None), ast.Store):
+            return node
+        return self._call("fresh", node, node)
+
+    visit_List = visit_Dict = visit_Set = _fresh
+    visit_ListComp = visit_DictComp = visit_SetComp = visit_GeneratorExp = _fresh
+
+    def visit_Global(self, node: Any) -> Any:
+        """Assignments to these names change the world outside."""
+        names = [n for n in node.names if isinstance(node, ast.Global) or n in self.outside]
+        return [node, *(self._refusal(node, f"assigning to {name}, a variable from outside")
+                        for name in names)]
+
+    visit_Nonlocal = visit_Global
+
+    def _refusal(self, node: Any, what: str) -> Any:
+        return ast.copy_location(ast.Expr(self._call("refuse", node, ast.Constant(what))), node)
+
+    def _leave(self, node: Any) -> Any:
+        return node
+
+    visit_Import = visit_ImportFrom = _leave
+
+    def _refuse(self, node: Any) -> Any:
+        return self._refusal(node, f"a statement of kind {type(node).__name__}")
+
+    visit_ClassDef = visit_Match = visit_AsyncFor = visit_AsyncWith = _refuse
+    visit_AsyncFunctionDef = _refuse
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> Any:
+        if node.decorator_list:
+            return self._refusal(node, "a decorated function inside")
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> Any:
+        node.annotation = ast.Constant(None)
+        return self.generic_visit(node)
+
+
+def _has_star(node: Any) -> bool:
+    return isinstance(node, ast.Tuple) and any(isinstance(e, ast.Starred) for e in node.elts)
+
+
+def _as_value(node: Any) -> Any:
+    """An index as an expression: slices become calls of `slice`."""
+    if isinstance(node, ast.Slice):
+        parts = [p or ast.Constant(None) for p in (node.lower, node.upper, node.step)]
+        make = ast.Attribute(ast.Name(_WATCHER, ast.Load()), "slice", ast.Load())
+        return ast.Call(make, parts, [])
+    if isinstance(node, ast.Tuple):
+        node.elts = [_as_value(e) for e in node.elts]
+    return node
+

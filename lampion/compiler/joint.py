@@ -1,0 +1,171 @@
+"""Autograd across the boundary of a compiled function: a forward and a backward program.
+
+Both were captured together. What the backward needs of the forward is saved, but views and casts,
+which it makes again for nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..autograd.node import Node as History
+from ..autograd.node import edge_of, new_node, overwritten
+from ..capture.recorder import Recorder
+from ..graph.node import Graph, Interner, Node
+from ..graph.spec import check
+from ..tensor.tensor import Tensor, wrap
+
+__all__ = ["Backward", "CompiledFunctionBackward", "Spent", "attach", "split"]
+
+
+class Split(NamedTuple):
+    """The backward's graph: its inputs are inputs of the forward, saved values, cotangents."""
+
+    graph: Graph
+    inputs: list[int]  # numbers of the recorder's inputs
+    saved: list[Node]
+
+
+def split(recorder: Recorder, wanted: list[tuple[int, Node]], seeds: list[Node]) -> Split:
+    """Cuts what computes the gradients `wanted` from the cotangents `seeds` out of a capture."""
+    outputs = [n for _, n in wanted]
+    whole = Graph("backward", seeds, [""] * len(seeds), outputs, [])
+    order = whole.nodes()
+    late = {n.digest for n in seeds}
+    for node in order:
+        if any(a.digest in late for a in node.operands()):
+            late.add(node.digest)
+    again = _made_again(order, late)
+    saved, inputs = _frontier(order, outputs, late | again)
+    numbers = {n.digest: i for i, n in enumerate(recorder.inputs)}
+    used = [numbers[n.digest] for n in inputs]
+    made = _rebuilt(order, [*inputs, *saved, *seeds], late | again)
+    names = [f"input{i}" for i in used] + [f"saved{i}" for i in range(len(saved))] + [
+        f"grad{i}" for i in range(len(seeds))]
+    graph = Graph("backward", [made[n.digest] for n in (*inputs, *saved, *seeds)], names,
+                  [made[n.digest] for n in outputs], [])
+    check(graph)
+    return Split(graph, used, saved)
+
+
+def _made_again(order: list[Node], late: set[str]) -> set[str]:
+    """Views that the backward's own nodes look at, and the views that those are made of."""
+    inside = set(late)
+    for node in reversed(order):  # users come after what they use
+        if node.digest in inside:
+            inside.update(a.digest for a in node.operands() if _is_free(a))
+    return inside - late
+
+
+def _is_free(node: Node) -> bool:
+    return node.kind == "call" and bool(node.op.view) and len(node.args) == 1
+
+
+def _frontier(order: list[Node], outputs: list[Node], inside: set[str]) -> tuple[
+        list[Node], list[Node]]:
+    """Values to save, and inputs, that the nodes inside take from outside."""
+    saved: dict[str, Node] = {}
+    inputs: dict[str, Node] = {}
+    asked = [a for n in order if n.digest in inside for a in n.operands()]
+    for node in (*asked, *(n for n in outputs if n.digest not in inside)):
+        if node.digest in inside:
+            continue
+        (inputs if node.kind == "input" else saved).setdefault(node.digest, node)
+    return list(saved.values()), list(inputs.values())
+
+
+def _rebuilt(order: list[Node], given: list[Node], inside: set[str]) -> dict[str, Node]:
+    interner = Interner()
+    made = {n.digest: interner.make("input", None, (), (i,), n.shape, n.dtype)
+            for i, n in enumerate(given)}
+
+    def replaced(value: Any) -> Any:
+        if isinstance(value, Node):
+            return made[value.digest]
+        if isinstance(value, (tuple, list)):
+            return type(value)(replaced(v) for v in value)
+        return value
+
+    for n in order:
+        if n.digest in inside and n.digest not in made:
+            new = made[n.digest] = interner.make(n.kind, n.op, replaced(n.args),
+                                                 replaced(n.attrs), n.shape, n.dtype)
+            new.where = n.where
+    return made
+
+
+class Backward:
+    """The backward half of a captured call."""
+
+    def __init__(self, part: Split, places: list[int], saved_from: int, owners: list[Any],
+                 targets: list[Any]) -> None:
+        self.graph, self.saved_from, self.n_saved = part.graph, saved_from, len(part.saved)
+        self.places = places  # of the outputs that the cotangents belong to
+        self.owners, self.targets = owners, targets  # Sources of inputs, and of what gets gradients
+        self.program: Any = None  # set by the one who runs it
+
+
+class CompiledFunctionBackward(History):
+    """The history of a compiled call's results."""
+
+    __slots__ = ("backward_of", "inputs", "outs", "saved", "versions")
+
+    def output_count(self) -> int:
+        return len(self.outs)
+
+    def backward(self, grads: list[Any]) -> tuple[Any, ...]:
+        if self.saved is None:
+            raise RuntimeError(
+                "Trying to backward through the graph a second time: what the compiled function "
+                "saved was freed by the first backward. Specify retain_graph=True there.")
+        for t, version in zip(self.inputs, self.versions, strict=True):
+            if t._st is not None and t._st.version != version:
+                raise overwritten(self, t, t._st, version)
+        seeds = [np.zeros(shape, d.np) if g is None else _as_given(g._a, d)
+                 for g, (shape, d) in zip(grads, self.outs, strict=True)]
+        found = self.backward_of.program([*(t._a for t in self.inputs), *self.saved, *seeds])
+        return tuple(wrap(a) for a in found)
+
+    def release(self) -> None:
+        self.saved = None
+
+
+def _as_given(a: Any, d: Any) -> Any:
+    """A cotangent as the program takes it: in rows."""
+    return np.ascontiguousarray(a, d.np).reshape(a.shape)
+
+
+class Spent(History):
+    """The history of a result that a backward inside of the program has used up."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.edges, self.nrs, self.seq, self.hooks = (), (), 0, None
+        self.trace = self.out_st = None
+
+    def name(self) -> str:
+        return self._name
+
+    def backward(self, grads: list[Any]) -> tuple[Any, ...]:
+        raise RuntimeError(
+            "Trying to backward through the graph a second time: the compiled function ran "
+            "backward() itself, which freed it. Specify retain_graph=True there.")
+
+
+def attach(backward: Backward, values: list[Tensor], saved: list[Any], inputs: list[Tensor],
+           targets: list[Tensor]) -> None:
+    """Gives results their history."""
+    edges = [edge_of(t) for t in targets]
+    node = new_node(CompiledFunctionBackward, tuple(e for e, _ in edges),
+                    tuple(n for _, n in edges))
+    node.out_st = None
+    node.backward_of, node.saved, node.inputs = backward, saved, inputs
+    node.versions = [0 if t._st is None else t._st.version for t in inputs]
+    outs = [values[p] for p in backward.places]
+    node.outs = tuple((o._a.shape, o._dtype) for o in outs)
+    for nr, o in enumerate(outs):
+        o._fn, o._nr, o._rg = node, nr, True

@@ -1,0 +1,198 @@
+"""A captured call as a program: made in the background, run by one native call."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..capture.program import apply_eagerly
+from ..debug.knobs import knobs
+from ..graph.interpret import interpret
+from ..ops import as_strided
+from ..ops.optimize import note_writes
+from ..tensor.dtype import from_numpy_dtype
+from ..tensor.tensor import Tensor, wrap
+from .joint import Spent, attach
+from .trace import Captured, Source, rebuild
+
+__all__ = ["Native", "Options", "Program"]
+
+
+class Options(NamedTuple):
+    """How a function is compiled; see `torch.compile`."""
+
+    fullgraph: bool = False
+    wait: bool = False
+    interpret: bool = False  # the captured graph, operator by operator
+
+
+class Program:
+    """Runs a captured call with new arguments."""
+
+    def __init__(self, captured: Captured, options: Options) -> None:
+        self.captured = captured
+        self.native = Native(captured.graph, options)
+        self.fixed = [s.value if s.kind == "tensor" else None for s in captured.sources]
+        self.flags = [(t._rg, t._fn is None) for t in self.fixed if t is not None]
+        if captured.backward is not None:
+            captured.backward.program = Native(captured.backward.graph, options)
+
+    def numbers(self) -> list[float] | None:
+        """What optimizers hand to this run; None where one is not as it was captured."""
+        found: list[float] = []
+        for update in self.captured.steps.updates:
+            numbers = update.numbers()
+            if numbers is None:
+                return None
+            found += numbers
+        return found if self._tensors_fit() else None
+
+    def _tensors_fit(self) -> bool:
+        """Whether the tensors from outside still are what was captured."""
+        return all(t is None or (t._rg, t._fn is None) == flags for t, flags in zip(
+            (t for t in self.fixed if t is not None), self.flags, strict=True))
+
+    def ready(self) -> bool:
+        """Whether the machine code is there; otherwise it is being made."""
+        if self.native.executable is not None or self.native.options.interpret:
+            return True
+        arrays = [self._example(s, n) for s, n in zip(self.captured.sources,
+                                                      self.captured.graph.inputs, strict=True)]
+        return self.native.ready(arrays)
+
+    def _example(self, source: Source, node: Any) -> Any:
+        if source.kind == "constant":
+            return source.value
+        if source.kind == "tensor":
+            return source.value._a
+        return np.empty(node.shape, node.dtype)
+
+    def run(self, arguments: list[Tensor], numbers: list[float]) -> Any:
+        """One call: the result, with all effects."""
+        captured = self.captured
+        arrays = [_array(s, arguments) for s in captured.sources]
+        found = self.native(arrays, numbers)
+        n = len(captured.graph.outputs)
+        self._effects(arguments, found[n:])
+        for update in captured.steps.updates:
+            update.commit()
+        for scheduler, args in captured.steps.after:
+            scheduler.step(*args)
+        return self._result(arguments, found[:n])
+
+    def _effects(self, arguments: list[Tensor], grads: list[Any]) -> None:
+        captured = self.captured
+        for source in captured.dropped:
+            _tensor(source, arguments)._grad = None
+        for (source, _), array in zip(captured.grads, grads, strict=True):
+            _tensor(source, arguments)._grad = wrap(array)
+        if captured.writes:
+            note_writes([_tensor(captured.sources[w.target], arguments)
+                         for w in captured.writes], captured.graph.name)
+
+    def _result(self, arguments: list[Tensor], found: list[Any]) -> Any:
+        captured = self.captured
+        values = [wrap(a) for a in found]
+        tensors = [self._output(o, arguments, values) for o in captured.outputs]
+        backward = captured.backward
+        if backward is not None:
+            saved = found[backward.saved_from:backward.saved_from + backward.n_saved]
+            attach(backward, values, saved, [_tensor(s, arguments) for s in backward.owners],
+                   [_tensor(s, arguments) for s in backward.targets])
+        return rebuild(captured.shape, iter(tensors))
+
+    def _output(self, o: Any, arguments: list[Tensor], values: list[Tensor]) -> Tensor:
+        if o.kind == "value":
+            t = values[o.place]
+            t._rg = o.requires_grad or o.spent is not None
+            if o.spent is not None:
+                t._fn = Spent(o.spent)
+            return t
+        t = _tensor(o.source, arguments)
+        return t if o.kind == "input" else _view(t, *o.geometry)
+
+
+def _view(t: Tensor, shape: Any, strides: Any, offset: int, dtype: Any) -> Tensor:
+    """A window on the memory of `t`, given in bytes."""
+    width = dtype.itemsize
+    made: Tensor = as_strided(t, shape, [s // width for s in strides],
+                              t.storage_offset() + offset // width)
+    return made
+
+
+def _tensor(source: Source, arguments: list[Tensor]) -> Tensor:
+    if source.kind == "tensor":
+        return source.value  # type: ignore[no-any-return]
+    if source.kind == "argument":
+        return arguments[source.value]
+    assert source.kind == "grad"
+    held = _tensor(source.value, arguments)._grad
+    assert held is not None
+    return held
+
+
+def _array(source: Source, arguments: list[Tensor]) -> Any:
+    if source.kind == "tensor":
+        return source.value._a
+    if source.kind == "argument":
+        return arguments[source.value]._a
+    return source.value if source.kind == "constant" else _tensor(source, arguments)._a
+
+
+class Native:
+    """A graph's machine code; until it is there, the graph is interpreted.
+
+    error: why it could not be made.
+    """
+
+    def __init__(self, graph: Any, options: Options) -> None:
+        self.graph, self.options = graph, options
+        self.executable: Any = None
+        self.error: str | None = None
+        self.thread: threading.Thread | None = None
+
+    def ready(self, examples: list[Any]) -> bool:
+        """Whether the program can run natively; if not, its making has begun."""
+        if self.executable is None and self.thread is None:
+            self.thread = threading.Thread(target=self._make, args=(examples,), daemon=True,
+                                           name="lampion-program")
+            self.thread.start()
+        if self.options.wait and self.thread is not None:
+            self.thread.join()
+        return self.executable is not None
+
+    def _make(self, examples: list[Any]) -> None:
+        try:
+            from ..passes import compile_graph
+
+            self.executable = compile_graph(self.graph, examples)
+        except Exception as error:
+            self.error = f"its program could not be made: {type(error).__name__}: {error}"
+            if knobs.debug:
+                traceback.print_exc()
+
+    def __call__(self, arrays: list[Any], numbers: list[float] | tuple[()] = ()) -> list[Any]:
+        """Outputs, then the values of gradient writes; data writes are done in place."""
+        if self.executable is not None or not self.options.interpret and self.ready(arrays):
+            return self.executable.run(arrays, list(numbers))  # type: ignore[no-any-return]
+        return self._interpreted(arrays, numbers)
+
+    def _interpreted(self, arrays: list[Any], numbers: Any) -> list[Any]:
+        values = [wrap(a, from_numpy_dtype(a.dtype)) for a in arrays]
+        outputs, written = interpret(self.graph, values, apply_eagerly, numbers)
+        grads = []
+        for w, value in zip(self.graph.writes, written, strict=True):
+            if w.what == "data":
+                arrays[w.target][...] = value._a
+            else:
+                grads.append(value._a.copy("K"))
+        return [*(_own(o._a, arrays) for o in outputs), *grads]
+
+
+def _own(a: Any, arrays: list[Any]) -> Any:
+    """A result in memory of its own."""
+    return a.copy("K") if a.base is not None or any(a is b for b in arrays) else a
+

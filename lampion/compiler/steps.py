@@ -1,0 +1,240 @@
+"""Optimizers, schedulers and gradients inside a captured function.
+
+An optimizer's update is one node of the graph; the numbers that it takes (learning rate, bias
+corrections) are computed by the optimizer itself before each run and handed to the program.
+Step counts and schedulers move on after the run, so a run that fails leaves them alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..autograd.modes import no_grad
+from ..capture.recorder import Recorder
+from ..graph.node import Node
+from ..nn.modules.module import Module
+from ..optim import optimizer as hooks
+from ..optim.elementwise import ElementwiseOptimizer, scalar_lr
+from ..optim.lr_scheduler import LRScheduler
+from ..optim.optimizer import Optimizer
+from ..tensor.tensor import Tensor
+
+__all__ = ["NotYet", "Steps", "Update"]
+
+
+class NotYet(Exception):
+    """The function can be captured once it has run: its optimizer has no state before."""
+
+
+class Update:
+    """One group of parameters that take the same numbers, as it was captured."""
+
+    def __init__(self, optimizer: ElementwiseOptimizer, place: int, params: list[Tensor],
+                 states: list[dict[str, Any]]) -> None:
+        self.optimizer, self.place, self.states = optimizer, place, states
+        group = optimizer.param_groups[place]
+        self.params, self.size = group["params"], len(params)
+        self.record, self.negate = optimizer._update_for(group), bool(group["maximize"])
+        self.counts = [s["step"] for s in states] if optimizer._counts_steps else []
+        self.key = _key(self.raw() or ())
+
+    def raw(self) -> tuple[Any, ...] | None:
+        """The numbers of the next step; None where the optimizer is not as it was captured."""
+        optimizer = self.optimizer
+        if self.place >= len(optimizer.param_groups):
+            return None
+        group = optimizer.param_groups[self.place]
+        if (group["params"] is not self.params or group["differentiable"]
+                or optimizer._update_for(group) is not self.record
+                or bool(group["maximize"]) != self.negate):
+            return None
+        count = 0.0
+        if self.counts:
+            count = self.counts[0]._a.item()
+            for t in self.counts:
+                if t._a.item() != count:
+                    return None
+        return optimizer._scalars(group, scalar_lr(group), count + 1.0, self.states[0])
+
+    def numbers(self) -> list[float] | None:
+        """Those of `raw` that are floats, if the others are as they were captured."""
+        raw = self.raw()
+        if raw is None or _key(raw) != self.key:
+            return None
+        return [float(x) for x, kind in zip(raw, self.key, strict=True) if kind is float]
+
+    def commit(self) -> None:
+        """The step was made: counts it."""
+        for t in self.counts:
+            a = t._a
+            a += 1
+        if hasattr(self.optimizer, "_opt_called"):
+            self.optimizer._opt_called = True
+
+
+def _key(raw: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple([x if x is None or x.__class__ is bool else float for x in raw])
+
+
+class Steps:
+    """What the watcher asks for while a function is captured."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.updates: list[Update] = []
+        self.after: list[tuple[LRScheduler, tuple[Any, ...]]] = []
+        self.read: set[int] = set()  # tensors whose gradient from before the run was looked at
+        self.modules: list[Module] = []
+
+    # --- modules --------------------------------------------------------------------------------
+
+    def enter(self, m: Module) -> None:
+        """A module's `forward` begins: its nodes are named after it."""
+        self.modules.append(m)
+        self.recorder.path = self._path()
+
+    def leave(self) -> None:
+        """It ends."""
+        self.modules.pop()
+        self.recorder.path = self._path()
+
+    def _path(self) -> str:
+        names = []
+        for owner, m in zip(self.modules, self.modules[1:], strict=False):
+            names.append(next((n for n, c in owner._modules.items() if c is m), _kind(m)))
+        return ".".join(names) if names else _kind(self.modules[0]) if self.modules else ""
+
+    def lift(self, t: Tensor, label: str) -> None:
+        """Makes a tensor from outside an input."""
+        if type(t._a) is np.ndarray:
+            self.recorder.lift(t)
+        place = self.recorder.places.get(id(t))
+        if label and place is not None:
+            self.recorder.labels.setdefault(place, label)
+
+    def label(self, owner: Any, name: Any) -> str:
+        """What an attribute of an object is called in listings."""
+        inside = bool(self.modules) and owner is self.modules[-1] and len(self.modules) > 1
+        return f"{self.recorder.path}.{name}" if inside else str(name)
+
+    # --- gradients ------------------------------------------------------------------------------
+
+    def grad_of(self, t: Tensor) -> Tensor | None:
+        """`t.grad`"""
+        self.recorder.value_of(t)
+        original = self.recorder.grads[id(t)][1] if id(t) in self.recorder.grads else None
+        if t._grad is original and id(t) not in self.recorder.settled:
+            self.read.add(id(t))
+        if t._grad is not None:
+            self.recorder.value_of(t._grad)
+        return t.grad
+
+    def set_grad(self, t: Tensor) -> None:
+        """Before `t.grad` is set or dropped."""
+        self.recorder.set_grad(t, id(t) not in self.read)
+
+    # --- optimizers and schedulers --------------------------------------------------------------
+
+    def scheduler(self, watcher: Any, scheduler: LRScheduler, *args: Any) -> None:
+        """`scheduler.step(...)`: after the run."""
+        if any(isinstance(a, Tensor) for a in args) or type(scheduler).__name__.startswith("Reduce"):
+            watcher.refuse(f"{type(scheduler).__name__}.step() with a value of the program")
+        self.after.append((scheduler, args))
+
+    def optimizer(self, watcher: Any, optimizer: Optimizer, name: str, *args: Any,
+                  **kwargs: Any) -> None:
+        """`optimizer.step()` or `optimizer.zero_grad()`."""
+        watcher.guards.contents(optimizer.param_groups, "param_groups")
+        for group in optimizer.param_groups:
+            watcher.guards.entry(group, "params", group["params"], "the parameters of a group")
+            watcher.guards.contents(group["params"], "the parameters of a group")
+        if name == "zero_grad":
+            self._zero(optimizer, *args, **kwargs)
+        elif args or kwargs:
+            watcher.refuse(f"{type(optimizer).__name__}.step() with a closure")
+        else:
+            self._step(watcher, optimizer)
+
+    def _zero(self, optimizer: Optimizer, set_to_none: bool = True) -> None:
+        for group in optimizer.param_groups:
+            for p in group["params"]:
+                if set_to_none:
+                    self.set_grad(p)
+                    p._grad = None
+                else:
+                    self.grad_of(p)
+        if not set_to_none:
+            optimizer.zero_grad(set_to_none=False)
+
+    def _step(self, watcher: Any, optimizer: Optimizer) -> None:
+        self._check(watcher, optimizer)
+        assert isinstance(optimizer, ElementwiseOptimizer)
+        with no_grad():
+            for place, group in enumerate(optimizer.param_groups):
+                self._group(watcher, optimizer, place, group)
+
+    def _check(self, watcher: Any, optimizer: Optimizer) -> None:
+        kind = type(optimizer).__name__
+        if self.after:
+            watcher.refuse(f"{kind}.step() after a scheduler's step")
+        tables = (optimizer._step_pre_hooks, optimizer._step_post_hooks, hooks._global_pre_hooks,
+                  hooks._global_post_hooks)
+        for table in tables:
+            watcher.guards.contents(table, f"the hooks of {kind}")
+        if any(tables):
+            watcher.refuse(f"{kind}.step() with hooks")
+        if not isinstance(optimizer, ElementwiseOptimizer) or optimizer._scalars_differ or type(
+                optimizer).step.__wrapped__ is not ElementwiseOptimizer.step:  # type: ignore[attr-defined]
+            watcher.refuse(f"{kind}.step(), which has no form as one program yet")
+        if any(u.optimizer is optimizer for u in self.updates):
+            watcher.refuse(f"two steps of one {kind}")
+
+    def _group(self, watcher: Any, optimizer: ElementwiseOptimizer, place: int,
+               group: dict[str, Any]) -> None:
+        if group["differentiable"]:
+            watcher.refuse(f"a differentiable {type(optimizer).__name__}.step()")
+        chosen = [p for p in group["params"] if self.grad_of(p) is not None]
+        if not chosen:
+            return
+        record = optimizer._update_for(group)
+        states = [self._state(watcher, optimizer, p, record) for p in chosen]
+        update = Update(optimizer, place, chosen, states)
+        if not update.key:
+            raise NotYet("parameters of one group have made different numbers of steps")
+        self.updates.append(update)
+        scalars = tuple(self.recorder.number() if kind is float else kind for kind in update.key)
+        for p, state in zip(chosen, states, strict=True):
+            self._record(update, p, [state[name] for name in record.state], scalars)
+
+    def _state(self, watcher: Any, optimizer: Any, p: Tensor, record: Any) -> dict[str, Any]:
+        needed = (*record.state, *(("step",) if optimizer._counts_steps else ()))
+        state = optimizer.state.get(p)
+        if needed and (not state or any(state.get(name) is None for name in needed)):
+            raise NotYet("the optimizer has no state before its first step")
+        if not needed:
+            return {}
+        watcher.guards.entry(optimizer.state, p, state, "the state of a parameter")
+        for name in needed:
+            watcher.guards.entry(state, name, state[name], f"{name} of a parameter")
+        return state  # type: ignore[no-any-return]
+
+    def _record(self, update: Update, p: Tensor, state: list[Tensor],
+                scalars: tuple[Any, ...]) -> None:
+        recorder, grad = self.recorder, p._grad
+        tensors = [p, grad, *state]
+        args = tuple(recorder.value_of(t) for t in tensors)
+        call = recorder.interner.make("call", update.record, args, (update.negate, scalars), None,
+                                      None)
+        recorder._place(call)
+        for i, t in enumerate([p, *state]):
+            if t._base is not None:
+                raise recorder._error("an update of a parameter that is a view")
+            node: Node = recorder.interner.make("result", None, (call,), (i,), tuple(t._a.shape),
+                                                t._a.dtype)
+            recorder.assign(t, node)
+
+
+def _kind(m: Module) -> str:
+    return type(m).__name__

@@ -1,0 +1,432 @@
+"""One capture of a function as it is called: its graph, and how a run meets the real world.
+
+Tensors among the arguments are inputs by position, all others by reference. What the function
+returns is described by a plan that is filled in after each run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..autograd.engine import grad
+from ..autograd.modes import enable_grad, state
+from ..capture.recorder import Recorder
+from ..graph.node import Graph, Node, Write
+from ..graph.spec import check
+from ..tensor.abstract import AbstractArray
+from ..tensor.tensor import Tensor, wrap
+from . import joint
+from .steps import Steps
+from .watch import Break, Watcher
+
+__all__ = ["Captured", "Leaves", "Output", "Source", "flatten", "rebuild", "trace"]
+
+
+class Source(NamedTuple):
+    """Where an input comes from at each run.
+
+    kind: "argument" (value: which tensor argument), "tensor" (value: the tensor), "grad" (value:
+    the Source whose gradient it is), "constant" (value: the array), "cotangent" (which output).
+    """
+
+    kind: str
+    value: Any
+
+
+class Output(NamedTuple):
+    """One tensor of the result.
+
+    kind: "value" (place: which output of the graph), "input" (the tensor of a source itself),
+    "view" (of the tensor of a source: shape, strides and offset in bytes, dtype).
+    """
+
+    kind: str
+    place: int
+    source: Source | None = None
+    geometry: Any = None
+    requires_grad: bool = False
+    spent: str | None = None  # name of its node, whose history a backward inside has used up
+
+
+class Captured:
+    """A captured call."""
+
+    def __init__(self, graph: Graph, sources: list[Source], watcher: Watcher, outputs: list[Output],
+                 shape: Any, backward: Any) -> None:
+        self.graph, self.sources, self.outputs, self.shape = graph, sources, outputs, shape
+        self.guards, self.steps, self.backward = watcher.guards, watcher.steps, backward
+        self.writes = [w for w in graph.writes if w.what == "data"]
+        self.grads = [(sources[w.target], w) for w in graph.writes if w.what == "grad"]
+        self.dropped: list[Source] = []  # inputs whose gradient the function drops
+
+
+# --- arguments and results ------------------------------------------------------------------------
+
+
+class Leaves:
+    """Arguments as a key, and the tensors among them."""
+
+    __slots__ = ("key", "tensors")
+
+    def __init__(self, args: Any, kwargs: Any) -> None:
+        self.tensors: list[Tensor] = []
+        self.key = _key(args, self.tensors), _key(kwargs, self.tensors) if kwargs else None
+        if len(self.tensors) > 1:
+            self.key = *self.key, _sharing(self.tensors)  # type: ignore[assignment]
+
+
+def _key(value: Any, found: list[Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        found.append(value)
+        a = value._a
+        return (a.shape, a.strides, a.dtype.num, value._rg, value._fn is None, value._base is None,
+                value.__class__)
+    kind = value.__class__
+    if kind is tuple or kind is list:
+        return kind, *[_key(v, found) for v in value]
+    if isinstance(value, dict):
+        return kind, *[(k, _key(v, found)) for k, v in value.items()]
+    if isinstance(value, tuple):
+        return kind, *[_key(v, found) for v in value]
+    if kind is float:
+        return kind, str(value)
+    if kind in _BY_VALUE:
+        return kind, value
+    return kind, Same(value)
+
+
+_BY_VALUE = (int, bool, str, bytes, type(None), complex)
+
+
+class Same:
+    """Equal to others around the very same object, which it keeps alive."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and other.value is self.value
+
+
+def _sharing(tensors: list[Tensor]) -> Any:
+    """Which arguments are the same tensor or share a storage."""
+    first: dict[int, int] = {}
+    places = [first.setdefault(id(t), i) for i, t in enumerate(tensors)]
+    storages = [None if t._st is None else first.setdefault(id(t._st), i)
+                for i, t in enumerate(tensors)]
+    plain = all(p == i and s in (None, i) for i, (p, s) in enumerate(zip(
+        places, storages, strict=True)))
+    return None if plain else (tuple(places), tuple(storages))
+
+
+def rebuild(value: Any, tensors: Any) -> Any:
+    """The same structure with each tensor replaced by the next of `tensors`."""
+    if isinstance(value, Tensor):
+        return next(tensors)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*[rebuild(v, tensors) for v in value])
+    if value.__class__ is tuple or value.__class__ is list:
+        return value.__class__([rebuild(v, tensors) for v in value])
+    if isinstance(value, dict):
+        made = value.copy() if value.__class__ is not dict else {}
+        made.update((k, rebuild(v, tensors)) for k, v in value.items())
+        return made
+    return value
+
+
+def flatten(value: Any, found: list[Tensor]) -> None:
+    """Appends the tensors of a structure, in the order of `rebuild`."""
+    if isinstance(value, Tensor):
+        found.append(value)
+    elif isinstance(value, (tuple, list)):
+        for v in value:
+            flatten(v, found)
+    elif isinstance(value, dict):
+        for v in value.values():
+            flatten(v, found)
+
+
+# --- the capture ----------------------------------------------------------------------------------
+
+
+def trace(fn: Callable[..., Any], args: Any, kwargs: Any, leaves: Leaves) -> Captured:
+    """Captures `fn(*args, **kwargs)`; raises Break or CaptureError and leaves all as it was."""
+    recorder = Recorder()
+    steps = Steps(recorder)
+    watcher = Watcher(steps)
+    recorder.watcher = watcher
+    stand_ins = _stand_ins(leaves.tensors)
+    try:
+        for t in stand_ins:
+            if id(t) not in recorder.places:
+                recorder.lift(t)
+        recorder.arguments = {id(t) for t in stand_ins}
+        given = iter(stand_ins)
+        seen = rebuild(args, given), rebuild(kwargs, given)
+        with recorder:
+            result = watcher.call(fn, *seen[0], **seen[1])
+        if recorder.failed is not None:
+            raise recorder.failed
+        return _Finish(recorder, watcher, stand_ins, leaves.tensors, result, fn).captured()
+    finally:
+        recorder.restore()
+
+
+def _stand_ins(tensors: list[Tensor]) -> list[Tensor]:
+    """What stands for the arguments: leaves themselves, others by tensors without a past."""
+    known: dict[int, Tensor] = {}
+    for t in tensors:
+        if id(t) in known:
+            continue
+        if type(t._a) is not np.ndarray:
+            raise Break("an argument without data (device 'meta')", "the call")
+        if t._fn is None and t._base is None:
+            known[id(t)] = t
+        else:
+            twin = known[id(t)] = wrap(t._a, t._dtype)
+            twin._rg = t._rg
+    return [known[id(t)] for t in tensors]
+
+
+class _Finish:
+    """What remains to do when the function has returned."""
+
+    def __init__(self, recorder: Recorder, watcher: Watcher, stand_ins: list[Tensor],
+                 arguments: list[Tensor], result: Any, fn: Any) -> None:
+        self.recorder, self.watcher, self.result, self.fn = recorder, watcher, result, fn
+        self.stand_ins, self.arguments = stand_ins, arguments
+        self.place = {id(t): i for i, t in reversed(list(enumerate(stand_ins)))}
+
+    def captured(self) -> Captured:
+        recorder = self.recorder
+        found: list[Tensor] = []
+        flatten(self.result, found)
+        self.values: list[Node] = []
+        self.tensors: list[Tensor] = []  # behind the values
+        outputs = self.outputs(found)
+        writes = self.writes()
+        backward = self.joint(outputs)
+        sources = [self.source(i) for i in range(len(recorder.inputs))]
+        graph = Graph(getattr(self.fn, "__name__", type(self.fn).__name__), recorder.inputs,
+                      self.names(sources), self.values, writes, recorder.numbers, recorder.draws)
+        graph, sources = _pruned(graph, sources)
+        check(graph)
+        self.result = rebuild(self.result, iter([_Slot(i) for i in range(len(found))]))
+        made = Captured(graph, sources, self.watcher, outputs, self.result, backward)
+        made.dropped = self.dropped()
+        self.watcher.guards.close()
+        self.check_sharing(made)
+        return made
+
+    # --- inputs
+
+    def source(self, number: int) -> Source:
+        t = self.recorder.tensors[number]
+        if number in self.recorder.constants:
+            return Source("constant", self.recorder.originals[number][0])
+        if id(t) in self.place:
+            return Source("argument", self.place[id(t)])
+        for owner, held in self.recorder.grads.values():
+            if held is t:
+                return Source("grad", self.owner(owner))
+        if t._fn is not None and t._rg and state.grad:
+            raise Break("a tensor from outside that has a history of its own; pass it as an "
+                        "argument", "the call")
+        return Source("tensor", t)
+
+    def owner(self, t: Tensor) -> Source:
+        return Source("argument", self.place[id(t)]) if id(t) in self.place else Source(
+            "tensor", t)
+
+    def names(self, sources: list[Source]) -> list[str]:
+        names: dict[str, None] = {}
+        for i, s in enumerate(sources):
+            base = f"{s.kind}{s.value}" if s.kind == "argument" else (
+                self.recorder.labels.get(i) or f"{s.kind}{i}")
+            names.setdefault(base if base not in names else f"{base}_{i}", None)
+        return list(names)
+
+    # --- effects
+
+    def writes(self) -> list[Write]:
+        recorder, found = self.recorder, []
+        for number, t in enumerate(list(recorder.tensors)):
+            if number in recorder.written and number not in recorder.constants:
+                found.append(Write("data", number, recorder.value_of(t)))
+        for key, (t, original) in list(recorder.grads.items()):
+            if t._grad is original or t.__dict__.get("_born_in") is recorder:
+                continue
+            if key not in recorder.settled:
+                self.watcher.steps.read.add(key)
+            if t._grad is not None:
+                self.check_grad(t)
+                node = recorder.value_of(t._grad)
+                found.append(Write("grad", recorder.places[id(t)], node))
+        self.guard_grads()
+        return found
+
+    def check_grad(self, t: Tensor) -> None:
+        place = self.place.get(id(t))
+        if place is not None and self.arguments[place]._fn is not None:
+            raise Break("a gradient that flows on into the history of an argument", "the call")
+        if id(t) not in self.recorder.places:
+            self.recorder.lift(t)
+
+    def guard_grads(self) -> None:
+        for key in self.watcher.steps.read:
+            t, original = self.recorder.grads[key]
+            if id(t) in self.place:
+                if original is not None:
+                    raise Break("the gradient of an argument from before the call", "the call")
+                continue
+            self.watcher.guards.other((key, "grad"), _grad_facts(t, original), "a gradient")
+
+    def dropped(self) -> list[Source]:
+        return [self.owner(t) for t, original in self.recorder.grads.values()
+                if t._grad is None and (original is not None or id(t) in self.recorder.settled)
+                and t.__dict__.get("_born_in") is not self.recorder]
+
+    def check_sharing(self, made: Captured) -> None:
+        """A program that writes must not have two inputs over one memory."""
+        if not made.writes:
+            return
+        arrays = [(i, self.recorder.originals[self.recorder.inputs.index(n)][0])
+                  for i, n in enumerate(made.graph.inputs)]
+        for w in made.writes:
+            mine = arrays[w.target][1]
+            for i, other in arrays:
+                if i != w.target and np.may_share_memory(mine, other):
+                    raise Break("writing to memory that two of its tensors share", "the call")
+
+    # --- results
+
+    def outputs(self, found: list[Tensor]) -> list[Output]:
+        made: dict[int, Output] = {}
+        bases: set[int] = set()
+        for t in found:
+            if id(t) not in made:
+                base = t if t._base is None else t._base
+                if id(base) in bases and id(base) not in self.recorder.places:
+                    raise Break("results that share memory with one another", "the call")
+                bases.add(id(base))
+                made[id(t)] = self.output(t)
+        return [made[id(t)] for t in found]
+
+    def output(self, t: Tensor) -> Output:
+        recorder = self.recorder
+        place = recorder.places.get(id(t))
+        if place is not None and place not in recorder.constants:
+            return Output("input", -1, self.source(place))
+        base = t if t._base is None else t._base
+        if type(t._a) is AbstractArray and t._a.recorder is not None:
+            place = recorder.places.get(id(base), recorder.arrays.get(id(base._a)))
+            if place is not None and place not in recorder.constants:
+                if t._rg:
+                    raise Break("returning a view of an input that requires grad", "the call")
+                if t._a is recorder.tensors[place]._a or t._base is not None:
+                    return Output("view", -1, self.source(place), self.geometry(t, place))
+        self.values.append(recorder.value_of(t))
+        self.tensors.append(t)
+        return Output("value", len(self.values) - 1, requires_grad=t._rg and t._fn is None)
+
+    def geometry(self, t: Tensor, place: int) -> Any:
+        whole = self.recorder.tensors[place]._a
+        return tuple(t._a.shape), tuple(t._a.strides), t._a.offset - whole.offset, t._dtype
+
+    def joint(self, outputs: list[Output]) -> Any:
+        """The backward of results that keep a history."""
+        live = [(i, o) for i, o in enumerate(outputs)
+                if o.kind == "value" and self.tensors[o.place]._fn is not None]
+        unique = {o.place: self.tensors[o.place] for _, o in live}
+        if not unique or not state.grad:
+            return None
+        places, tensors = list(unique), list(unique.values())
+        try:
+            return self.differentiate(places, tensors)
+        except RuntimeError as error:
+            if "second time" not in str(error):
+                raise
+        for i, o in live:
+            name = self.tensors[o.place]._fn.name()
+            outputs[i] = o._replace(spent=name)
+        return None
+
+    def differentiate(self, places: list[int], tensors: list[Tensor]) -> Any:
+        recorder = self.recorder
+        targets = [(i, t) for i, t in enumerate(list(recorder.tensors))
+                   if t._rg and t._fn is None and i not in recorder.constants
+                   and recorder.places.get(id(t)) == i]
+        seeds = [wrap(np.empty(t._a.shape, t._dtype.np), t._dtype) for t in tensors]
+        first = len(recorder.inputs)
+        for seed in seeds:
+            recorder.lift(seed)
+        with recorder, enable_grad():
+            grads = grad(tensors, [t for _, t in targets], seeds, allow_unused=True)
+        kept = [(i, recorder.value_of(g)) for (i, _), g in zip(targets, grads, strict=True)
+                if g is not None]
+        split = joint.split(recorder, kept, recorder.inputs[first:first + len(seeds)])
+        saved_from = len(self.values)
+        self.values.extend(split.saved)
+        owners = [self.source(i) for i in split.inputs]
+        return joint.Backward(split, places, saved_from, owners,
+                              [self.source(i) for i, _ in kept])
+
+
+class _Slot(Tensor):
+    """Marks the place of a tensor in a result."""
+
+    __slots__ = ("place",)
+
+    def __new__(cls, place: int) -> _Slot:
+        made = object.__new__(cls)
+        made.place = place
+        return made
+
+    def __init__(self, place: int) -> None:
+        return None
+
+
+def _grad_facts(t: Tensor, original: Any) -> Callable[[], Any]:
+    def facts() -> Any:
+        g = t._grad
+        return None if g is None or type(g._a) is not np.ndarray else (
+            g._a.shape, g._a.strides, g._a.dtype.num)
+
+    return _Frozen(facts, original)
+
+
+class _Frozen:
+    """Facts of a gradient; while it is captured, those of the array it had before."""
+
+    def __init__(self, read: Callable[[], Any], original: Any) -> None:
+        self.read, self.first, self.was = read, True, None
+        if original is not None:
+            a = original._a
+            self.was = tuple(a.shape), tuple(a.strides), a.dtype.num
+
+    def __call__(self) -> Any:
+        if self.first:
+            self.first = False
+            return self.was
+        return self.read()
+
+
+def _pruned(graph: Graph, sources: list[Source]) -> tuple[Graph, list[Source]]:
+    """The graph without inputs that nothing needs."""
+    targets = {w.target for w in graph.writes}
+    every, graph.inputs = graph.inputs, []
+    used = {n.digest for n in graph.nodes()}
+    keep = [i for i, n in enumerate(every) if n.digest in used or i in targets]
+    place = {old: new for new, old in enumerate(keep)}
+    graph.inputs = [every[i] for i in keep]
+    graph.names = [graph.names[i] for i in keep]
+    graph.writes = [Write(w.what, place[w.target], w.node) for w in graph.writes]
+    return graph, [sources[i] for i in keep]
