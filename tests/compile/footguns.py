@@ -61,7 +61,7 @@ def play(story: Any, library: Any, compiling: bool) -> Played:
                 objects.append(thing)
                 shown.append((describe(thing), _random_states(library), printed.getvalue()))
             error = None
-        except RuntimeError as raised:
+        except (RuntimeError, IndexError, TypeError, ValueError) as raised:
             error = raised
         shown.append([describe(thing) for thing in objects])
         return Played(shown, error, served(made))

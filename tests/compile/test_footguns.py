@@ -35,7 +35,8 @@ def test_compiled_as_eagerly(path, name):
         assert compiled.error is not None
         assert all(line in str(compiled.error) for line in marked_lines(story))
         return
-    if compiled.error is not None and eager.error is None:
+    assert eager.error is None
+    if compiled.error is not None:
         raise compiled.error
     found = difference(compiled.shown, eager.shown)
     assert not found, found
