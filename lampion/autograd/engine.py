@@ -15,7 +15,7 @@ import numpy as np
 
 from ..runtime.quiet import IGNORE, enter, leave
 from ..tensor.tensor import INFERENCE, Tensor, storage_of, wrap
-from .modes import state
+from .modes import followed, state
 from .node import Node, NodeHooks, edge_of
 
 __all__ = ["backward", "grad", "run_backward"]
@@ -240,7 +240,7 @@ def _before(hooks: NodeHooks, grads: list[Any]) -> None:
         if grads[nr] is not None:
             grads[nr] = call_tensor_hooks(table, grads[nr])
     for fn in tuple(hooks.pre.values()):
-        changed = fn(tuple(grads))
+        changed = followed(fn)(tuple(grads))
         if changed is not None:
             grads[:] = changed if isinstance(changed, (tuple, list)) else (changed,)
     for nr, reference in hooks.retain.items():
@@ -252,7 +252,7 @@ def _before(hooks: NodeHooks, grads: list[Any]) -> None:
 def call_tensor_hooks(table: dict[int, Any], g: Any) -> Any:
     """Runs the hooks of one tensor on its gradient; each may replace it."""
     for fn in tuple(table.values()):
-        changed = fn(g)
+        changed = followed(fn)(g)
         if changed is not None:
             if not isinstance(changed, Tensor):
                 raise TypeError("hook must return a Tensor or None, received "
@@ -263,7 +263,7 @@ def call_tensor_hooks(table: dict[int, Any], g: Any) -> Any:
 
 def _after(hooks: NodeHooks, results: tuple[Any, ...], grads: list[Any]) -> tuple[Any, ...]:
     for fn in tuple(hooks.post.values()):
-        changed = fn(results, tuple(grads))
+        changed = followed(fn)(results, tuple(grads))
         if changed is not None:
             results = changed if isinstance(changed, tuple) else (changed,)
     return results
@@ -324,7 +324,7 @@ def _finish(run: _Run, targets: tuple[Any, ...] | None, accumulate: bool,
 def _post_accumulate(leaf: Tensor) -> None:
     if leaf._post_hooks:
         for fn in tuple(leaf._post_hooks.values()):
-            fn(leaf)
+            followed(fn)(leaf)
     node = leaf.__dict__.get("_accumulate")
     if node is not None and node.hooks is not None:
         _after(node.hooks, (), [leaf._grad])
@@ -341,8 +341,11 @@ def accumulate_into(leaf: Tensor, g: Tensor, create_graph: bool) -> None:
         else:
             leaf._grad = g.clone() if type(g._a) is not np.ndarray else wrap(
                 _copied_as(g._a, leaf._a), g._dtype)
+    elif state.recorder is not None and not create_graph and held._dtype is g._dtype:
+        state.recorder.note_write(held, held + g)
+        storage_of(held).version += 1
     elif (create_graph or type(held._a) is not np.ndarray or type(g._a) is not np.ndarray
-          or held._dtype is not g._dtype or state.recorder is not None):
+          or held._dtype is not g._dtype):
         leaf._grad = held + g
     else:
         token = enter(IGNORE)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..tensor.dtype import FLOAT
 from ..tensor.tensor import Tensor, wrap
-from .modes import state
+from .modes import followed, state
 from .node import Hooked, Node, edge_of, new_node, overwritten
 
 __all__ = ["Function", "FunctionCtx", "once_differentiable", "BackwardCFunction",
@@ -92,7 +92,7 @@ class BackwardNode(Node):
         if self.materialize_grads:
             grads = [_zeros(out) if g is None and out[2] else g
                      for g, out in zip(grads, self.outs, strict=True)]
-        result = self.function.backward(self, *grads)
+        result = followed(self.function.backward)(self, *grads)
         given = result if isinstance(result, tuple) else (result,)
         n = len(self.inputs_meta)
         if len(given) > n and all(g is None for g in given[n:]):
@@ -200,10 +200,10 @@ class Function:
         grad, state.grad = state.grad, False
         try:
             if cls.setup_context is not Function.setup_context:
-                outputs = cls.forward(*args, **kwargs)
-                cls.setup_context(ctx, args, outputs)
+                outputs = followed(cls.forward)(*args, **kwargs)
+                followed(cls.setup_context)(ctx, args, outputs)
             else:
-                outputs = cls.forward(ctx, *args, **kwargs)
+                outputs = followed(cls.forward)(ctx, *args, **kwargs)
         finally:
             state.grad = grad
         return _record(ctx, args, outputs)

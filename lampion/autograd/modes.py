@@ -10,6 +10,7 @@ from ..tensor.tensor import INFERENCE, Tensor
 
 __all__ = [
     "enable_grad",
+    "followed",
     "inference_mode",
     "is_grad_enabled",
     "is_inference_mode_enabled",
@@ -43,6 +44,14 @@ def _note_birth(t: Tensor) -> None:
         t._is_inference = True
     if state.recorder is not None:
         t.__dict__["_born_in"] = state.recorder
+
+
+def followed(fn: F) -> F:
+    """A function of the user's as a capture wants it called; itself where none runs."""
+    recorder = state.recorder
+    if recorder is None or recorder.watcher is None:
+        return fn
+    return recorder.watcher.callback(fn)  # type: ignore[no-any-return]
 
 
 Tensor._note_birth = staticmethod(_note_birth)  # type: ignore[assignment]

@@ -13,9 +13,12 @@ from typing import Any
 
 from ..autograd.modes import state
 from ..capture.recorder import CaptureError
+from ..debug.frames import describe
 from ..debug.knobs import knobs
 from ..ops.autocast import switch
+from ..tensor import get_default_device, get_default_dtype
 from .program import Options, Program
+from .rules import is_lampion_file
 from .steps import NotYet
 from .trace import Captured, Leaves, trace
 from .watch import Break
@@ -60,12 +63,15 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if state.recorder is not None or Stance.eager or knobs.kernels == "off":
             return self.function(*args, **kwargs)
+        if Stance.capturing:
+            with _lock:  # until no tensor records any more
+                pass
         leaves = Leaves(args, kwargs)
         kind = self._kind(leaves)
         kind.calls += 1
         for i, program in enumerate(kind.programs):
             if program.captured.guards.hold():
-                numbers = program.numbers()
+                numbers = program.numbers(leaves.tensors)
                 if numbers is not None:
                     if i:
                         kind.programs.insert(0, kind.programs.pop(i))
@@ -77,7 +83,8 @@ class Compiled:
         return self if instance is None else functools.partial(self, instance)
 
     def _kind(self, leaves: Leaves) -> Kind:
-        key = (leaves.key, state.grad, state.inference, switch.dtype)
+        key = (leaves.key, state.grad, state.inference, switch.dtype, get_default_dtype(),
+               get_default_device())
         found = self.kinds.get(key)
         if found is None:
             found = self.kinds[key] = Kind()
@@ -99,7 +106,7 @@ class Compiled:
             program = Program(captured, self.options)
             kind.programs.insert(0, program)
             del kind.programs[_MOST_VARIANTS:]
-            numbers = program.numbers()
+            numbers = program.numbers(leaves.tensors)
             if numbers is not None:
                 return self._serve(program, leaves, numbers, args, kwargs)
         return self.function(*args, **kwargs)
@@ -108,7 +115,10 @@ class Compiled:
                kwargs: Any) -> Any:
         """By the program, or eagerly as long as it is not there."""
         if program.ready():
-            return program.run(leaves.tensors, numbers)
+            try:
+                return program.run(leaves.tensors, numbers)
+            except IndexError:  # before any effect: it comes again, at its own place
+                pass
         if program.native.error is not None:
             self._say(program.native.error)
         return self.function(*args, **kwargs)
@@ -120,12 +130,15 @@ class Compiled:
             return None
         try:
             with _lock:
+                Stance.capturing = True
                 captured = trace(self.function, args, kwargs, leaves)
         except NotYet:
             return None
         except (Break, CaptureError) as error:
             self._refused(kind, error)
             return None
+        finally:
+            Stance.capturing = False
         kind.captures += 1
         return captured
 
@@ -138,7 +151,8 @@ class Compiled:
             raise RuntimeError(f"torch.compile with fullgraph=True: {error}") from None
         kind.again = kind.calls * 2 + 1
         known = isinstance(error, (Break, CaptureError))
-        self._say(str(error) if known else f"{type(error).__name__} in its capture: {error}")
+        self._say(str(error) if known else
+                  f"{type(error).__name__} in its capture, at {_user_line(error)}: {error}")
         if knobs.debug and not known:
             traceback.print_exception(error)
 
@@ -161,6 +175,18 @@ class Compiled:
         self.reasons.clear()
 
 
+def _user_line(error: BaseException) -> str:
+    """Where the user's own code last was when an error came."""
+    found = "the call"
+    step = error.__traceback__
+    while step is not None:
+        code = step.tb_frame.f_code
+        if not is_lampion_file(code.co_filename):
+            found = describe(code, step.tb_lasti)
+        step = step.tb_next
+    return found
+
+
 class CompileWarning(UserWarning):
     """A compiled function runs eagerly, and why."""
 
@@ -170,3 +196,4 @@ class Stance:
 
     eager = False
     speaks = True
+    capturing = False

@@ -166,6 +166,7 @@ class _Rewriter(ast.NodeTransformer):
 
     def __init__(self, outside: frozenset[str]) -> None:
         self.outside = outside  # variables of the functions around
+        self.rebound: set[str] = set()  # those that are declared to be assigned to, and globals
 
     def _call(self, method: str, node: ast.AST, *args: Any, keywords: Any = ()) -> Any:
         watcher = ast.Attribute(ast.Name(_WATCHER, ast.Load()), method, ast.Load())
@@ -198,7 +199,7 @@ class _Rewriter(ast.NodeTransformer):
     def visit_For(self, node: ast.For) -> Any:
         self.generic_visit(node)
         node.iter = self._call("iterate", node.iter, node.iter)
-        return node
+        return self._guarded(node, [node.target])
 
     def visit_comprehension(self, node: ast.comprehension) -> Any:
         self.generic_visit(node)
@@ -227,6 +228,23 @@ class _Rewriter(ast.NodeTransformer):
         self.generic_visit(node)
         if any(isinstance(t, (ast.Tuple, ast.List)) for t in node.targets):
             node.value = self._call("unpacked", node.value, node.value)
+        return self._guarded(node, node.targets)
+
+    def _guarded(self, node: Any, targets: Any) -> Any:
+        """The statement, after a refusal where it assigns to a variable from outside."""
+        names = [n.id for t in targets for n in ast.walk(t)
+                 if isinstance(n, ast.Name) and n.id in self.rebound]
+        return [*(self._refusal(node, f"assigning to {name}, a variable from outside")
+                  for name in names), node]
+
+    def visit_Delete(self, node: ast.Delete) -> Any:
+        self.generic_visit(node)
+        return self._guarded(node, node.targets)
+
+    def visit_NamedExpr(self, node: ast.NamedExpr) -> Any:
+        self.generic_visit(node)
+        if node.target.id in self.rebound:
+            return self._call("refuse", node, ast.Constant("assigning to a variable from outside"))
         return node
 
     def visit_AugAssign(self, node: ast.AugAssign) -> Any:
@@ -236,7 +254,8 @@ class _Rewriter(ast.NodeTransformer):
             return node
         name = ast.copy_location(ast.Name(node.target.id, ast.Load()), node)
         check = ast.copy_location(ast.Expr(self._call("augmenting", node, name)), node)
-        return [check, node]
+        *refused, check = self._guarded(check, [node.target])
+        return [*refused, check, node]
 
     def _seen(self, node: Any) -> Any:
         """Where the value itself matters: its contents must be the same at every run."""
@@ -274,7 +293,7 @@ class _Rewriter(ast.NodeTransformer):
 
     def visit_FormattedValue(self, node: ast.FormattedValue) -> Any:
         self.generic_visit(node)
-        node.value = self._seen(node.value)
+        node.value = self._call("text", node.value, node.value)
         return node
 
     def _fresh(self, node: Any) -> Any:
@@ -288,9 +307,9 @@ class _Rewriter(ast.NodeTransformer):
 
     def visit_Global(self, node: Any) -> Any:
         """Assignments to these names change the world outside."""
-        names = [n for n in node.names if isinstance(node, ast.Global) or n in self.outside]
-        return [node, *(self._refusal(node, f"assigning to {name}, a variable from outside")
-                        for name in names)]
+        self.rebound.update(n for n in node.names
+                            if isinstance(node, ast.Global) or n in self.outside)
+        return node
 
     visit_Nonlocal = visit_Global
 

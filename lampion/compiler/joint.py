@@ -6,6 +6,7 @@ which it makes again for nothing.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,8 @@ from ..graph.node import Graph, Interner, Node
 from ..graph.spec import check
 from ..tensor.tensor import Tensor, wrap
 
-__all__ = ["Backward", "CompiledFunctionBackward", "Spent", "attach", "split"]
+__all__ = ["Backward", "CompiledFunctionBackward", "Spent", "attach", "named",
+           "split"]
 
 
 class Split(NamedTuple):
@@ -99,10 +101,11 @@ def _rebuilt(order: list[Node], given: list[Node], inside: set[str]) -> dict[str
 class Backward:
     """The backward half of a captured call."""
 
-    def __init__(self, part: Split, places: list[int], saved_from: int, owners: list[Any],
-                 targets: list[Any]) -> None:
+    def __init__(self, part: Split, places: list[int], names: list[str], saved_from: int,
+                 owners: list[Any], targets: list[Any]) -> None:
         self.graph, self.saved_from, self.n_saved = part.graph, saved_from, len(part.saved)
         self.places = places  # of the outputs that the cotangents belong to
+        self.names = names  # of the nodes that made them
         self.owners, self.targets = owners, targets  # Sources of inputs, and of what gets gradients
         self.program: Any = None  # set by the one who runs it
 
@@ -140,15 +143,7 @@ def _as_given(a: Any, d: Any) -> Any:
 class Spent(History):
     """The history of a result that a backward inside of the program has used up."""
 
-    __slots__ = ("_name",)
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self.edges, self.nrs, self.seq, self.hooks = (), (), 0, None
-        self.trace = self.out_st = None
-
-    def name(self) -> str:
-        return self._name
+    __slots__ = ()
 
     def backward(self, grads: list[Any]) -> tuple[Any, ...]:
         raise RuntimeError(
@@ -160,12 +155,31 @@ def attach(backward: Backward, values: list[Tensor], saved: list[Any], inputs: l
            targets: list[Tensor]) -> None:
     """Gives results their history."""
     edges = [edge_of(t) for t in targets]
-    node = new_node(CompiledFunctionBackward, tuple(e for e, _ in edges),
-                    tuple(n for _, n in edges))
+    alone = len(backward.places) == 1
+    cls = named(backward.names[0], CompiledFunctionBackward) if alone else CompiledFunctionBackward
+    node = new_node(cls, tuple(e for e, _ in edges), tuple(n for _, n in edges))
     node.out_st = None
     node.backward_of, node.saved, node.inputs = backward, saved, inputs
     node.versions = [0 if t._st is None else t._st.version for t in inputs]
     outs = [values[p] for p in backward.places]
     node.outs = tuple((o._a.shape, o._dtype) for o in outs)
-    for nr, o in enumerate(outs):
+    for nr, (o, name) in enumerate(zip(outs, backward.names, strict=True)):
         o._fn, o._nr, o._rg = node, nr, True
+        if not alone:
+            o._fn, o._nr = new_node(named(name, OneOfSeveral), (node,), (nr,)), 0
+            o._fn.out_st = None
+
+
+class OneOfSeveral(History):
+    """Stands between a compiled call and one of its results, under the name it has eagerly."""
+
+    __slots__ = ()
+
+    def backward(self, grads: list[Any]) -> tuple[Any, ...]:
+        return tuple(grads)
+
+
+@lru_cache(1024)
+def named(name: str, base: Any) -> Any:
+    """A class of nodes that shows itself under another name."""
+    return type(name, (base,), {"__slots__": ()})

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..autograd.node import new_node
 from ..capture.program import apply_eagerly
 from ..debug.knobs import knobs
 from ..graph.interpret import interpret
@@ -15,7 +16,7 @@ from ..ops import as_strided
 from ..ops.optimize import note_writes
 from ..tensor.dtype import from_numpy_dtype
 from ..tensor.tensor import Tensor, wrap
-from .joint import Spent, attach
+from .joint import Spent, attach, named
 from .trace import Captured, Source, rebuild
 
 __all__ = ["Native", "Options", "Program"]
@@ -36,19 +37,36 @@ class Program:
         self.captured = captured
         self.native = Native(captured.graph, options)
         self.fixed = [s.value if s.kind == "tensor" else None for s in captured.sources]
+        self.fixed_ids = {id(t) for t in self.fixed if t is not None}
         self.flags = [(t._rg, t._fn is None) for t in self.fixed if t is not None]
         if captured.backward is not None:
             captured.backward.program = Native(captured.backward.graph, options)
 
-    def numbers(self) -> list[float] | None:
-        """What optimizers hand to this run; None where one is not as it was captured."""
+    def numbers(self, arguments: list[Tensor]) -> list[float] | None:
+        """What optimizers hand to this run; None where this call is not as it was captured."""
         found: list[float] = []
         for update in self.captured.steps.updates:
             numbers = update.numbers()
             if numbers is None:
                 return None
             found += numbers
-        return found if self._tensors_fit() else None
+        return found if self._tensors_fit() and self._apart(arguments) else None
+
+    def _apart(self, arguments: list[Tensor]) -> bool:
+        """Whether no argument shares memory with what the program writes, nor the reverse."""
+        captured = self.captured
+        if not captured.writes:
+            return True
+        suspects = [i for i, t in enumerate(arguments)
+                    if t._st is not None or t._a.base is not None or id(t) in self.fixed_ids]
+        if not suspects:
+            return True
+        arrays = [_array(s, arguments) for s in captured.sources]
+        mine = {i for i, s in enumerate(captured.sources)
+                if s.kind == "argument" and s.value in suspects}
+        written = {w.target for w in captured.writes}
+        return not any(np.may_share_memory(arrays[i], arrays[j]) for i in mine
+                       for j in range(len(arrays)) if i != j and (i in written or j in written))
 
     def _tensors_fit(self) -> bool:
         """Whether the tensors from outside still are what was captured."""
@@ -109,18 +127,34 @@ class Program:
             t = values[o.place]
             t._rg = o.requires_grad or o.spent is not None
             if o.spent is not None:
-                t._fn = Spent(o.spent)
+                t._fn = new_node(named(o.spent, Spent), (), ())
+                t._fn.out_st = None
             return t
+        if o.kind == "window":
+            return _view(values[o.place], *o.geometry)
         t = _tensor(o.source, arguments)
-        return t if o.kind == "input" else _view(t, *o.geometry)
+        if o.kind == "input":
+            return t
+        return t.detach() if o.kind == "alias" else _view(t.detach() if t._rg else t, *o.geometry)
 
 
-def _view(t: Tensor, shape: Any, strides: Any, offset: int, dtype: Any) -> Tensor:
-    """A window on the memory of `t`, given in bytes."""
+def _view(t: Tensor, shape: Any, strides: Any, offset: int, dtype: Any, whole: Any) -> Tensor:
+    """A window on the memory of `t`, which should lie as `whole` says; all in bytes."""
     width = dtype.itemsize
+    if t._dtype is not dtype:
+        t = t.view(dtype)
+    elif t._base is None and t._a.strides != whole:
+        t._a = _laid_out(t._a, whole)
     made: Tensor = as_strided(t, shape, [s // width for s in strides],
                               t.storage_offset() + offset // width)
     return made
+
+
+def _laid_out(a: Any, strides: Any) -> Any:
+    """A copy of a result that lies in memory as it does eagerly."""
+    order = sorted(range(a.ndim), key=lambda i: -strides[i])
+    made = np.ascontiguousarray(a.transpose(order))
+    return made.transpose(np.argsort(order))
 
 
 def _tensor(source: Source, arguments: list[Tensor]) -> Tensor:
@@ -176,7 +210,7 @@ class Native:
 
     def __call__(self, arrays: list[Any], numbers: list[float] | tuple[()] = ()) -> list[Any]:
         """Outputs, then the values of gradient writes; data writes are done in place."""
-        if self.executable is not None or not self.options.interpret and self.ready(arrays):
+        if self.executable is not None or (not self.options.interpret and self.ready(arrays)):
             return self.executable.run(arrays, list(numbers))  # type: ignore[no-any-return]
         return self._interpreted(arrays, numbers)
 

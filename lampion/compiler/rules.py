@@ -10,16 +10,17 @@ import sys
 import types
 from typing import Any
 
-__all__ = ["CONTEXTS", "CORE", "IMPURE", "MUTATORS", "READERS", "TENSOR_STATE", "is_compiled",
-           "is_lampion", "is_lampion_file", "is_pure", "is_standard", "makes_new", "room_of"]
+__all__ = ["CONTEXTS", "CORE", "IMPURE", "MUTATORS", "READERS", "SETTINGS", "TENSOR_STATE",
+           "is_compiled", "is_lampion", "is_lampion_file", "is_pure", "is_standard", "makes_new",
+           "room_of"]
 
 _ROOT = __name__.split(".")[0]
 _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 # Rooms whose functions depend on their arguments and on the recorded tensors alone.
 CORE = frozenset(("ops", "autograd", "tensor", "graph", "codegen", "runtime", "debug", "capture",
-                  "passes", "functional", "linalg", "fft", "special", "_tensor", "types", "amp", "compiler",
-                  "random"))
+                  "passes", "functional", "linalg", "fft", "special", "_tensor", "types", "amp",
+                  "compiler", "random"))
 
 # Functions of lampion that change or read what is neither argument nor tensor.
 IMPURE = frozenset((
@@ -34,16 +35,24 @@ TENSOR_STATE = frozenset((
     "requires_grad_", "detach_", "register_hook", "register_post_accumulate_grad_hook",
     "share_memory_", "set_", "resize_", "resize_as_", "swap_", "rename_", "apply_", "map_",
     "data_ptr", "untyped_storage", "storage", "numpy", "tolist", "item", "__array__",
+    "unsqueeze_", "squeeze_", "t_", "transpose_", "swapaxes_", "swapdims_", "as_strided_",
     "__dlpack__", "is_shared", "_version", "is_set_to", "storage_offset"))
+
+# Functions of lampion that tell a setting; a program holds for its value.
+SETTINGS = frozenset((
+    "get_num_threads", "get_num_interop_threads", "get_default_dtype", "get_default_device",
+    "is_grad_enabled", "is_autocast_enabled", "is_inference_mode_enabled",
+    "are_deterministic_algorithms_enabled", "get_float32_matmul_precision"))
 
 CONTEXTS = frozenset(("no_grad", "enable_grad", "set_grad_enabled", "autocast", "nullcontext",
                       "record_function", "suppress"))
 
-_PURE_BUILTINS = frozenset(getattr(builtins, name) for name in (
-    "abs all any bool bytes callable chr complex dict divmod enumerate filter float format "
-    "frozenset int isinstance issubclass len list map max min object ord pow range repr reversed "
-    "round set slice sorted str sum tuple type zip property staticmethod classmethod hash id "
-    "iter hex bin oct ascii").split())
+_NAMES = """
+    abs all any bool bytes callable chr complex dict divmod enumerate filter float format frozenset
+    int isinstance issubclass len list map max min object ord pow range repr reversed round set
+    slice sorted str sum tuple type zip property staticmethod classmethod hash id iter hex bin oct
+    ascii"""
+_PURE_BUILTINS = frozenset(getattr(builtins, name) for name in _NAMES.split())
 _PURE_MODULES = frozenset(("math", "operator", "_operator", "itertools", "cmath"))
 _PURE = _PURE_BUILTINS | {functools.reduce, functools.partial, collections.OrderedDict,
                           collections.defaultdict, collections.deque, collections.Counter}

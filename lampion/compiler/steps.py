@@ -83,6 +83,7 @@ class Steps:
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
+        self.arguments: set[int] = set()  # ids of the tensors among the arguments
         self.updates: list[Update] = []
         self.after: list[tuple[LRScheduler, tuple[Any, ...]]] = []
         self.read: set[int] = set()  # tensors whose gradient from before the run was looked at
@@ -139,13 +140,17 @@ class Steps:
 
     def scheduler(self, watcher: Any, scheduler: LRScheduler, *args: Any) -> None:
         """`scheduler.step(...)`: after the run."""
-        if any(isinstance(a, Tensor) for a in args) or type(scheduler).__name__.startswith("Reduce"):
-            watcher.refuse(f"{type(scheduler).__name__}.step() with a value of the program")
+        kind = type(scheduler).__name__
+        if any(isinstance(a, Tensor) for a in args) or kind.startswith("Reduce"):
+            watcher.refuse(f"{kind}.step() with a value of the program")
         self.after.append((scheduler, args))
 
     def optimizer(self, watcher: Any, optimizer: Optimizer, name: str, *args: Any,
                   **kwargs: Any) -> None:
         """`optimizer.step()` or `optimizer.zero_grad()`."""
+        own = optimizer.__dict__
+        for table in ("param_groups", "state"):
+            watcher.guards.entry(own, table, own[table], f"the optimizer's {table}")
         watcher.guards.contents(optimizer.param_groups, "param_groups")
         for group in optimizer.param_groups:
             watcher.guards.entry(group, "params", group["params"], "the parameters of a group")

@@ -6,7 +6,11 @@ returns is described by a plan that is filled in after each run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +20,7 @@ from ..autograd.modes import enable_grad, state
 from ..capture.recorder import Recorder
 from ..graph.node import Graph, Node, Write
 from ..graph.spec import check
+from ..ops.autocast import set_dtype, switch
 from ..tensor.abstract import AbstractArray
 from ..tensor.tensor import Tensor, wrap
 from . import joint
@@ -39,8 +44,9 @@ class Source(NamedTuple):
 class Output(NamedTuple):
     """One tensor of the result.
 
-    kind: "value" (place: which output of the graph), "input" (the tensor of a source itself),
-    "view" (of the tensor of a source: shape, strides and offset in bytes, dtype).
+    kind: "value" (place: which output of the graph), "window" (on that value), "input" (the tensor
+    of a source itself), "alias" (the same detached), "view" (of it). Windows and views have a
+    geometry: shape, strides and offset in bytes, dtype.
     """
 
     kind: str
@@ -164,20 +170,59 @@ def trace(fn: Callable[..., Any], args: Any, kwargs: Any, leaves: Leaves) -> Cap
     watcher = Watcher(steps)
     recorder.watcher = watcher
     stand_ins = _stand_ins(leaves.tensors)
+    modes = state.grad, state.inference, switch.dtype
     try:
         for t in stand_ins:
             if id(t) not in recorder.places:
                 recorder.lift(t)
-        recorder.arguments = {id(t) for t in stand_ins}
+        steps.arguments = {id(t) for t in stand_ins}
         given = iter(stand_ins)
         seen = rebuild(args, given), rebuild(kwargs, given)
-        with recorder:
+        watcher.take(seen)
+        with recorder, _undisturbed():
             result = watcher.call(fn, *seen[0], **seen[1])
+        _check_modes(modes)
         if recorder.failed is not None:
             raise recorder.failed
+        _check_result(result, watcher)
         return _Finish(recorder, watcher, stand_ins, leaves.tensors, result, fn).captured()
     finally:
         recorder.restore()
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """No other thread runs meanwhile: it would meet tensors that record."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(60.0)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def _check_modes(before: tuple[Any, ...]) -> None:
+    now = state.grad, state.inference, switch.dtype
+    if now != before:
+        state.grad, state.inference = before[:2]
+        set_dtype(before[2])
+        raise Break("a switch (gradients, inference, autocast) that is left changed", "its end")
+
+
+def _check_result(value: Any, watcher: Watcher) -> None:
+    """What a program can return: tensors, plain values, and containers of them."""
+    if isinstance(value, (tuple, list)):
+        for v in value:
+            _check_result(v, watcher)
+    elif isinstance(value, dict):
+        _check_result(list(value.values()), watcher)
+    elif not isinstance(value, _RESULTS) and (
+            watcher.is_own(value) or isinstance(value, _MADE_ANEW)):
+        raise Break(f"returning a {type(value).__name__}", "its end")
+
+
+_RESULTS = (Tensor, int, float, str, bool, complex, bytes, type(None), slice, range)
+_MADE_ANEW = (types.FunctionType, types.MethodType, types.GeneratorType, functools.partial)
 
 
 def _stand_ins(tensors: list[Tensor]) -> list[Tensor]:
@@ -310,13 +355,9 @@ class _Finish:
 
     def outputs(self, found: list[Tensor]) -> list[Output]:
         made: dict[int, Output] = {}
-        bases: set[int] = set()
-        for t in found:
+        self.whole: dict[int, int] = {}  # values by the memory that they are
+        for t in sorted(found, key=lambda t: t._base is not None):  # bases before their views
             if id(t) not in made:
-                base = t if t._base is None else t._base
-                if id(base) in bases and id(base) not in self.recorder.places:
-                    raise Break("results that share memory with one another", "the call")
-                bases.add(id(base))
                 made[id(t)] = self.output(t)
         return [made[id(t)] for t in found]
 
@@ -329,17 +370,39 @@ class _Finish:
         if type(t._a) is AbstractArray and t._a.recorder is not None:
             place = recorder.places.get(id(base), recorder.arrays.get(id(base._a)))
             if place is not None and place not in recorder.constants:
-                if t._rg:
-                    raise Break("returning a view of an input that requires grad", "the call")
-                if t._a is recorder.tensors[place]._a or t._base is not None:
-                    return Output("view", -1, self.source(place), self.geometry(t, place))
-        self.values.append(recorder.value_of(t))
-        self.tensors.append(t)
-        return Output("value", len(self.values) - 1, requires_grad=t._rg and t._fn is None)
+                return self.of_input(t, place)
+        return self.of_value(t, base)
 
-    def geometry(self, t: Tensor, place: int) -> Any:
+    def of_input(self, t: Tensor, place: int) -> Output:
         whole = self.recorder.tensors[place]._a
-        return tuple(t._a.shape), tuple(t._a.strides), t._a.offset - whole.offset, t._dtype
+        if t._rg:
+            raise Break("returning a view of an input that requires grad", "the call")
+        if t._a is whole:
+            return Output("alias", -1, self.source(place))
+        return Output("view", -1, self.source(place), _geometry(t, whole))
+
+    def of_value(self, t: Tensor, base: Tensor) -> Output:
+        """A value of its own; where it looks at memory of another, that one, and a window."""
+        key = id(base._a)
+        if t is base and key not in self.whole:
+            self.whole[key] = self.value(t)
+            return Output("value", self.whole[key], requires_grad=t._rg and t._fn is None)
+        if t._rg or base._rg:
+            if key in self.whole:
+                raise Break("results with gradients that share memory", "the call")
+            self.whole[key] = -1
+            return Output("value", self.value(t), requires_grad=t._rg and t._fn is None)
+        if key not in self.whole:
+            self.whole[key] = self.value(base)
+        elif self.whole[key] < 0:
+            raise Break("results with gradients that share memory", "the call")
+        return Output("window", self.whole[key], geometry=_geometry(t, base._a))
+
+    def value(self, t: Tensor) -> int:
+        """The place of a new output of the graph."""
+        self.values.append(self.recorder.value_of(t))
+        self.tensors.append(t)
+        return len(self.values) - 1
 
     def joint(self, outputs: list[Output]) -> Any:
         """The backward of results that keep a history."""
@@ -376,8 +439,14 @@ class _Finish:
         saved_from = len(self.values)
         self.values.extend(split.saved)
         owners = [self.source(i) for i in split.inputs]
-        return joint.Backward(split, places, saved_from, owners,
+        names = [t._fn.name() for t in tensors]
+        return joint.Backward(split, places, names, saved_from, owners,
                               [self.source(i) for i, _ in kept])
+
+
+def _geometry(t: Tensor, whole: Any) -> Any:
+    a = t._a
+    return tuple(a.shape), tuple(a.strides), a.offset - whole.offset, t._dtype, whole.strides
 
 
 class _Slot(Tensor):

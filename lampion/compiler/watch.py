@@ -8,13 +8,16 @@ Objects that the function itself made are its own business.
 from __future__ import annotations
 
 import functools
+import gc
 import types
 from typing import Any
 
 import numpy as np
 
+from ..autograd.function import BackwardNode
 from ..autograd.modes import state
 from ..debug.frames import describe, user_code
+from ..nn.modules import _hooks as module_hooks
 from ..nn.modules.module import Module
 from ..optim.lr_scheduler import LRScheduler
 from ..optim.optimizer import Optimizer
@@ -52,7 +55,15 @@ class Watcher:
         self.guards = Guards()
         self.steps = steps
         self.own: dict[int, Any] = {}  # objects that the function made, kept alive
+        self.given: dict[int, Any] = {}  # containers of arguments, which calls are told apart by
         self.known: dict[Any, Any] = {}  # instrumented functions
+
+    def take(self, arguments: Any) -> None:
+        """The containers among the arguments: calls with other contents are of another kind."""
+        if isinstance(arguments, (tuple, list, dict)):
+            self.given[id(arguments)] = arguments
+            for value in arguments.values() if isinstance(arguments, dict) else arguments:
+                self.take(value)
 
     # --- what the function makes ----------------------------------------------------------------
 
@@ -63,12 +74,19 @@ class Watcher:
 
     def is_own(self, value: Any) -> bool:
         """Whether the function made it."""
-        return id(value) in self.own
+        return id(value) in self.own or isinstance(value, BackwardNode)
 
     def sight(self, value: Any, label: str = "") -> Any:
         """A tensor from outside becomes an input as soon as it is seen."""
         if isinstance(value, Tensor) and not self._made_here(value):
+            if id(value) in self.steps.arguments:
+                self.refuse("an argument that is also reached from outside")
             self.steps.lift(value, label)
+            for table in ("_hooks", "_post_hooks") if value._rg else ():
+                hooks = value.__dict__.get(table)
+                self.guards.absent(value.__dict__, table, "hooks of a tensor")
+                if hooks:
+                    self.refuse("a tensor from outside with hooks")
         return value
 
     @staticmethod
@@ -116,17 +134,31 @@ class Watcher:
 
     def _entry(self, table: dict[Any, Any], key: Any, owner: Any, name: Any) -> Any:
         value = dict.__getitem__(table, key)
-        if not self.is_own(owner):
-            self.guards.entry(table, key, value, f"{_label(owner)}.{name}")
+        if self.is_own(owner) or id(owner) in self.given:
+            return value
+        self.guards.entry(table, key, value, f"{_label(owner)}.{name}")
         return self.sight(value, self.steps.label(owner, name))
 
     def _by_class(self, obj: Any, name: str, found: Any) -> Any:
         kind = type(obj)
         value = getattr(obj, name)
+        own = _instance_dict(obj)
+        if own is not None and not self.is_own(obj):
+            self.guards.absent(own, name, f"{_label(obj)}.{name}")
+        if not rules.is_lampion(kind):
+            self._of_classes(kind, name)
         if not callable(value) and not self.is_own(obj):
             self.guards.other((id(obj), name), lambda: getattr(obj, name, _NOTHING),
                               f"{kind.__name__}.{name}")
         return value
+
+    def _of_classes(self, kind: type, name: str) -> None:
+        """A guard on what a class of the user's has under a name."""
+        for cls in kind.__mro__:
+            if name in cls.__dict__:
+                self.guards.entry(_class_dict(cls), name, cls.__dict__[name],
+                                  f"{cls.__name__}.{name}")
+                return
 
     def _of_class(self, obj: Any, name: str) -> Any:
         value = getattr(obj, name)
@@ -136,9 +168,8 @@ class Watcher:
         return value
 
     def _of_module(self, obj: types.ModuleType, name: str) -> Any:
-        value = getattr(obj, name)
-        trusted = rules.is_lampion(obj) or rules.is_standard(obj.__name__)
-        if not trusted and name in vars(obj):
+        value = self.sight(getattr(obj, name), name)
+        if not rules.is_standard(obj.__name__) and name in vars(obj):
             self.guards.entry(vars(obj), name, value, f"{obj.__name__}.{name}")
         return value
 
@@ -175,7 +206,7 @@ class Watcher:
     def _of_dict(self, obj: dict[Any, Any], key: Any) -> Any:
         if key in obj:
             return self._entry(obj, key, obj, repr(key))
-        if not self.is_own(obj):
+        if not self.is_own(obj) and id(obj) not in self.given:
             self.guards.absent(obj, key, f"the key {key!r} of a dict")
             if type(obj).__getitem__ is not dict.__getitem__ or hasattr(obj, "default_factory"):
                 self.refuse(f"a new key {key!r} in a dict from outside")
@@ -196,7 +227,7 @@ class Watcher:
 
     def seen(self, value: Any) -> Any:
         """A value whose contents decide what happens."""
-        if isinstance(value, _SCALARS) or self.is_own(value):
+        if isinstance(value, _SCALARS) or self.is_own(value) or id(value) in self.given:
             return value
         if isinstance(value, (list, dict, set, frozenset)):
             if len(value) > _LONG:
@@ -239,6 +270,12 @@ class Watcher:
             return
         self.refuse(f"changing a {type(value).__name__} from outside in place")
 
+    def text(self, value: Any) -> Any:
+        """What stands in an f-string."""
+        if isinstance(value, Tensor):
+            self.refuse("the text of a tensor, which has no value until the program runs")
+        return self.seen(value)
+
     def context(self, manager: Any) -> Any:
         """Before `with manager:`"""
         name = type(manager).__name__
@@ -280,10 +317,14 @@ class Watcher:
     def module(self, m: Module, args: Any, kwargs: Any) -> Any:
         """A call of a module: its `forward`, between its hooks."""
         for table in _HOOKS:
-            hooks = getattr(m, table)
+            hooks = m.__dict__[table]
             self.guards.contents(hooks, f"{table} of a {type(m).__name__}")
             if hooks:
                 self.refuse(f"a module with hooks ({type(m).__name__})")
+        for hooks in _GLOBAL_HOOKS:
+            self.guards.contents(hooks, "hooks of all modules")
+            if hooks:
+                self.refuse("hooks of all modules")
         call = _static(getattr(type(m), "_plain_class", type(m)), "__call__")
         if call is not _MODULE_CALL:
             return self._function(call, (m, *args), kwargs)
@@ -365,18 +406,18 @@ class Watcher:
         """A function of lampion that needs no watching."""
         if f.__name__ in rules.IMPURE:
             self.refuse(f"{f.__name__}()")
+        if f.__name__ in rules.SETTINGS:
+            self.guards.other(f, f, f"{f.__name__}()")
         for a in (*args, *kwargs.values()):
-            if isinstance(a, (np.ndarray, np.generic)):
-                self.seen(a)
-            elif isinstance(a, (list, dict)):
+            if isinstance(a, (np.ndarray, np.generic, list, dict)):
                 self.seen(a)
             elif isinstance(a, types.GeneratorType) and not self.is_own(a):
                 self.refuse("handing on a generator from outside, which moves it on")
-        args = [self._callback(a) for a in args]
-        result = f(*args, **{k: self._callback(v) for k, v in kwargs.items()})
+        args = [self.callback(a) for a in args]
+        result = f(*args, **{k: self.callback(v) for k, v in kwargs.items()})
         return self.fresh(result) if isinstance(result, (list, dict)) else result
 
-    def _callback(self, value: Any) -> Any:
+    def callback(self, value: Any) -> Any:
         """A function of the user's that someone else will call."""
         if not isinstance(value, (types.FunctionType, types.MethodType)) or rules.is_lampion(value):
             return value
@@ -387,7 +428,7 @@ class Watcher:
             if isinstance(a, types.GeneratorType) or type(a).__name__.endswith("iterator"):
                 self.iterate(a)
             self.seen(a)
-        result = f(*map(self._callback, args), **{k: self._callback(v) for k, v in kwargs.items()})
+        result = f(*map(self.callback, args), **{k: self.callback(v) for k, v in kwargs.items()})
         return self.fresh(result) if rules.makes_new(f) else result
 
     def _construct(self, cls: type, args: Any, kwargs: Any) -> Any:
@@ -461,6 +502,8 @@ class Watcher:
 
 _ITEM_OF_DICT = (dict.__getitem__,)
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_GLOBAL_HOOKS = tuple(vars(module_hooks)[f"_global_{name}"] for name in (
+    "forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks"))
 _MODULE_CALL = Module.__dict__["__call__"]
 
 
@@ -500,6 +543,11 @@ def _global_names(code: types.CodeType) -> tuple[str, ...]:
         if isinstance(const, types.CodeType):
             found.update(dict.fromkeys(_global_names(const)))
     return tuple(found)
+
+
+def _class_dict(cls: type) -> dict[str, Any]:
+    """The dict behind a class, whose entries are quick to look at."""
+    return gc.get_referents(cls.__dict__)[0]  # type: ignore[no-any-return]
 
 
 def _contents(cell: Any) -> Any:
