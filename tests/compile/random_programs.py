@@ -172,7 +172,7 @@ def view(w: Writer) -> None:
         (f"{v.name}.narrow(0, 0, 2)", ("2", *rest)),
         (f"{v.name}.view_as({v.name})", v.shape), (f"{v.name}[::2]", (f"{first}/2", *rest))))
     if "-1" not in first and "/2" not in first and "1" not in v.shape[:2]:
-        w.make(text, shape, own=v.own)
+        w.make(text, shape, own=v.own and "unbind" not in text)
 
 
 def expanded(w: Writer) -> None:
@@ -352,7 +352,7 @@ def program(seed: int) -> Program:
     grad = w.rng.choice(("", ".requires_grad_()"))
     head = [
         f"torch.manual_seed({seed})", f"net = Net({w.rng.choice((0.0, 0.0, 0.5))})",
-        f"w, buffer = torch.randn(D, D){grad}, torch.zeros(D)",
+        f"w, buffer = given(D, D){grad}, torch.zeros(D)",
         "params = [*net.parameters(), *([w] if w.requires_grad else [])]",
         f"opt = torch.optim.{w.rng.choice(OPTIMIZERS)}",
         "sched = torch.optim.lr_scheduler.ExponentialLR(opt, 0.8)",
