@@ -15,7 +15,8 @@ PACKAGE = ROOT / "lampion"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the top floor to the ground; a room may import from those after it.
-ORDER = ["floor", "capture", "ops", "autograd", "tensor", "graph", "codegen", "runtime", "debug"]
+ORDER = ["floor", "capture", "passes", "ops", "autograd", "tensor", "graph", "codegen", "runtime",
+         "debug"]
 
 
 def room_of(path: Path) -> str:

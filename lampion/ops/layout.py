@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ["settled"]
+__all__ = ["order_of", "settled"]
 
 Array = Any
 
@@ -27,23 +28,23 @@ def settled(result: Any, arrays: list[Any], in_rows: bool = False) -> Any:
     plain = result.flags.c_contiguous
     if plain and all(a.__class__ is not np.ndarray or a.flags.c_contiguous for a in arrays):
         return result
-    order = _order(result, arrays)
+    order = order_of(result.shape, [a for a in arrays if a.__class__ is np.ndarray])
     made = result.transpose(order)
     if made.flags.c_contiguous:
         return result
     return np.ascontiguousarray(made).transpose(np.argsort(order))
 
 
-def _order(result: Array, arrays: list[Any]) -> list[int]:
-    """The axes of a result, outermost first."""
-    plain = list(range(result.ndim))
-    best = max((a for a in arrays if a.__class__ is np.ndarray), key=_walked)
-    if best.shape != result.shape or _walked(best) < sum(
-            n > 1 for n in result.shape) or not _is_dense(best):
+def order_of(shape: tuple[int, ...], arrays: Sequence[Array]) -> list[int]:
+    """The axes of a loop nest's result, outermost first; arrays: its operands."""
+    plain = list(range(len(shape)))
+    best = max(arrays, key=_walked, default=None)
+    if best is None or best.shape != shape or _walked(best) < sum(
+            n > 1 for n in shape) or not _is_dense(best):
         return plain
-    long = [i for i in plain if result.shape[i] > 1]
+    long = [i for i in plain if shape[i] > 1]
     turned = iter(sorted(long, key=lambda i: -best.strides[i]))
-    return [next(turned) if result.shape[i] > 1 else i for i in plain]
+    return [next(turned) if shape[i] > 1 else i for i in plain]
 
 
 def _walked(a: Array) -> int:

@@ -1,0 +1,103 @@
+"""Which values are computed in the memory of the inputs that they are written to.
+
+A write becomes visible only after every reader of the old value has run, and a kernel reads each
+element before it writes it. Where that cannot be had, the value is computed aside and copied last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..codegen.expression import Symbol, Trace
+from ..codegen.plan import reachable, reduced_axes
+from ..graph.node import Graph, Node, Write
+from ..ops.native import TEMPLATES
+from .arrays import overlap
+from .body import Body, trace_body
+from .fused import Job, job_of
+from .schedule import Schedule, step_of
+
+__all__ = ["in_place"]
+
+Array = np.ndarray[Any, Any]
+
+
+def in_place(graph: Graph, schedule: Schedule, examples: Sequence[Array]) -> dict[str, int]:
+    """By digest of the value: the input whose memory takes it. Makes steps wait for readers."""
+    chosen: dict[str, int] = {}
+    shown = {step_of(w.node).digest for w in graph.writes if w.what == "data"}
+    for w in graph.writes:
+        target = graph.inputs[w.target]
+        if w.what != "data" or w.node.digest in chosen or target.digest in shown:
+            continue
+        if _is_apart(w.target, examples) and _fits(w, target, graph):
+            step = schedule.places[step_of(w.node).digest]
+            if schedule.delay(step, schedule.readers(target.digest)):
+                chosen[w.node.digest] = w.target
+    return chosen
+
+
+def _is_apart(place: int, examples: Sequence[Array]) -> bool:
+    """Whether an input has memory of its own, and a place of its own for every element."""
+    a = examples[place]
+    reach = 0
+    for s, n in sorted((abs(s), n) for s, n in zip(a.strides, a.shape, strict=True) if n > 1):
+        if s <= reach:
+            return False
+        reach += s * (n - 1)
+    return not any(overlap(a, b) for i, b in enumerate(examples) if i != place)
+
+
+def _fits(w: Write, target: Node, graph: Graph) -> bool:
+    """Whether the step that makes the value can put it there."""
+    step = step_of(w.node)
+    is_view = w.node.kind == "call" and w.node.op.view
+    if step.kind != "call" or is_view:
+        return False
+    if step.op.name == "write_window":
+        return step.args[0] is target and step_of(step.args[1]) is not target  # type: ignore[arg-type]
+    if step.op.name in TEMPLATES or step.op.name in ("read_window", "to_device"):
+        return False
+    job = job_of(step, [w.node])
+    root = next((i for i, r in enumerate(job.roots) if r is not None
+                 and r.digest == w.node.digest), None)
+    return root is not None and _reads_first(job, root, target)
+
+
+def _reads_first(job: Job, root: int, target: Node) -> bool:
+    """Whether the kernel has read an element whenever it writes it."""
+    places = [i for i, n in enumerate(job.inputs) if step_of(n).digest == target.digest]
+    if not places:
+        return True
+    if len(places) > 1 or job.inputs[places[0]].digest != target.digest:
+        return False
+    try:
+        trace, roots = _traced(job.body)
+    except Exception:  # no expression: the step will run in Python, on memory of its own
+        return False
+    place, symbol = places[0], roots[root]
+    dims = trace.input_axes[trace.places.index(place)]
+    same = _atoms(trace, dims) == _atoms(trace, symbol.dims)
+    reduced = reduced_axes(trace, roots)
+    inside = bool(reduced & set(_atoms(trace, dims)))
+    return same and not inside and _in_order(trace, roots, root, place)
+
+
+def _in_order(trace: Trace, roots: Sequence[Symbol], root: int, place: int) -> bool:
+    """Whether no result that is stored later is the first to read the input."""
+    def reads(some: Sequence[Symbol]) -> bool:
+        return any(t.op == "input" and trace.places[t.attr] == place
+                   for t in reachable([r.node for r in some]))
+    return reads(roots[:root + 1]) or not reads(roots[root + 1:])
+
+
+def _atoms(trace: Trace, dims: Sequence[int | None]) -> list[int]:
+    return [x for d in dims if d is not None for x in trace.atoms(d)]
+
+
+def _traced(body: Body) -> tuple[Trace, list[Symbol]]:
+    trace = Trace()
+    return trace, trace_body(body, trace)
