@@ -334,6 +334,7 @@ def accumulate_into(leaf: Tensor, g: Tensor, create_graph: bool) -> None:
     """Adds `g` to `leaf.grad`; a gradient that nobody else holds is taken as it is."""
     if INFERENCE[0] and state.recorder is not None:
         state.recorder.watch(leaf)
+        state.recorder.read_grad(leaf)
     held = leaf._grad
     if held is None:
         if create_graph or (_is_exclusive(g) and _lies_as(g._a, leaf._a)):

@@ -67,6 +67,7 @@ class Recorder:
         # whose gradient it set or dropped before anything read it.
         self.grads: dict[int, tuple[Tensor, Any]] = {}
         self.settled: set[int] = set()
+        self.read: set[int] = set()  # those whose gradient from before was looked at
         self.failed: Exception | None = None  # what could not be recorded, even if it was caught
         self.path = ""  # of the module that runs
         self.labels: dict[int, str] = {}  # names of inputs
@@ -170,6 +171,12 @@ class Recorder:
         _, original = self.grads.setdefault(id(t), (t, t._grad))
         if settled and (not known or t._grad is original):
             self.settled.add(id(t))
+
+    def read_grad(self, t: Tensor) -> None:
+        """Called before the gradient of `t` is looked at."""
+        _, original = self.grads.setdefault(id(t), (t, t._grad))
+        if t._grad is original and id(t) not in self.settled:
+            self.read.add(id(t))
 
     def number(self) -> Node:
         """A float that every run brings along."""

@@ -54,8 +54,8 @@ def _rewritten(code: types.CodeType) -> types.CodeType:
     plain = _compiled(_as_def(copy.deepcopy(tree)), owner, code)
     if not set(plain.co_names) <= set(code.co_names) or plain.co_varnames != code.co_varnames:
         raise NoSource(f"the source of {code.co_name} in {code.co_filename} has changed")
-    rewriter = _Rewriter(frozenset(code.co_freevars))
-    return _compiled(rewriter.generic_visit(_as_def(copy.deepcopy(tree))), owner, code)
+    definition = _as_def(copy.deepcopy(tree))
+    return _compiled(_Rewriter(frozenset(code.co_freevars)).function(definition), owner, code)
 
 
 def _compiled(definition: Any, owner: str | None, code: types.CodeType) -> types.CodeType:
@@ -331,7 +331,15 @@ class _Rewriter(ast.NodeTransformer):
         if node.decorator_list:
             return self._refusal(node, "a decorated function inside")
         node.returns = None
-        return self.generic_visit(node)
+        return self.function(node)
+
+    def function(self, node: Any) -> Any:
+        """The body of a definition; its `**` parameter is a dict of its own."""
+        self.generic_visit(node)
+        if node.args.kwarg is not None:
+            name = ast.Name(node.args.kwarg.arg, ast.Load())
+            node.body.insert(0, ast.Expr(self._call("fresh", node.body[0], name)))
+        return node
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> Any:
         node.annotation = ast.Constant(None)

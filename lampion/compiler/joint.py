@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..autograd.modes import state
 from ..autograd.node import Node as History
 from ..autograd.node import edge_of, new_node, overwritten
 from ..capture.recorder import Recorder
+from ..graph.interpret import interpret
 from ..graph.node import Graph, Interner, Node
 from ..graph.spec import check
 from ..tensor.tensor import Tensor, wrap
@@ -28,6 +30,8 @@ class Split(NamedTuple):
     graph: Graph
     inputs: list[int]  # numbers of the recorder's inputs
     saved: list[Node]
+    whole: Graph | None  # the same from the inputs on, for derivatives of gradients
+    whole_inputs: list[int]
 
 
 def split(recorder: Recorder, wanted: list[tuple[int, Node]], seeds: list[Node]) -> Split:
@@ -49,7 +53,11 @@ def split(recorder: Recorder, wanted: list[tuple[int, Node]], seeds: list[Node])
     graph = Graph("backward", [made[n.digest] for n in (*inputs, *saved, *seeds)], names,
                   [made[n.digest] for n in outputs], [])
     check(graph)
-    return Split(graph, used, saved)
+    origin = [n for n in order if n.kind == "input" and n.digest not in {s.digest for s in seeds}]
+    again = None
+    if all(n.kind in ("input", "call", "result") for n in order):
+        again = Graph("backward", [*origin, *seeds], [""] * (len(origin) + len(seeds)), outputs, [])
+    return Split(graph, used, saved, again, [numbers[n.digest] for n in origin])
 
 
 def _made_again(order: list[Node], late: set[str]) -> set[str]:
@@ -102,18 +110,19 @@ class Backward:
     """The backward half of a captured call."""
 
     def __init__(self, part: Split, places: list[int], names: list[str], saved_from: int,
-                 owners: list[Any], targets: list[Any]) -> None:
+                 owners: list[Any], whole_owners: list[Any], targets: list[Any]) -> None:
         self.graph, self.saved_from, self.n_saved = part.graph, saved_from, len(part.saved)
         self.places = places  # of the outputs that the cotangents belong to
         self.names = names  # of the nodes that made them
         self.owners, self.targets = owners, targets  # Sources of inputs, and of what gets gradients
+        self.whole, self.whole_owners = part.whole, whole_owners
         self.program: Any = None  # set by the one who runs it
 
 
 class CompiledFunctionBackward(History):
     """The history of a compiled call's results."""
 
-    __slots__ = ("backward_of", "inputs", "outs", "saved", "versions")
+    __slots__ = ("backward_of", "inputs", "outs", "saved", "versions", "whole_inputs")
 
     def output_count(self) -> int:
         return len(self.outs)
@@ -126,10 +135,24 @@ class CompiledFunctionBackward(History):
         for t, version in zip(self.inputs, self.versions, strict=True):
             if t._st is not None and t._st.version != version:
                 raise overwritten(self, t, t._st, version)
+        if state.grad:
+            return self.differentiable(grads)
         seeds = [np.zeros(shape, d.np) if g is None else _as_given(g._a, d)
                  for g, (shape, d) in zip(grads, self.outs, strict=True)]
         found = self.backward_of.program([*(t._a for t in self.inputs), *self.saved, *seeds])
         return tuple(wrap(a) for a in found)
+
+    def differentiable(self, grads: list[Any]) -> tuple[Any, ...]:
+        """Gradients that have a history themselves: operator by operator, from the inputs on."""
+        if self.backward_of.whole is None:
+            raise RuntimeError("a compiled function that draws random numbers has no derivatives "
+                               "of its gradients (create_graph=True): run it without torch.compile")
+        seeds = [wrap(np.zeros(shape, d.np)) if g is None else g
+                 for g, (shape, d) in zip(grads, self.outs, strict=True)]
+        found, _ = interpret(self.backward_of.whole, [*self.whole_inputs, *seeds],
+                             lambda op, args, attrs: op(list(args), *attrs) if op.takes_list
+                             else op(*args, *attrs))
+        return tuple(found)
 
     def release(self) -> None:
         self.saved = None
@@ -151,15 +174,16 @@ class Spent(History):
             "backward() itself, which freed it. Specify retain_graph=True there.")
 
 
-def attach(backward: Backward, values: list[Tensor], saved: list[Any], inputs: list[Tensor],
-           targets: list[Tensor]) -> None:
-    """Gives results their history."""
-    edges = [edge_of(t) for t in targets]
+def attach(backward: Backward, values: list[Tensor], saved: list[Any], tensor: Any) -> None:
+    """Gives results their history; `tensor` gives the tensor of a Source."""
+    edges = [edge_of(tensor(s)) for s in backward.targets]
+    inputs = [tensor(s) for s in backward.owners]
     alone = len(backward.places) == 1
     cls = named(backward.names[0], CompiledFunctionBackward) if alone else CompiledFunctionBackward
     node = new_node(cls, tuple(e for e, _ in edges), tuple(n for _, n in edges))
     node.out_st = None
     node.backward_of, node.saved, node.inputs = backward, saved, inputs
+    node.whole_inputs = [tensor(s) for s in backward.whole_owners]
     node.versions = [0 if t._st is None else t._st.version for t in inputs]
     outs = [values[p] for p in backward.places]
     node.outs = tuple((o._a.shape, o._dtype) for o in outs)

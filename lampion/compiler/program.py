@@ -103,13 +103,13 @@ class Program:
 
     def _effects(self, arguments: list[Tensor], grads: list[Any]) -> None:
         captured = self.captured
+        if captured.writes:
+            note_writes([_tensor(captured.sources[w.target], arguments)
+                         for w in captured.writes], captured.graph.name)
         for source in captured.dropped:
             _tensor(source, arguments)._grad = None
         for (source, _), array in zip(captured.grads, grads, strict=True):
             _tensor(source, arguments)._grad = wrap(array)
-        if captured.writes:
-            note_writes([_tensor(captured.sources[w.target], arguments)
-                         for w in captured.writes], captured.graph.name)
 
     def _result(self, arguments: list[Tensor], found: list[Any]) -> Any:
         captured = self.captured
@@ -118,8 +118,7 @@ class Program:
         backward = captured.backward
         if backward is not None:
             saved = found[backward.saved_from:backward.saved_from + backward.n_saved]
-            attach(backward, values, saved, [_tensor(s, arguments) for s in backward.owners],
-                   [_tensor(s, arguments) for s in backward.targets])
+            attach(backward, values, saved, lambda source: _tensor(source, arguments))
         return rebuild(captured.shape, iter(tensors))
 
     def _output(self, o: Any, arguments: list[Tensor], values: list[Tensor]) -> Tensor:
@@ -162,6 +161,8 @@ def _tensor(source: Source, arguments: list[Tensor]) -> Tensor:
         return source.value  # type: ignore[no-any-return]
     if source.kind == "argument":
         return arguments[source.value]
+    if source.kind == "constant":
+        return wrap(source.value)
     assert source.kind == "grad"
     held = _tensor(source.value, arguments)._grad
     assert held is not None

@@ -86,7 +86,6 @@ class Steps:
         self.arguments: set[int] = set()  # ids of the tensors among the arguments
         self.updates: list[Update] = []
         self.after: list[tuple[LRScheduler, tuple[Any, ...]]] = []
-        self.read: set[int] = set()  # tensors whose gradient from before the run was looked at
         self.modules: list[Module] = []
 
     # --- modules --------------------------------------------------------------------------------
@@ -125,16 +124,14 @@ class Steps:
     def grad_of(self, t: Tensor) -> Tensor | None:
         """`t.grad`"""
         self.recorder.value_of(t)
-        original = self.recorder.grads[id(t)][1] if id(t) in self.recorder.grads else None
-        if t._grad is original and id(t) not in self.recorder.settled:
-            self.read.add(id(t))
+        self.recorder.read_grad(t)
         if t._grad is not None:
             self.recorder.value_of(t._grad)
         return t.grad
 
     def set_grad(self, t: Tensor) -> None:
         """Before `t.grad` is set or dropped."""
-        self.recorder.set_grad(t, id(t) not in self.read)
+        self.recorder.set_grad(t, id(t) not in self.recorder.read)
 
     # --- optimizers and schedulers --------------------------------------------------------------
 

@@ -306,11 +306,9 @@ class _Finish:
         for number, t in enumerate(list(recorder.tensors)):
             if number in recorder.written and number not in recorder.constants:
                 found.append(Write("data", number, recorder.value_of(t)))
-        for key, (t, original) in list(recorder.grads.items()):
+        for t, original in list(recorder.grads.values()):
             if t._grad is original or t.__dict__.get("_born_in") is recorder:
                 continue
-            if key not in recorder.settled:
-                self.watcher.steps.read.add(key)
             if t._grad is not None:
                 self.check_grad(t)
                 node = recorder.value_of(t._grad)
@@ -326,7 +324,7 @@ class _Finish:
             self.recorder.lift(t)
 
     def guard_grads(self) -> None:
-        for key in self.watcher.steps.read:
+        for key in self.recorder.read:
             t, original = self.recorder.grads[key]
             if id(t) in self.place:
                 if original is not None:
@@ -440,7 +438,8 @@ class _Finish:
         self.values.extend(split.saved)
         owners = [self.source(i) for i in split.inputs]
         names = [t._fn.name() for t in tensors]
-        return joint.Backward(split, places, names, saved_from, owners,
+        whole = [self.source(i) for i in split.whole_inputs]
+        return joint.Backward(split, places, names, saved_from, owners, whole,
                               [self.source(i) for i, _ in kept])
 
 
