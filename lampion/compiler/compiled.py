@@ -114,7 +114,7 @@ class Compiled:
     def _serve(self, program: Program, leaves: Leaves, numbers: list[float], args: Any,
                kwargs: Any) -> Any:
         """By the program, or eagerly as long as it is not there."""
-        if program.ready():
+        if program.ready(leaves.tensors):
             try:
                 return program.run(leaves.tensors, numbers)
             except IndexError:  # before any effect: it comes again, at its own place

@@ -73,20 +73,11 @@ class Program:
         return all(t is None or (t._rg, t._fn is None) == flags for t, flags in zip(
             (t for t in self.fixed if t is not None), self.flags, strict=True))
 
-    def ready(self) -> bool:
+    def ready(self, arguments: list[Tensor]) -> bool:
         """Whether the machine code is there; otherwise it is being made."""
         if self.native.executable is not None or self.native.options.interpret:
             return True
-        arrays = [self._example(s, n) for s, n in zip(self.captured.sources,
-                                                      self.captured.graph.inputs, strict=True)]
-        return self.native.ready(arrays)
-
-    def _example(self, source: Source, node: Any) -> Any:
-        if source.kind == "constant":
-            return source.value
-        if source.kind == "tensor":
-            return source.value._a
-        return np.empty(node.shape, node.dtype)
+        return self.native.ready([_array(s, arguments) for s in self.captured.sources])
 
     def run(self, arguments: list[Tensor], numbers: list[float]) -> Any:
         """One call: the result, with all effects."""
