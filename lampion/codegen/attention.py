@@ -23,7 +23,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..runtime import memory
 from . import service
+from .fused import Fused, fill
 from .gemm_pack import transpose
 from .ir import ArrayParam, Kernel, Value
 from .math import exp2_flushed, log2
@@ -554,7 +556,8 @@ def attention_forward(out: Array, lse: Array, q: Array, k: Array, v: Array,
     """
     _check_shapes(out, lse, q, k, v)
     if not q.size or not k.size:
-        out[...], lse[...] = 0, np.inf
+        fill(out, 0)
+        fill(lse, np.inf)
         return True
     masks = [_spread(m, (*q.shape[:3], k.shape[2]), q.dtype) for m in (mask, drop)]
     variant = _variant(q, v, causal, q.shape[2], *masks)
@@ -581,7 +584,8 @@ def attention_backward(dq: Array, dk: Array, dv: Array, dout: Array, out: Array,
             raise ValueError(f"attention: {name} is {gradient.dtype} {gradient.shape}, expected "
                              f"{given.dtype} {given.shape}")
     if not q.size or not k.size:
-        dq[...], dk[...], dv[...] = 0, 0, 0
+        for gradient in (dq, dk, dv):
+            fill(gradient, 0)
         return True
     masks = [_spread(m, (*q.shape[:3], k.shape[2]), q.dtype) for m in (mask, drop)]
     variant = _variant(q, v, causal, k.shape[2], *masks)
@@ -593,7 +597,7 @@ def attention_backward(dq: Array, dk: Array, dv: Array, dout: Array, out: Array,
     if kernel is None:
         return False
     factor = _scale(q, scale)
-    kernel(dq, dk, dv, dout, out, lse, np.empty(lse.shape, lse.dtype), q, k, v, *masks,
+    kernel(dq, dk, dv, dout, out, lse, memory.empty(lse.shape, lse.dtype), q, k, v, *masks,
            factor * _LOG2E, factor)
     return True
 
@@ -624,9 +628,16 @@ def _spread(mask: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
     """A mask as numbers to be added, with stride 0 along the axes that it does not have."""
     if mask is None:
         return None
-    if mask.dtype == np.bool_:
-        mask = np.where(mask, dtype.type(0), dtype.type(-np.inf))
-    return np.broadcast_to(mask.astype(dtype, copy=False), shape)
+    if mask.dtype != dtype:
+        added = memory.empty(mask.shape, dtype)
+        (_FORBID if mask.dtype == np.bool_ else _CAST[dtype.name])([mask], [added])
+        mask = added
+    return np.broadcast_to(mask, shape)
+
+
+_FORBID = Fused(lambda may: (np.where(may, 0.0, -np.inf),), "forbid")
+_CAST = {name: Fused(lambda mask, name=name: (mask.astype(name),), f"to_{name}")
+         for name in ("float32", "float64")}
 
 
 def _variant(q: Array, v: Array, causal: bool, grouped: int, mask: Array | None,

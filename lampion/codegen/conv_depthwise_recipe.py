@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..debug.knobs import knobs
+from ..runtime import memory
 from . import service
 from .conv_depthwise import build_depthwise, build_depthwise_weight
 from .conv_part import PART, PART_COLUMNS, PART_FIELDS, PartVariant
 from .conv_problem import Array, Problem, Recipe, five, share
+from .fused import as_contiguous, copied, copy
 from .target import target
 from .types import Type
 
@@ -88,8 +90,8 @@ def _recipe(variant: PartVariant, numbers: Array) -> Recipe:
         if kernel is None:
             return False
         if bias is not None and bias.strides[0] != bias.itemsize:
-            bias = bias.copy()
-        kernel(five(out), five(x), np.ascontiguousarray(w), bias, numbers)
+            bias = copied(bias)
+        kernel(five(out), five(x), as_contiguous(w), bias, numbers)
         return True
     return run
 
@@ -114,10 +116,10 @@ def depthwise_weight(p: Problem) -> Recipe | None:
         kernel = service.kernel(key, lambda target: build_depthwise_weight(target, variant))
         if kernel is None:
             return False
-        whole = gw if gw.flags.c_contiguous else np.empty(gw.shape, gw.dtype)
+        whole = gw if gw.flags.c_contiguous else memory.empty(gw.shape, gw.dtype)
         kernel(whole, five(x), five(g), numbers)
         if whole is not gw:
-            gw[...] = whole
+            copy(gw, whole)
         return True
     return run
 

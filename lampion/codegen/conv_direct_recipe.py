@@ -11,6 +11,7 @@ from . import service
 from .conv_direct import WINDOW_ROWS, build_direct
 from .conv_part import PART, PART_COLUMNS, PART_FIELDS, PartVariant
 from .conv_problem import Array, Problem, Recipe, five, rows_of_inputs, share, three
+from .fused import as_contiguous, copied
 from .target import target
 
 __all__ = ["direct_backward", "direct_forward"]
@@ -66,8 +67,8 @@ def _recipe(variant: PartVariant, stacked: bool, numbers: Array) -> Recipe:
         if kernel is None:
             return False
         if bias is not None and bias.strides[0] != bias.itemsize:
-            bias = bias.copy()
-        kernel(five(out), five(x), np.ascontiguousarray(w), bias, numbers)
+            bias = copied(bias)
+        kernel(five(out), five(x), as_contiguous(w), bias, numbers)
         return True
     return run
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .fused import as_contiguous, copied
 from .gemm_tiles import Epilogue
 from .types import F32, F64, Type
 
@@ -75,7 +76,7 @@ def _check(p: Problem, bias: Array | None) -> None:
 
 def neighbours(a: Array) -> Array:
     """With the elements of its last axis next to each other, as kernels read them fastest."""
-    return a if a.strides[-1] == a.itemsize or a.shape[-1] == 1 else np.ascontiguousarray(a)
+    return a if a.strides[-1] == a.itemsize or a.shape[-1] == 1 else copied(a)
 
 
 def five(a: Array) -> Array:
@@ -112,4 +113,4 @@ def rows_of_inputs(w: Array, groups: int) -> Array:
     """The weight (O, C/groups, taps) with a row for each input channel of each group."""
     o, c = w.shape[:2]
     rows = w.reshape(groups, o // groups, c, *w.shape[2:]).swapaxes(1, 2)
-    return np.ascontiguousarray(rows).reshape(groups * c, o // groups, *w.shape[2:])
+    return as_contiguous(rows).reshape(groups * c, o // groups, *w.shape[2:])

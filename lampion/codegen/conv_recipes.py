@@ -25,6 +25,7 @@ from .conv_problem import (
     share,
     three,
 )
+from .fused import as_contiguous, copied, copy, reshaped
 from .gemm_pack import tile_of
 from .gemm_tiles import K_BLOCK, Epilogue
 from .target import Target, target
@@ -151,9 +152,9 @@ def _recipe(p: _Product) -> Recipe:
         if kernel is None:
             return False
         if bias is not None and bias.strides[0] != bias.itemsize:
-            bias = bias.copy()
+            bias = copied(bias)
         kernel(out, x.reshape(*x.shape[:2], 1, 1, -1) if flat else x,
-               _apart(w, gap) if gap else np.ascontiguousarray(w), bias, numbers)
+               _apart(w, gap) if gap else as_contiguous(w), bias, numbers)
         return True
     return run
 
@@ -167,10 +168,10 @@ def _gap(p: _Product) -> int:
 
 def _apart(w: Array, gap: int) -> Array:
     """The rows of the weight with a gap between them."""
-    rows = w.reshape(w.shape[0], -1)
-    copy = memory.empty((rows.shape[0], rows.shape[1] + gap), w.dtype)
-    copy[:, :rows.shape[1]] = rows
-    return copy
+    rows = reshaped(w, (w.shape[0], -1))
+    wide = memory.empty((rows.shape[0], rows.shape[1] + gap), w.dtype)
+    copy(wide[:, :rows.shape[1]], rows)
+    return wide
 
 
 def _span(p: _Product) -> int:

@@ -12,6 +12,7 @@ from ..runtime.threads import get_num_threads
 from . import service
 from .conv_problem import Array, Problem, Recipe, five, share
 from .conv_weight import LINES, ROWS, WEIGHT_FIELDS, WeightVariant, build_weight
+from .fused import as_contiguous, copy, fill
 from .gemm_pack import build_pack, tile_of
 from .target import target
 
@@ -42,22 +43,22 @@ def weight_recipe(p: Problem) -> Recipe:
                                 lambda target: build_weight(target, variant))
         if pack is None or kernel is None:
             return False
-        whole = gw if gw.flags.c_contiguous else np.empty(gw.shape, gw.dtype)
+        whole = gw if gw.flags.c_contiguous else memory.empty(gw.shape, gw.dtype)
         panels = memory.empty((plan.images * plan.packed,), gw.dtype)
         space = memory.empty((get_num_threads() * plan.space,), gw.dtype)
-        given, columns = five(x), plan.columns(np.ascontiguousarray(g))
+        given, columns = five(x), plan.columns(as_contiguous(g))
         for n in range(0, p.x[0], plan.images):
             some = slice(n, n + plan.images)
             pack(panels, columns[some], plan.positions, plan.pack_panels)
             kernel(whole, given[some], panels, space, plan.numbers(p.x[0] - n, n > 0))
         if whole is not gw:
-            gw[...] = whole
+            copy(gw, whole)
         return True
     return run
 
 
 def _zero(gw: Array, *_: Array | None) -> bool:
-    gw[...] = 0
+    fill(gw, 0)
     return True
 
 

@@ -19,6 +19,7 @@ from .conv_winograd_gradient import (
     build_gradient_tiles,
     build_input_tiles,
 )
+from .fused import as_contiguous, copied, copy
 from .gemm import Packed
 from .gemm_pack import tile_of
 from .gemm_tiles import K_BLOCK, Epilogue
@@ -102,7 +103,7 @@ def _gradient(p: _Product) -> Recipe:
         made = kernels()
         if None in made:
             return False
-        whole = gw if gw.flags.c_contiguous else np.empty(gw.shape, gw.dtype)
+        whole = gw if gw.flags.c_contiguous else memory.empty(gw.shape, gw.dtype)
         panels = memory.empty((PLANES * size,), gw.dtype)
         held = memory.empty((PLANES, p.rows, some + gap), gw.dtype)
         sums = memory.empty((PLANES, p.rows, p.channels), gw.dtype)
@@ -114,7 +115,7 @@ def _gradient(p: _Product) -> Recipe:
                 return False
         made[2](whole, sums)
         if whole is not gw:
-            gw[...] = whole
+            copy(gw, whole)
         return True
     return run
 
@@ -159,14 +160,14 @@ def _recipe(p: _Product) -> Recipe:
                                    lambda target: build_winograd_weight(target, element))
         if kernel is None or transform is None:
             return False
-        w = np.ascontiguousarray(w)
+        w = as_contiguous(w)
         if not own:
             planes = memory.empty((-(-p.rows // tile.rows) * chunk,), out.dtype)
             transform(planes, w, p.rows, p.channels, *p.weight)
             w = planes
         mine = memory.empty((get_num_threads() * space,), out.dtype)
         if bias is not None and bias.strides[0] != bias.itemsize:
-            bias = bias.copy()
+            bias = copied(bias)
         kernel(five(out), five(x), w, bias, mine, numbers)
         return True
     return run

@@ -11,6 +11,7 @@ import struct
 from typing import Any
 
 from .compile import PLAIN_ADDRESSES
+from .effects import written
 from .ir import Kernel, Region, Value
 from .target import Target
 from .types import F32, F64, I32, I64, Type
@@ -641,6 +642,11 @@ class _Entry(_Function):
         self.module.functions.append("\n".join([
             "define ptr @entry(ptr %self, ptr %args, i64 %count) {", "entry:", *self.lines,
             _DISPATCH]))
+        names = written(kernel)
+        mask = sum(1 << i for i, (_, name, _) in enumerate(kernel.params) if name in names)
+        table = self.module.table(tuple(
+            _signed(mask >> shift) for shift in range(0, len(kernel.params), 64)), I64.to())
+        self.module.functions.append(_WRITTEN.format(table))
 
     def _argument(self, i: int, scalar: Type | None) -> None:
         place = self.put(f"getelementptr ptr, ptr %args, i64 {i}")
@@ -652,6 +658,14 @@ class _Entry(_Function):
             word = self.call(name, kind, ("ptr", word))
         self.do(f"store {kind} {word}, ptr {self.put(f'getelementptr i64, ptr %words, i64 {i}')}")
 
+
+def _signed(bits: int) -> int:
+    """The low 64 bits as an i64."""
+    return (bits + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
+# Bits of a table: which arguments the body stores to.
+_WRITTEN = "define ptr @written() {{ ret ptr {} }}"
 
 _DISPATCH = """\
   %recorder = load ptr, ptr @lampion_recorder

@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime.recording import RecordingError, raised, recording_here
 from . import service
+from .fused import fill
 from .ir import ArrayParam, Kernel, Value
 from .target import Target
 from .types import F32, F64, I8, I16, I32, I64, Type, dtype_name, of_numpy
@@ -71,9 +73,8 @@ def outside(index: Array, size: int) -> int:
     >>> outside(np.array([[0, 4], [5, 1]]), 5)
     2
     """
-    if index.size >= _SMALL and dtype_name(index.dtype) in _INDICES and index.flags.c_contiguous:
-        kind = of_numpy(dtype_name(index.dtype))
-        kernel = service.kernel(("outside", kind.name), partial(build_outside, index=kind))
+    if index.size >= _SMALL:
+        kernel = _outside_kernel(index)
         if kernel is not None:
             found = np.empty(1, np.int64)
             kernel(found, index.reshape(-1), size)
@@ -84,7 +85,21 @@ def outside(index: Array, size: int) -> int:
     return int(np.argmax((index < 0) | (index >= size)))
 
 
+def _outside_kernel(index: Array) -> Any:
+    if dtype_name(index.dtype) not in _INDICES or not index.flags.c_contiguous:
+        return None
+    kind = of_numpy(dtype_name(index.dtype))
+    return service.kernel(("outside", kind.name), partial(build_outside, index=kind))
+
+
 def _check(name: str, index: Array, size: int) -> None:
+    """IndexError where an index is out of bounds; a recording looks at every run."""
+    if recording_here() is not None:
+        kernel = _outside_kernel(index)
+        if kernel is None:
+            raise RecordingError(f"{name}: indices that no kernel checks")
+        raised(lambda found: kernel(found, index.reshape(-1), size))
+        return
     place = outside(index, size)
     if place >= 0:
         at = tuple(int(i) for i in np.unravel_index(place, index.shape))
@@ -399,7 +414,7 @@ def sums_along(out: Array, index: Array, source: Array) -> bool:
     if kind is None or start is None or not (_plain(source, index) and out.flags.c_contiguous):
         return False
     if not source.size:
-        out[...] = 0
+        fill(out, 0)
     return _run_along("add_along", build_add_along, (kind, of_numpy(dtype_name(index.dtype))),
                       *_grids(source, index, start, out.ndim - 1), 1)
 
@@ -417,9 +432,9 @@ def _run_along(name: str, build: _Builder, kinds: tuple[Type, Type], grid: Array
     box = _box(grid.shape)
     if name == "add_along":  # all that may meet in one element is one task's
         box = (box[0], grid.shape[1], grid.shape[2] if alone else min(_COLUMNS, grid.shape[2]))
-    found, size = np.zeros(1, np.int64), strided.shape[1]
-    kernel(grid, strided, index, found, size, outer, axis, 0 if alone else inner, *box)
-    if found[0]:
+    size = strided.shape[1]
+    if raised(lambda found: kernel(grid, strided, index, found, size, outer, axis,
+                                   0 if alone else inner, *box)):
         _check(name, index, size)
     return True
 

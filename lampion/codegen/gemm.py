@@ -15,6 +15,7 @@ import numpy as np
 from ..debug.knobs import knobs
 from ..runtime import memory
 from . import service
+from .fused import copied, copy, fill
 from .gemm_dot import build_dot
 from .gemm_kernel import Variant, build
 from .gemm_pack import Tile, build_pack, tile_of
@@ -215,10 +216,10 @@ def _copied(p: _Problem) -> Recipe:
     inner = _recipe(p._replace(out=(p.n, 1)))
 
     def run(out: Array, a: Array, b: Array, bias: Array | None, add: bool, alpha: float) -> bool:
-        whole = np.array(out, order="C") if add else np.empty(out.shape, out.dtype)
+        whole = copied(out) if add else memory.empty(out.shape, out.dtype)
         done = inner(whole, a, b, bias, add, alpha)
         if done:
-            out[...] = whole
+            copy(out, whole)
         return done
     return run
 
@@ -230,7 +231,7 @@ def _launch(key: Any, make: Callable[[Target], Kernel], *plan: int) -> Recipe:
         if kernel is None:
             return False
         if bias is not None and bias.strides[0] != bias.itemsize:
-            bias = bias.copy()
+            bias = copied(bias)
         if alpha == 1.0:
             kernel(out, a, b, bias, *plan, add)
         else:
@@ -346,9 +347,10 @@ def _as_pairs(x: Array) -> Array:
     odd = x.shape[-1] % 2
     even = not odd and x.strides[-1] == 2 and not any(s % 4 for s in x.strides[:-1])
     if not even:
-        copy = np.zeros((*x.shape[:-1], x.shape[-1] + odd), x.dtype)
-        copy[..., :x.shape[-1]] = x
-        x = copy
+        whole = memory.empty((*x.shape[:-1], x.shape[-1] + odd), x.dtype)
+        copy(whole[..., :x.shape[-1]], x)
+        fill(whole[..., x.shape[-1]:], 0)
+        x = whole
     return x.view(np.int32)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime.recording import raised
 from . import service
 from .ir import Kernel, Value
 from .target import Target
@@ -136,23 +137,22 @@ def nll(out: Array, x: Array, target: Array, weight: Array | None, reduction: st
     False too where a class is out of range: the caller's reference says which.
     """
     kernel = _kernel("nll", build_nll, x, weight, reduction)
-    found = np.zeros(1, np.int64)
     if kernel is None or target.dtype != np.int64 or x.shape[1] == 0:
         return False
-    kernel(out, x, target, weight, found, x.shape[1], ignore)
-    return not found[0]
+    return not raised(lambda found: kernel(
+        out, x, target, weight, found, x.shape[1], ignore))
 
 
 def nll_backward(dx: Array, grad: Array, target: Array, weight: Array | None, reduction: str,
                  ignore: int) -> bool:
     """dx (N, C, L) from the gradient of `nll`'s result; False as there."""
     kernel = _kernel("nll_backward", build_nll_backward, dx, weight, reduction)
-    found = np.zeros(1, np.int64)
     if kernel is None or target.dtype != np.int64 or dx.shape[1] == 0:
         return False
     plane = max(dx.shape[1] * dx.shape[2], 1)
-    kernel(dx, grad, target, weight, found, dx.shape[1], ignore, max(_TASK // plane, 1))
-    return not found[0]
+    rows = max(_TASK // plane, 1)
+    return not raised(lambda found: kernel(
+        dx, grad, target, weight, found, dx.shape[1], ignore, rows))
 
 
 def _kernel(name: str, build: Any, x: Array, weight: Array | None, reduction: str) -> Any:

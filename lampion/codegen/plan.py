@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..runtime import memory
+from ..runtime.recording import Number
 from . import service
 from .bodies import DIRECT
 from .expression import PLAIN, Node, Symbol, Trace, Untraceable, kind_of, pointwise
@@ -206,7 +207,8 @@ def symbols_of(trace: Trace, arguments: Sequence[Any], wide: bool,
     for place, a in enumerate(arguments):
         if not isinstance(a, np.ndarray):
             known = a is None or isinstance(a, bool) or (baked and a in PLAIN)
-            symbols.append(a if known else Given(trace, place, type(a)))
+            kind = float if a.__class__ is Number else type(a)
+            symbols.append(a if known else Given(trace, place, kind))
             continue
         symbol = trace.input(a, place)
         if wide and symbol.node.kind.is_float and symbol.node.kind.bits == 16:
@@ -233,10 +235,10 @@ def assemble(name: str, trace: Trace, roots: list[Symbol], arguments: Sequence[A
     return Program(parts, single)
 
 
-_LONG = 1 << 17  # elements of a reduction that is worth two kernels
+LONG = 1 << 17  # elements of a reduction that is worth two kernels
 _WINDOW = 1 << 14  # elements reduced at once
-_FEW = 512  # results that give too few tasks
-_COLUMNS = 8192  # results of neighbouring columns that are better added row by row
+FEW = 512  # results that give too few tasks
+COLUMNS = 8192  # results of neighbouring columns that are better added row by row
 
 
 def _split(name: str, layout: _Layout) -> Split | None:
@@ -244,11 +246,11 @@ def _split(name: str, layout: _Layout) -> Split | None:
     kept = [a for a in layout.order if a not in layout.reduced]
     results, longest = (prod(layout.trace.sizes[a] for a in axes)
                         for axes in (kept, layout.reduced))
-    most = _COLUMNS if layout.order and layout.order[-1] in kept and longest >= 256 else _FEW
-    if not layout.reduced or results > most or results * longest < _LONG:
+    most = COLUMNS if layout.order and layout.order[-1] in kept and longest >= 256 else FEW
+    if not layout.reduced or results > most or results * longest < LONG:
         return None
     inner = {n.number for n in layout.nodes if n.op == "reduce"}
-    if any(not _only(r.node, inner) for r in layout.roots):
+    if any(not follows(r.node, inner) for r in layout.roots):
         return None
     chosen = sorted(inner)
     nodes = [n for n in layout.nodes if n.number in inner]
@@ -272,11 +274,11 @@ def _split(name: str, layout: _Layout) -> Split | None:
     return Split(first, _Layout(trace, placed, partial, layout.into).plan(name))
 
 
-def _only(node: Node, reductions: set[int]) -> bool:
+def follows(node: Node, reductions: set[int]) -> bool:
     """Whether a result follows from reductions of pointwise values, and numbers, alone."""
     if node.number in reductions:
         return not any(n.op == "reduce" for n in reachable(node.args))
-    return node.op != "input" and all(_only(a, reductions) for a in node.args)
+    return node.op != "input" and all(follows(a, reductions) for a in node.args)
 
 
 def _follow(node: Node, trace: Trace, old: Trace, totals: dict[int, Symbol]) -> Symbol:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import service
+from .fused import as_contiguous
 from .gather import sums_along
 from .ir import ArrayParam, Kernel, Value
 from .target import Target
@@ -303,7 +304,7 @@ def max_pool2d_backward(dx: Array, dout: Array, index: Array) -> bool:
     if not dx.flags.c_contiguous:
         return False
     planes = math.prod(dx.shape[:-2])
-    flat = (np.ascontiguousarray(a).reshape(planes, dout.shape[-2] * dout.shape[-1])
+    flat = (as_contiguous(a).reshape(planes, dout.shape[-2] * dout.shape[-1])
             for a in (index, dout))
     return sums_along(dx.reshape(planes, cells), *flat)
 

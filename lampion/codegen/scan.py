@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import service
+from .fused import as_contiguous, copy
 from .ir import Kernel, Value
 from .math import exp, log1p
 from .target import Target
@@ -386,11 +387,11 @@ def topk(out: Array, places: Array, x: Array, axis: int, largest: bool = True) -
 def _by_rows(kernel: Any, out: Array, places: Array, x: Array, axis: int) -> None:
     """Launches on rows; what is no row in memory goes through one."""
     moved = [np.moveaxis(a, axis, -1) for a in (out, places, x)]
-    rows = [np.ascontiguousarray(a).reshape(-1, a.shape[-1]) for a in moved]
+    rows = [as_contiguous(a).reshape(-1, a.shape[-1]) for a in moved]
     kernel(*rows, max(1, _TASK_ELEMENTS // x.shape[axis]))
     for whole, row in zip(moved[:2], rows[:2], strict=True):
         if not np.may_share_memory(whole, row):
-            whole[...] = row.reshape(whole.shape)
+            copy(whole, row.reshape(whole.shape))
 
 
 def _fit(name: str, x: Array, out: Array, places: Array | None) -> None:

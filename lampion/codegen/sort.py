@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime import memory
 from ..runtime.threads import get_num_threads
 from . import service
 from .ir import Kernel, Value
@@ -97,7 +98,7 @@ def sort(out: Array, places: Array, x: Array, descending: bool) -> bool:
                             partial(build_sorted, element=element))
     if pack is None or unpack is None:
         return False
-    keys = np.empty(x.shape, np.uint64)
+    keys = memory.empty(x.shape, np.dtype(np.uint64))
     pack(keys, x)
     _sort_rows(keys)
     unpack(out, places, keys, x)

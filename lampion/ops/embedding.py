@@ -69,12 +69,12 @@ def _lookup_shape(weight: Any, indices: Any, *_: Any) -> Any:
 )
 def _embedding(weight: Array, indices: Array, padding_idx: int, by_frequency: bool) -> Any:
     """Rows of a table."""
+    check_rows("embedding", indices, len(weight))
     return weight[indices] if indices.ndim else weight[int(indices)].copy()
 
 
-def check_rows(name: str, indices: Tensor, rows: int) -> None:
+def check_rows(name: str, array: Array, rows: int) -> None:
     """IndexError that names the first index outside the table."""
-    array = indices._a
     if type(array) is not np.ndarray or not array.size:
         return
     if array.min() >= 0 and array.max() < rows:
@@ -150,8 +150,8 @@ def embedding(
         raise NotImplementedError(_SPARSE.format("embedding"))
     rows = weight.shape[0]
     padding = _padding_row(padding_idx, rows)
-    check_rows("embedding", input, rows)
     if max_norm is not None:
+        check_rows("embedding", input._a, rows)
         _renormalise(weight, input, max_norm, norm_type)
     return _embedding(weight, input, padding, scale_grad_by_freq)
 
@@ -269,7 +269,7 @@ def embedding_bag(
     _check_indices("embedding_bag", input)
     if per_sample_weights is not None:
         _check_sample_weights(per_sample_weights, input, mode)
-    check_rows("embedding_bag", input, weight.shape[0])
+    check_rows("embedding_bag", input._a, weight.shape[0])
     if max_norm is not None:
         _renormalise(weight, input, max_norm, norm_type)
     flat, starts = _offsets(input, offsets, include_last_offset)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..runtime import memory
 from ..tensor.formats import contiguous_format
-from .native import Fused, Launcher, template
+from .native import Launcher, launch, template
 from .pool import divisors
 from .record import LEAVES
 from .reference import resample as resampling
@@ -47,16 +47,19 @@ def _aligned(*arrays: Array) -> bool:
 # --- narrow floats ----------------------------------------------------------------------------
 
 
-def _copy(a: Array) -> Any:
-    return (a,)
-
-
 def _single(a: Array) -> Any:
     return (a.astype(np.float32),)
 
 
-_COPY, _WIDEN = Fused(_copy), Fused(_single)
-_NARROW: dict[Any, Fused] = {}
+@cache
+def _fused(function: Callable[..., Any]) -> Any:
+    """A NumPy function as a kernel, see `codegen/fused.py`."""
+    from ..codegen.fused import Fused
+
+    return Fused(function)
+
+
+_NARROW: dict[Any, Any] = {}
 
 
 @cache
@@ -69,7 +72,7 @@ def _wide(a: Any, narrow: Any) -> Any:
     if not isinstance(a, np.ndarray) or a.dtype != narrow:
         return a
     out = memory.empty(a.shape, _F32)
-    _WIDEN([a], [out])
+    _fused(_single)([a], [out])
     return out
 
 
@@ -80,7 +83,7 @@ def _rounded(a: Any, narrow: Any) -> Any:
     if found is None:
         def rounding(x: Array) -> Any:
             return (x.astype(narrow),)
-        found = _NARROW[narrow] = Fused(rounding)
+        found = _NARROW[narrow] = _fused(rounding)
     out = memory.empty(a.shape, narrow)
     found([a], [out])
     return out
@@ -108,7 +111,7 @@ def by_single(name: str) -> Callable[[Launcher], Launcher]:
     return add
 
 
-_F32 = np.dtype(np.float32)
+_F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
 _NARROW_NAMES = frozenset(("bfloat16", "float16"))
 
 
@@ -137,11 +140,12 @@ def _bmm(a: Array, b: Array) -> Any:
 
 @by_single("linear")
 def _linear(x: Array, weight: Array, bias: Array) -> Any:
+    from ..codegen.fused import reshaped
     from ..codegen.gemm import gemm
 
     if not (_same_floats(x, weight, bias) and _aligned(x, weight)):
         return None
-    rows = x if x.ndim == 2 else x.reshape((-1, x.shape[-1]) if x.size else (0, x.shape[-1]))
+    rows = x if x.ndim == 2 else reshaped(x, (-1, x.shape[-1]) if x.size else (0, x.shape[-1]))
     out = memory.empty((rows.shape[0], weight.shape[0]), x.dtype)
     if not gemm(out, rows, weight.T, bias):
         return None
@@ -170,11 +174,20 @@ def _baddbmm(start: Array, a: Array, b: Array, beta: Any, alpha: Any) -> Any:
     return _plus_product(bmm, out, start, a, b, beta, alpha)
 
 
+def _scaled(start: Array, beta: Any) -> Any:
+    return (start * beta,)
+
+
 def _plus_product(multiply: Any, out: Array, start: Array, a: Array, b: Array, beta: Any,
                   alpha: Any) -> Any:
     """`beta * start + alpha * a @ b`; with beta 0 `start` is not read."""
+    from ..codegen.fused import copy
+
     if beta != 0:
-        out[...] = start if beta == 1 else start * beta
+        if beta == 1:
+            copy(out, start)
+        else:
+            _fused(_scaled)([np.broadcast_to(start, out.shape), beta], [out])
     return out if multiply(out, a, b, accumulate=beta != 0, alpha=float(alpha)) else None
 
 
@@ -186,17 +199,21 @@ _COPIED = frozenset(map(np.dtype, ("float32", "float64", "int32", "int64")))
 
 @template("clone")
 def _clone(a: Array, order: Any) -> Any:
+    from ..codegen.fused import copy
+
     plain = order is contiguous_format
     if a.dtype not in _COPIED or not (plain or order is None) or not _aligned(a):
         return None
     dense = plain or a.flags.c_contiguous
     out = memory.empty(a.shape, a.dtype) if dense else np.empty_like(a)
-    _COPY([a], [out])
+    copy(out, a)
     return out
 
 
 @template("cat")
 def _cat(parts: Any, dim: int) -> Any:
+    from ..codegen.fused import copy
+
     first = parts[0]
     if first.dtype not in _COPIED or any(a.dtype != first.dtype for a in parts) or not _aligned(
             *parts):
@@ -207,7 +224,7 @@ def _cat(parts: Any, dim: int) -> Any:
     before = (slice(None),) * (dim % first.ndim)
     for a in parts:
         stop = start + a.shape[dim]
-        _COPY([a], [out[(*before, slice(start, stop))]])
+        copy(out[(*before, slice(start, stop))], a)
         start = stop
     return out
 
@@ -339,12 +356,13 @@ def _resample_transpose(grad: Array, kind: str, spatial: Any, align: bool, facto
 
 
 def _resampled(x: Array, size: Any, key: Any, turned: bool) -> Any:
+    from ..codegen.fused import as_contiguous
     from ..codegen.resample import resample
 
     if x.dtype not in _FLOATS or not x.size:
         return None
     out = memory.empty((*x.shape[:2], *size), x.dtype)
-    return out if resample(out, np.ascontiguousarray(x), _taps(*key, x.dtype, turned)) else None
+    return out if resample(out, as_contiguous(x), _taps(*key, x.dtype, turned)) else None
 
 
 # --- indices ----------------------------------------------------------------------------------
@@ -360,26 +378,28 @@ def _found(run: Any, out: Array, *args: Any) -> Any:
 
 @template("embedding")
 def _embedding(weight: Array, indices: Array, padding_idx: int, by_frequency: bool) -> Any:
+    from ..codegen.fused import reshaped
     from ..codegen.gather import take
 
     if not _aligned(weight):
         return None
     out = memory.empty((indices.size, *weight.shape[1:]), weight.dtype)
-    taken = _found(take, out, weight, indices.reshape(-1), 0)
+    taken = _found(take, out, weight, reshaped(indices, (-1,)), 0)
     return None if taken is None else taken.reshape(*indices.shape, *weight.shape[1:])
 
 
 @template("embedding_dense_backward")
 def _embedding_backward(grad: Array, indices: Array, rows: int, padding_idx: int,
                         by_frequency: bool) -> Any:
+    from ..codegen.fused import fill, reshaped
     from ..codegen.gather import add_rows
 
     if padding_idx >= 0 or by_frequency or not _same_floats(grad):
         return None
     out = memory.empty((rows, grad.shape[-1]), grad.dtype)
-    out.fill(0)
-    values = grad.reshape(indices.size, grad.shape[-1])
-    return _found(add_rows, out, indices.reshape(-1), values, 0)
+    fill(out, 0)
+    values = reshaped(grad, (indices.size, grad.shape[-1]))
+    return _found(add_rows, out, reshaped(indices, (-1,)), values, 0)
 
 
 @template("index_select")
@@ -405,23 +425,25 @@ def _gather(x: Array, dim: int, index: Any) -> Any:
 
 @template("scatter_add")
 def _scatter_add(x: Array, src: Array, dim: int, index: Any) -> Any:
+    from ..codegen.fused import copied
     from ..codegen.gather import add_along
 
     places = index._a
     if not _along(x, places, dim) or src.shape != places.shape or not _same_floats(x, src):
         return None
-    return _found(add_along, x.copy(), places, src, dim)
+    return _found(add_along, copied(x), places, src, dim)
 
 
 @template("index_add")
 def _index_add(x: Array, source: Array, dim: int, index: Any) -> Any:
+    from ..codegen.fused import copied
     from ..codegen.gather import add_rows
 
     places = index._a
     if places.ndim != 1 or x.ndim == 0 or not _same_floats(x, source) or (
             source.shape != (*x.shape[:dim], places.size, *x.shape[dim + 1:])):
         return None
-    return _found(add_rows, x.copy(), places, source, dim)
+    return _found(add_rows, copied(x), places, source, dim)
 
 
 def _along(x: Array, places: Array, dim: int) -> bool:
@@ -472,17 +494,18 @@ _SORTED = frozenset(map(np.dtype, ("float32", "int32")))
 
 @template("sort")
 def _sort(x: Array, dim: int, descending: bool) -> Any:
+    from ..codegen.fused import as_contiguous
     from ..codegen.sort import sort
 
     if x.dtype not in _SORTED or x.ndim == 0 or not 1 < x.shape[dim] < 1 << 32:
         return None
     moved = np.moveaxis(x, dim, -1)
-    rows = np.ascontiguousarray(moved).reshape(-1, x.shape[dim])
+    rows = as_contiguous(moved).reshape(-1, x.shape[dim])
     out, places = memory.empty(rows.shape, x.dtype), memory.empty(rows.shape, _INDEX)
     if not sort(out, places, rows, descending):
         return None
     found = [np.moveaxis(a.reshape(moved.shape), -1, dim) for a in (out, places)]
-    return tuple(np.ascontiguousarray(a) for a in found)
+    return tuple(as_contiguous(a) for a in found)
 
 
 # --- negative log likelihood ------------------------------------------------------------------
@@ -502,7 +525,7 @@ def _nll(x: Array, target: Array, weight: Array, reduction: str, ignore: int) ->
     if rows is None or not _same_floats(x, weight) or not target.flags.c_contiguous:
         return None
     each = reduction == "none"
-    out = np.empty(target.shape if each else (), x.dtype)
+    out = memory.empty(target.shape if each else (), x.dtype)
     flat = target.reshape(rows.shape[0], rows.shape[2])
     into = out.reshape(flat.shape if each else (1, 1))
     return out if nll(into, rows, flat, weight, reduction, ignore) else None
@@ -564,16 +587,17 @@ def _attention(query: Array, key: Array, value: Array, mask: Array, causal: bool
 def _attention_backward(grad: Array, out: Array, logarithm: Array, query: Array, key: Array,
                         value: Array, mask: Array, causal: bool, scale: float) -> Any:
     from ..codegen.attention import attention_backward
+    from ..codegen.fused import copied
 
     if not _attention_fits(query, key, value, mask) or (
             mask is not None and mask.dtype != np.bool_):
         return None  # an additive mask may want a gradient
-    grad = grad if grad.strides[-1] == grad.itemsize else np.ascontiguousarray(grad)
+    grad = grad if grad.strides[-1] == grad.itemsize else copied(grad)
     dq, dk, dv = (memory.empty(a.shape, a.dtype) for a in (query, key, value))
     ok = attention_backward(_four(dq), _four(dk), _four(dv), _four(grad), _four(out),
                             _four(logarithm[..., None])[..., 0], _four(query), _four(key),
                             _four(value), mask, causal, scale)
-    return (dq, dk, dv, np.zeros(0)) if ok else None
+    return (dq, dk, dv, memory.empty((0,), _F64)) if ok else None
 
 
 # --- recurrent layers -------------------------------------------------------------------------
@@ -582,8 +606,22 @@ def _attention_backward(grad: Array, out: Array, logarithm: Array, query: Array,
 class _Kernels(rnn.Plain):
     """Computes the steps of a recurrent layer by kernels."""
 
-    def __init__(self) -> None:
-        self.cells: dict[Any, Fused] = {}
+    def empty(self, shape: tuple[int, ...], like: Array) -> Array:
+        return memory.empty(shape, like.dtype)
+
+    def copy(self, into: Array, a: Array) -> None:
+        from ..codegen.fused import copy
+
+        copy(into, a)
+
+    def contiguous(self, a: Array) -> Array:
+        from ..codegen.fused import as_contiguous
+
+        return as_contiguous(a)
+
+    def sum_rows(self, a: Array) -> Array:
+        found = launch(LEAVES["sum"], [a], ((0,), False))
+        return super().sum_rows(a) if found is None else found
 
     def product(self, a: Array, b: Array, out: Array, add: bool = False) -> None:
         from ..codegen.gemm import gemm
@@ -592,10 +630,7 @@ class _Kernels(rnn.Plain):
             super().product(a, b, out, add)
 
     def apply(self, cell: Any, arrays: Any, into: Any) -> None:
-        found = self.cells.get(cell)
-        if found is None:
-            found = self.cells[cell] = Fused(cell)
-        found(arrays, into)
+        _fused(cell)(arrays, into)
 
 
 _KERNELS = _Kernels()

@@ -18,10 +18,11 @@ from ..autograd.node import LEAST
 from ..debug import REPLAY
 from ..debug.kernels import REASONS, planning
 from ..debug.knobs import knobs
+from ..runtime.recording import recording, recording_here
 from ..tensor.abstract import AbstractArray, AbstractOperand
 from ..tensor.tensor import Tensor, wrap
 
-__all__ = ["LEAST", "SINGLE", "TEMPLATES", "Fused", "FusedRule", "Launcher", "launch",
+__all__ = ["LEAST", "SINGLE", "TEMPLATES", "FusedRule", "Launcher", "launch",
            "launch_list", "launch_update", "renamed", "template"]
 
 SINGLE = 8192  # the same for one pass of a NumPy function, which is hard to beat when small
@@ -50,11 +51,13 @@ def launch(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
     if knobs.kernels == "off":
         return None
     special = TEMPLATES.get(leaf.name)
-    if special is not None:
+    if special is None:
+        result = _by_plan(leaf, arrays, attrs)
+    elif recording() is None:
         result = special(*arrays, *attrs)
     else:
-        result = _by_plan(leaf, arrays, attrs)
-    if knobs.check and result is not None:
+        result = _explained(leaf, special, arrays, attrs)
+    if knobs.check and result is not None and recording_here() is None:
         from .checked import check_operator
 
         check_operator(leaf, arrays, attrs, result)
@@ -67,11 +70,28 @@ def launch_list(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
     if special is None or knobs.kernels == "off" or sum(a.size for a in arrays) < SINGLE:
         return None
     result = special(arrays, *attrs)
-    if knobs.check and result is not None:
+    if knobs.check and result is not None and recording_here() is None:
         from .checked import check_operator
 
         check_operator(leaf, arrays, attrs, result)
     return result
+
+
+def _explained(leaf: Any, special: Launcher, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
+    """A launch that may be recorded: an index that turns out bad is told by the reference."""
+    here = recording_here()
+    if here is None:
+        return special(*arrays, *attrs)
+    places = [a for a in arrays if a.__class__ is _ndarray]
+    tensors = [a for a in attrs if isinstance(a, Tensor)]
+
+    def told(*given: Any) -> None:
+        found = iter(given)
+        again = [next(found) if a.__class__ is _ndarray else a for a in arrays]
+        leaf.kernel(*again, *(wrap(next(found), a._dtype) if isinstance(a, Tensor) else a
+                              for a in attrs))
+    with here.explain(told, [*places, *(t._a for t in tensors)]):
+        return special(*arrays, *attrs)
 
 
 def _by_plan(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
@@ -155,7 +175,7 @@ def launch_update(update: Any, arrays: Any, scalars: Any, negate: bool) -> bool:
         plan = _remember(update.launches, key, _update_plan(update, arrays, scalars, negate))
     if plan is None:
         return False
-    if knobs.check:
+    if knobs.check and recording_here() is None:
         from .checked import run_update
 
         return run_update(update, plan, arrays, scalars, negate)
@@ -203,39 +223,6 @@ class _UpdatePlan:
         return self.plan.run([*arrays, *numbers], [arrays[i] for i in self.written]) is not None
 
 
-# --- NumPy functions of the launchers ---------------------------------------------------------
-
-
-class Fused:
-    """A NumPy function of arrays, element by element, as one kernel."""
-
-    __slots__ = ("function", "launches", "name")
-
-    def __init__(self, function: Any) -> None:
-        self.function, self.name = function, function.__name__
-        self.launches: dict[Any, Any] = {}
-
-    def __call__(self, arrays: Any, into: Any) -> None:
-        """Writes the function's results into `into`."""
-        key = tuple([(a.shape, a.strides, a.dtype.num) for a in (*arrays, *into)])
-        plan = self.launches.get(key, self)
-        if plan is self:
-            plan = _remember(self.launches, key, self._plan(arrays, into))
-        if plan.run(arrays, into) is None:
-            for target, value in zip(into, self.function(*arrays), strict=True):
-                target[...] = value
-
-    def _plan(self, arrays: Any, into: Any) -> Any:
-        from ..codegen.expression import Trace
-        from ..codegen.plan import assemble, symbols_of
-
-        trace = Trace()
-        symbols, _ = symbols_of(trace, arrays, False)
-        roots = list(self.function(*symbols))
-        (part, _), = assemble(self.name, trace, roots, arrays, False, into=into).parts
-        return part
-
-
 # --- gradient rules ---------------------------------------------------------------------------
 
 
@@ -274,7 +261,7 @@ class FusedRule:
         if plan is self:
             plan = self._plan(args, key)
         result = None if plan is None else plan(args)
-        if knobs.check and result is not None:
+        if knobs.check and result is not None and recording_here() is None:
             from .checked import check_gradient
 
             check_gradient(self.name, self.rule, args, result[0])

@@ -14,7 +14,8 @@ import os
 import sys
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -23,7 +24,8 @@ from . import memory
 from .native import array_layout
 from .stream import NATIVE, Buffer, Check, Host, Noted, Site, Stream, _extent, native
 
-__all__ = ["NATIVE", "Number", "Recording", "RecordingError", "cell", "recording_here"]
+__all__ = ["NATIVE", "Number", "Recording", "RecordingError", "cell", "raised", "recording",
+           "recording_here"]
 
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")
@@ -47,6 +49,11 @@ class _Turn:
     current: Recording | None = None
 
 
+def recording() -> Recording | None:
+    """The recording under way, perhaps in another thread."""
+    return _Turn.current
+
+
 def recording_here() -> Recording | None:
     """The recording that notes this thread's launches, if there is one."""
     current = _Turn.current
@@ -63,6 +70,20 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def raised(launch: Callable[[Array], Any]) -> bool:
+    """Whether `launch(flag)`, kernels that get an int64 array, raises the flag.
+
+    A recording says no: the run stops there with what `Recording.explain` was given.
+    """
+    here = recording_here()
+    flag = np.zeros(1, np.int64) if here is None else here.flag()
+    launch(flag)
+    if here is None:
+        return bool(flag[0])
+    here.check(flag)
+    return False
 
 
 # --- numbers ----------------------------------------------------------------------------------
@@ -213,6 +234,7 @@ class Recording:
         self._numbers = 0
         self._steps: list[Noted | Host] = []
         self._data = array_layout().data
+        self._explanation: tuple[Callable[..., Any], list[Site | Array]] | None = None
         self._restore: Callable[[], None] | None = None
 
     def __enter__(self) -> Recording:
@@ -269,12 +291,23 @@ class Recording:
                     [self._site(a) for a in writes])
         self._steps.append(step)
 
-    def check(self, flag: Array, raises: Callable[..., Any], reads: Sequence[Array]) -> None:
-        """Where the last launch raises its flag, the run ends with raises(*reads)."""
+    def check(self, flag: Array) -> None:
+        """Where the last launch raises its flag, the run ends; see `explain`."""
         last, site = self._steps[-1], self._site(flag)
         assert isinstance(last, Noted) and isinstance(site, Site)
-        sites = [self._site(a) for a in reads]
-        self._steps[-1] = last._replace(flag=Check(site, raises, sites))
+        if self._explanation is None:
+            raise RecordingError(f"{last.code.name} raises a flag that nothing explains")
+        self._steps[-1] = last._replace(flag=Check(site, *self._explanation))
+
+    @contextmanager
+    def explain(self, raises: Callable[..., Any], reads: Sequence[Array]) -> Iterator[None]:
+        """Flags that launches in the block raise end the run with raises(*reads)."""
+        before = self._explanation
+        self._explanation = raises, [self._site(a) for a in reads]
+        try:
+            yield
+        finally:
+            self._explanation = before
 
     def attempt(self, launch: Callable[[], T | None]) -> T | None:
         """What `launch` gives; None, and nothing noted, where it reads values."""
@@ -305,7 +338,7 @@ class Recording:
         for a in outputs:
             site = self._site(a)
             if not isinstance(site, Site):
-                raise RecordingError(f"a result that no launch has written: {a.dtype}{a.shape}")
+                raise RecordingError(f"a result that no launch has written: {_described(a)}")
             sites.append(site)
         _count_uses(self._buffers, self._steps)
         return Stream(self._steps, self._buffers, self._inputs, self._numbers, sites)
@@ -337,12 +370,15 @@ class Recording:
         numbers: list[tuple[int, int]] = []
         kept: list[Any] = []
         facts: list[Any] = []
-        for i, a in enumerate(arguments):
+        for i, (a, written) in enumerate(zip(arguments, code.written(len(words)), strict=True)):
             if isinstance(a, np.ndarray):
                 site = self._site(a)
                 facts.append((a.shape, a.strides, a.itemsize, None))
                 if isinstance(site, Site):
                     arrays.append((i, site))
+                elif written and a.size:
+                    raise RecordingError(f"{code.name} writes into an array that is none of the "
+                                         f"recording's: {_described(a)}")
                 else:
                     kept.append(a)
                     facts[-1] = _constant_facts(a)
@@ -380,6 +416,10 @@ def _count_uses(buffers: Sequence[Buffer], steps: Sequence[Noted | Host]) -> Non
 
 def _named(b: Buffer) -> str:
     return f"{b.kind} {b.number} " * (b.kind == "input") + f"{b.dtype.name}{list(b.shape)}"
+
+
+def _described(a: Array) -> str:
+    return f"{a.dtype.name}{list(a.shape)}"
 
 
 def _facts_alone(like: Array) -> Array:

@@ -21,7 +21,23 @@ Saved = tuple[Array, ...]
 
 
 class Plain:
-    """Computes with NumPy."""
+    """Computes with NumPy. Nothing else here touches an element."""
+
+    def empty(self, shape: tuple[int, ...], like: Array) -> Array:
+        """New memory of the dtype of `like`."""
+        return np.empty(shape, like.dtype)
+
+    def copy(self, into: Array, a: Array) -> None:
+        """`into[...] = a`."""
+        into[...] = a
+
+    def contiguous(self, a: Array) -> Array:
+        """`a`, or a copy that is C-contiguous."""
+        return np.ascontiguousarray(a)
+
+    def sum_rows(self, a: Array) -> Array:
+        """The sum of the rows."""
+        return a.sum(0)
 
     def product(self, a: Array, b: Array, out: Array, add: bool = False) -> None:
         """`out = a @ b`, or `out += a @ b`."""
@@ -45,6 +61,26 @@ def sigmoid(x: Array) -> Array:
     return np.reciprocal(1 + np.exp(-x))
 
 
+def copied(run: Plain, a: Array) -> Array:
+    """A copy of a matrix."""
+    out = run.empty(a.shape, a)
+    run.copy(out, a)
+    return out
+
+
+def added(a: Array, b: Array) -> Saved:
+    return (a + b,)
+
+
+def _sum_of(run: Plain, a: Array | None, b: Array | None) -> Array | None:
+    """Of two biases; None without them."""
+    if a is None or b is None:
+        return None
+    out = run.empty(a.shape, a)
+    run.apply(added, [a, b], [out])
+    return out
+
+
 # --- cells: one element each, the gates in the order of their weights -------------------------
 
 
@@ -56,8 +92,12 @@ def lstm_cell(i: Array, f: Array, g: Array, o: Array, c: Array) -> Saved:
 
 
 def lstm_slopes(i: Array, f: Array, g: Array, o: Array, cell: Array, before: Array, gh: Array,
-                gc: Array) -> Saved:
-    """(gradients of the four sums before their functions, of the previous cell)."""
+                gy: Array, gc: Array) -> Saved:
+    """(gradients of the four sums before their functions, of the previous cell).
+
+    The gradient for the output comes in two parts, here and below.
+    """
+    gh = gh + gy
     inner = np.tanh(cell)
     dc = gc + gh * o * (1 - inner * inner)
     return (dc * g * i * (1 - i), dc * before * f * (1 - f), dc * i * (1 - g * g),
@@ -71,8 +111,9 @@ def gru_cell(r: Array, z: Array, n: Array, hr: Array, hz: Array, hn: Array, h: A
     return r, z, n, n + z * (h - n)
 
 
-def gru_slopes(r: Array, z: Array, n: Array, hn: Array, h: Array, gh: Array) -> Saved:
+def gru_slopes(r: Array, z: Array, n: Array, hn: Array, h: Array, gh: Array, gy: Array) -> Saved:
     """(gradients of the three sums, of the hidden part of n, of h not through the gates)."""
+    gh = gh + gy
     dn = gh * (1 - z) * (1 - n * n)
     return dn * hn * r * (1 - r), gh * (h - n) * z * (1 - z), dn, dn * r, gh * z
 
@@ -85,12 +126,17 @@ def relu_cell(x: Array) -> Saved:
     return (np.maximum(x, 0),)
 
 
-def tanh_slopes(out: Array, gh: Array) -> Saved:
-    return (gh * (1 - out * out),)
+def tanh_slopes(out: Array, gh: Array, gy: Array) -> Saved:
+    return ((gh + gy) * (1 - out * out),)
 
 
-def relu_slopes(out: Array, gh: Array) -> Saved:
-    return (np.where(out > 0, gh, np.zeros((), gh.dtype)),)
+def relu_slopes(out: Array, gh: Array, gy: Array) -> Saved:
+    return (np.where(out > 0, gh + gy, np.zeros((), gh.dtype)),)
+
+
+def shown(o: Array, cell: Array) -> Saved:
+    """What an LSTM shows of its cell."""
+    return (o * np.tanh(cell),)
 
 
 # --- layers -----------------------------------------------------------------------------------
@@ -104,9 +150,9 @@ def _steps(sizes: Sequence[int], reverse: bool) -> list[tuple[int, int]]:
 
 
 def _project(run: Plain, x: Array, w: Array, b: Array | None) -> Array:
-    out = np.empty((len(x), len(w)), x.dtype)
+    out = run.empty((len(x), len(w)), x)
     if b is not None:
-        out[...] = b
+        run.copy(out, b)
     run.product(x, w.T, out, b is not None)
     return out
 
@@ -120,24 +166,25 @@ def lstm(data: Array, h0: Array, c0: Array, w_ih: Array, w_hh: Array, b_ih: Arra
          b_hh: Array | None, w_hr: Array | None, sizes: Sequence[int], reverse: bool,
          run: Plain = PLAIN) -> Saved:
     """(outputs, last h, last c, gates, previous h, cells, previous c)."""
-    both = None if b_ih is None or b_hh is None else b_ih + b_hh
+    both = _sum_of(run, b_ih, b_hh)
     gates, n = _project(run, data, w_ih, both), c0.shape[1]
-    h, c = h0.copy(), c0.copy()
-    out = np.empty((len(data), h.shape[1]), data.dtype)
-    hidden = out if w_hr is None else np.empty((len(data), n), data.dtype)
-    before_h, before_c = np.empty_like(out), np.empty((len(data), n), data.dtype)
-    cells = np.empty_like(before_c)
-    turned = np.ascontiguousarray(w_hh.T)
+    h, c = copied(run, h0), copied(run, c0)
+    out, before_h = (run.empty((len(data), h.shape[1]), data) for _ in range(2))
+    before_c, cells = (run.empty((len(data), n), data) for _ in range(2))
+    hidden = out if w_hr is None else run.empty((len(data), n), data)
+    turned = run.contiguous(w_hh.T)
     for start, rows in _steps(sizes, reverse):
         at = slice(start, start + rows)
-        before_h[at], before_c[at] = h[:rows], c[:rows]
+        run.copy(before_h[at], h[:rows])
+        run.copy(before_c[at], c[:rows])
         g = gates[at]
         run.product(before_h[at], turned, g, True)
         parts = _gates(g, n)
         run.apply(lstm_cell, [*parts, before_c[at]], [*parts, cells[at], hidden[at]])
         if w_hr is not None:
             run.product(hidden[at], w_hr.T, out[at])
-        c[:rows], h[:rows] = cells[at], out[at]
+        run.copy(c[:rows], cells[at])
+        run.copy(h[:rows], out[at])
     return out, h, c, gates, before_h, cells, before_c
 
 
@@ -145,51 +192,54 @@ def lstm_backward(grads: Saved, data: Array, w_ih: Array, w_hh: Array, w_hr: Arr
                   saved: Saved, sizes: Sequence[int], reverse: bool, run: Plain = PLAIN) -> Saved:
     """Gradients for data, h0, c0, w_ih, w_hh, the bias, w_hr."""
     gates, before_h, cells, before_c = saved
-    gy, gh, gc = grads[0], grads[1].copy(), grads[2].copy()
+    gy, gh, gc = grads[0], copied(run, grads[1]), copied(run, grads[2])
     n = gc.shape[1]
-    slopes = np.empty_like(gates)
-    full = None if w_hr is None else np.empty((len(data), gh.shape[1]), gh.dtype)
+    slopes = run.empty(gates.shape, gates)
+    full = None if w_hr is None else run.empty(gy.shape, gh)
+    zero = np.zeros((1, 1), gh.dtype)
     for start, rows in reversed(_steps(sizes, reverse)):
         at = slice(start, start + rows)
-        dh = gh[:rows] + gy[at]
+        both = gh[:rows], gy[at]
         if full is not None:
-            full[at] = dh
-            dh = dh @ w_hr
+            run.apply(added, both, [full[at]])
+            both = run.empty((rows, n), gh), zero
+            run.product(full[at], w_hr, both[0])
         parts = _gates(slopes[at], n)
-        run.apply(lstm_slopes, [*_gates(gates[at], n), cells[at], before_c[at], dh, gc[:rows]],
+        run.apply(lstm_slopes, [*_gates(gates[at], n), cells[at], before_c[at], *both, gc[:rows]],
                   [*parts, gc[:rows]])
         run.product(slopes[at], w_hh, gh[:rows])
-    projected = np.zeros(0)
+    projected = run.empty((0,) if full is None else (gh.shape[1], n), gh)
     if full is not None:
-        projected = full.T @ (gates[:, 3 * n :] * np.tanh(cells))
+        hidden = run.empty(cells.shape, gh)
+        run.apply(shown, [gates[:, 3 * n :], cells], [hidden])
+        run.product(full.T, hidden, projected)
     return (*_weights(run, slopes, slopes, data, before_h, w_ih, (gh, gc)), projected)
 
 
 def _weights(run: Plain, slopes: Array, hidden: Array, data: Array, before: Array, w_ih: Array,
              states: tuple[Array, ...]) -> Saved:
     """Gradients for data, the states as given, w_ih, w_hh and the bias of the input."""
-    gx = np.empty_like(data)
+    gx = run.empty(data.shape, data)
     run.product(slopes, w_ih, gx)
-    g_ih, g_hh = (np.empty((slopes.shape[1], a.shape[1]), data.dtype) for a in (data, before))
+    g_ih, g_hh = (run.empty((slopes.shape[1], a.shape[1]), data) for a in (data, before))
     run.product(slopes.T, data, g_ih)
     run.product(hidden.T, before, g_hh)
-    return gx, *states, g_ih, g_hh, slopes.sum(0)
+    return gx, *states, g_ih, g_hh, run.sum_rows(slopes)
 
 
 def gru(data: Array, h0: Array, w_ih: Array, w_hh: Array, b_ih: Array | None, b_hh: Array | None,
         sizes: Sequence[int], reverse: bool, run: Plain = PLAIN) -> Saved:
     """(outputs, last h, gates r z n, previous h, hidden part of n)."""
     gates, n = _project(run, data, w_ih, b_ih), h0.shape[1]
-    h = h0.copy()
-    out = np.empty((len(data), n), data.dtype)
-    before, inner = np.empty_like(out), np.empty_like(out)
+    h = copied(run, h0)
+    out, before, inner = (run.empty((len(data), n), data) for _ in range(3))
     for start, rows in _steps(sizes, reverse):
         at = slice(start, start + rows)
-        before[at] = h[:rows]
+        run.copy(before[at], h[:rows])
         parts, hidden = _gates(gates[at], n), _project(run, before[at], w_hh, b_hh)
-        inner[at] = hidden[:, 2 * n :]
+        run.copy(inner[at], hidden[:, 2 * n :])
         run.apply(gru_cell, [*parts, *_gates(hidden, n), before[at]], [*parts, out[at]])
-        h[:rows] = out[at]
+        run.copy(h[:rows], out[at])
     return out, h, gates, before, inner
 
 
@@ -197,33 +247,31 @@ def gru_backward(grads: Saved, data: Array, w_ih: Array, w_hh: Array, saved: Sav
                  sizes: Sequence[int], reverse: bool, run: Plain = PLAIN) -> Saved:
     """Gradients for data, h0, w_ih, w_hh, b_ih, b_hh."""
     gates, before, inner = saved
-    gy, gh = grads[0], grads[1].copy()
+    gy, gh = grads[0], copied(run, grads[1])
     n = gh.shape[1]
-    slopes, hidden = np.empty_like(gates), np.empty_like(gates)
+    slopes, hidden = (run.empty(gates.shape, gates) for _ in range(2))
     for start, rows in reversed(_steps(sizes, reverse)):
         at = slice(start, start + rows)
-        dh = gh[:rows] + gy[at]
         parts = _gates(slopes[at], n)
-        run.apply(gru_slopes, [*_gates(gates[at], n), inner[at], before[at], dh],
+        run.apply(gru_slopes, [*_gates(gates[at], n), inner[at], before[at], gh[:rows], gy[at]],
                   [*parts, hidden[at, 2 * n :], gh[:rows]])
-        hidden[at, : 2 * n] = slopes[at, : 2 * n]
+        run.copy(hidden[at, : 2 * n], slopes[at, : 2 * n])
         run.product(hidden[at], w_hh, gh[:rows], True)
-    return (*_weights(run, slopes, hidden, data, before, w_ih, (gh,)), hidden.sum(0))
+    return (*_weights(run, slopes, hidden, data, before, w_ih, (gh,)), run.sum_rows(hidden))
 
 
 def simple(data: Array, h0: Array, w_ih: Array, w_hh: Array, b_ih: Array | None,
            b_hh: Array | None, sizes: Sequence[int], reverse: bool, relu: bool,
            run: Plain = PLAIN) -> Saved:
     """(outputs, last h, previous h) of h = tanh or relu of the two projections."""
-    both = None if b_ih is None or b_hh is None else b_ih + b_hh
-    out, h = _project(run, data, w_ih, both), h0.copy()
-    before, turned = np.empty_like(out), np.ascontiguousarray(w_hh.T)
+    out, h = _project(run, data, w_ih, _sum_of(run, b_ih, b_hh)), copied(run, h0)
+    before, turned = run.empty(out.shape, out), run.contiguous(w_hh.T)
     for start, rows in _steps(sizes, reverse):
         at = slice(start, start + rows)
-        before[at] = h[:rows]
+        run.copy(before[at], h[:rows])
         run.product(before[at], turned, out[at], True)
         run.apply(relu_cell if relu else tanh_cell, [out[at]], [out[at]])
-        h[:rows] = out[at]
+        run.copy(h[:rows], out[at])
     return out, h, before
 
 
@@ -231,11 +279,11 @@ def simple_backward(grads: Saved, data: Array, w_ih: Array, w_hh: Array, saved: 
                     sizes: Sequence[int], reverse: bool, relu: bool, run: Plain = PLAIN) -> Saved:
     """Gradients for data, h0, w_ih, w_hh, the bias."""
     out, before = saved
-    gy, gh = grads[0], grads[1].copy()
-    slopes = np.empty_like(out)
+    gy, gh = grads[0], copied(run, grads[1])
+    slopes = run.empty(out.shape, out)
     for start, rows in reversed(_steps(sizes, reverse)):
         at = slice(start, start + rows)
-        dh = gh[:rows] + gy[at]
-        run.apply(relu_slopes if relu else tanh_slopes, [out[at], dh], [slopes[at]])
+        run.apply(relu_slopes if relu else tanh_slopes, [out[at], gh[:rows], gy[at]],
+                  [slopes[at]])
         run.product(slopes[at], w_hh, gh[:rows])
     return _weights(run, slopes, slopes, data, before, w_ih, (gh,))
