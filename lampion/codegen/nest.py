@@ -607,6 +607,9 @@ class _Builder:
         return [i for i, o in enumerate(self.nest.outputs) if not self.inside(o)]
 
     def store_all(self, point: _Scope, outs: list[int]) -> None:
+        """Everything is read before anything is written: outputs may be inputs, or keep values."""
+        for i in outs:
+            self.value(self.nest.roots[i], point)
         for i in outs:
             self.store(i, point)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from .bodies import COST
 from .expression import Node, Symbol, Trace
-from .plan import reachable, reduced_axes
+from .plan import COLUMNS, FEW, LONG, Place, follows, reachable, reduced_axes
 
 __all__ = ["Survey", "survey"]
 
@@ -25,6 +25,7 @@ class Survey(NamedTuple):
     rows: bool  # reductions run along the last axis
     whole: bool  # some result has a value for every point
     fits: bool  # every result has one for every point, or one for every kept place
+    splits: bool  # a long reduction, made in windows: nothing but its results may be read after it
     cost: int  # instructions a point
     again: int  # instructions of dear terms that more than one stage computes
     operands: int  # arrays
@@ -39,12 +40,24 @@ def survey(trace: Trace, roots: Sequence[Symbol]) -> Survey:
     kept = space - reduced
     cost = sum(COST.get(t.op, 1) for t in terms if t.args)
     inputs = [t for t in terms if t.op == "input"]
+    total, few = (prod(trace.sizes[a] for a in axes) for axes in (space, kept))
+    rows = bool(reduced) and _last(trace, roots, inputs) in reduced
     return Survey(
-        prod(trace.sizes[a] for a in space), prod(trace.sizes[a] for a in kept), bool(reduced),
-        bool(reduced) and _last(trace, roots, inputs) in reduced, space in of_roots,
+        total, few, bool(reduced), rows, space in of_roots,
         all(axes in (space, kept) for axes in of_roots) and all(r.node.args for r in roots),
-        cost, _again(terms, [r.node for r, axes in zip(roots, of_roots, strict=True)
-                             if axes & reduced]), len(inputs) + len(roots))
+        bool(reduced) and _splits(trace, terms, roots, total, few, rows), cost,
+        _again(terms, [r.node for r, axes in zip(roots, of_roots, strict=True)
+                       if axes & reduced]), len(inputs) + len(roots))
+
+
+def _splits(trace: Trace, terms: Sequence[Node], roots: Sequence[Symbol], total: int, few: int,
+            rows: bool) -> bool:
+    """Whether `plan.py` makes windows of the reduction."""
+    most = FEW if rows or total < 256 * few else COLUMNS
+    sums = {t.number for t in terms if t.op == "reduce"}
+    return (total >= LONG and few <= most and all(follows(r.node, sums) for r in roots)
+            and not any(isinstance(trace.numbers[t.attr], Place) for t in terms
+                        if t.op == "number"))
 
 
 def _atoms(trace: Trace, axes: Iterable[int | None]) -> frozenset[int]:

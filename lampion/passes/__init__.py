@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ..graph.node import Graph
 from .executable import Executable, lower
+from .fuse import fuse
 from .layout import strides_of
 from .simplify import merge_equal, simplify
 
@@ -27,6 +28,7 @@ class Pass(NamedTuple):
 PASSES = [
     Pass("simplify", simplify, "takes out what changes no bit"),
     Pass("merge", merge_equal, "computes equal values once"),
+    Pass("fuse", fuse, "puts groups of operators into one kernel each"),
 ]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from ..codegen.expression import Untraceable
 from ..codegen.stream import Recording
 from ..graph.node import Graph, Node
-from ..ops.native import TEMPLATES
+from ..ops.native import TEMPLATES, explained
 from ..ops.record import Leaf
 from ..runtime import memory
 from ..tensor.tensor import wrap
@@ -78,8 +78,7 @@ class Lowering:
             return None
         args, attrs = [self.value(a) for a in step.args], self.attribute(step.attrs)
         launcher = TEMPLATES[step.op.name]
-        found = self.recording.attempt(
-            lambda: launcher(args, *attrs) if step.op.takes_list else launcher(*args, *attrs))
+        found = self.recording.attempt(lambda: explained(step.op, launcher, args, attrs))
         if found is None:
             return None
         many = found if found.__class__ is tuple else (found,)

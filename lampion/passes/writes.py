@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..codegen.expression import Symbol, Trace
-from ..codegen.plan import reachable, reduced_axes
+from ..codegen.plan import reduced_axes
 from ..graph.node import Graph, Node, Write
 from ..ops.native import TEMPLATES
 from .arrays import overlap
@@ -83,15 +83,7 @@ def _reads_first(job: Job, root: int, target: Node) -> bool:
     same = _atoms(trace, dims) == _atoms(trace, symbol.dims)
     reduced = reduced_axes(trace, roots)
     inside = bool(reduced & set(_atoms(trace, dims)))
-    return same and not inside and _in_order(trace, roots, root, place)
-
-
-def _in_order(trace: Trace, roots: Sequence[Symbol], root: int, place: int) -> bool:
-    """Whether no result that is stored later is the first to read the input."""
-    def reads(some: Sequence[Symbol]) -> bool:
-        return any(t.op == "input" and trace.places[t.attr] == place
-                   for t in reachable([r.node for r in some]))
-    return reads(roots[:root + 1]) or not reads(roots[root + 1:])
+    return same and not inside
 
 
 def _atoms(trace: Trace, dims: Sequence[int | None]) -> list[int]:

@@ -1,0 +1,382 @@
+"""Fusion: groups of operators become one, where that saves memory traffic.
+
+Groups grow along the values between operators, the largest first, and side by side where two read
+the same large array. A cheap operator that several groups need is computed in each of them. Every
+group is looked at as the kernel that it would be (`codegen/survey.py`) before it is accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import prod
+from typing import Any
+
+from ..codegen.survey import Survey
+from ..graph.node import Graph, Interner, Node, Write
+from ..ops.native import TEMPLATES
+from ..ops.optimize import Update
+from ..ops.record import Leaf
+from .body import Body, base_of, is_renaming, surveyed
+from .fused import Fused
+from .schedule import Schedule, step_of
+
+__all__ = ["fuse"]
+
+_ALONE = frozenset(("read_window", "write_window", "to_device"))  # lowered as moves
+_CHEAP = 8  # instructions an element that may be computed again elsewhere
+_MOST_OPERANDS = 24  # arrays of one kernel
+_MOST_COST = 400  # instructions an element: beyond, compilation takes long
+_MOST_AGAIN = 40  # instructions of dear terms that further stages may repeat
+_SMALL = 1 << 14  # elements that one thread handles as well as two
+_TASKS = 8  # results of a reduction that keep the threads busy
+
+
+def fuse(graph: Graph) -> Graph:
+    """Makes groups and puts each into one node."""
+    groups = _Groups(graph)
+    groups.grow()
+    groups.widen()
+    return _Contracted(graph, groups).graph()
+
+
+def _size(node: Node) -> int:
+    return prod(node.shape)
+
+
+def _bytes(node: Node) -> int:
+    assert node.dtype is not None
+    return _size(node) * node.dtype.itemsize
+
+
+class _Unit:
+    """An operator that can be part of a kernel."""
+
+    __slots__ = ("call", "group", "number", "survey", "values")
+
+    def __init__(self, number: int, call: Node, values: list[Node], survey: Survey) -> None:
+        self.number, self.call, self.values, self.survey = number, call, values, survey
+        self.group: _Group | None = None  # None: computed in every group that needs it
+
+
+class _Group:
+    """Units that become one kernel; which steps come before and after it, as bits."""
+
+    __slots__ = ("after", "before", "mask", "survey", "units")
+
+    def __init__(self, unit: _Unit, before: int, after: int) -> None:
+        self.units, self.survey = [unit], unit.survey
+        self.mask, self.before, self.after = 1 << unit.number, before, after
+
+
+class _Groups:
+    def __init__(self, graph: Graph) -> None:
+        self.schedule = Schedule(graph)
+        self.results: dict[str, list[Node]] = {}
+        for n in graph.nodes():
+            if n.kind == "result":
+                self.results.setdefault(n.args[0].digest, []).append(n)  # type: ignore[union-attr]
+        self.units: dict[str, _Unit] = {}  # by digest of the call
+        for i, step in enumerate(self.schedule.steps):
+            self.add(i, step)
+        self.used: dict[str, set[int]] = {}  # by value: the steps that read it, by renamings alone
+        self.pinned: set[str] = set()  # values that must be in memory
+        self.find_uses(graph)
+        self.needed: dict[str, set[int]] = {}  # as `used`, through what is computed again
+        self.choose_repeated()
+        self.groups: list[_Group] = []
+        self.begin()
+
+    def add(self, number: int, step: Node) -> None:
+        """Makes a unit of an operator that has an expression."""
+        if step.kind != "call" or not isinstance(step.op, (Leaf, Update)):
+            return
+        if step.op.name in TEMPLATES or step.op.name in _ALONE:
+            return
+        values = [step] if step.shape is not None else self.results.get(step.digest, [])
+        if not values or any(0 in v.shape for v in values) or any(
+                isinstance(a, Node) and a.dtype is not None and a.dtype.kind == "c"
+                for a in (*step.args, *values)):
+            return
+        found = surveyed(Body([step], values))
+        if found is not None and found.fits:
+            self.units[step.digest] = _Unit(number, step, values, found)
+
+    # --- who needs what -----------------------------------------------------------------------
+
+    def find_uses(self, graph: Graph) -> None:
+        for i, step in enumerate(self.schedule.steps):
+            taken = [a for a in step.args if isinstance(a, Node)]
+            fusable = step.digest in self.units
+            for o in step.operands():
+                base = base_of(o)
+                if fusable and any(o is a for a in taken) and not self.is_window(base):
+                    self.used.setdefault(base.digest, set()).add(i)
+                else:
+                    self.pin(base)
+        for n in (*graph.outputs, *(w.node for w in graph.writes)):
+            self.pin(base_of(n))
+
+    def is_window(self, node: Node) -> bool:
+        """Whether a value is a view that does more than rename axes."""
+        call = node.args[0] if node.kind == "result" else node
+        return call is not None and call.kind == "call" and bool(call.op.view)
+
+    def pin(self, base: Node) -> None:
+        self.pinned.add(base.digest)
+        while self.is_window(base):
+            call = base.args[0] if base.kind == "result" else base
+            base = base_of(call.args[0])  # type: ignore[union-attr, arg-type]
+            self.pinned.add(base.digest)
+
+    def unit_of(self, value: Node) -> _Unit | None:
+        """The unit that gives a value."""
+        call = value.args[0] if value.kind == "result" else value
+        return None if call is None else self.units.get(call.digest)
+
+    def sources(self, unit: _Unit) -> list[Node]:
+        """The values that a unit reads."""
+        found = {b.digest: b for a in unit.call.args if isinstance(a, Node)
+                 for b in (base_of(a),)}
+        return list(found.values())
+
+    # --- what is computed again ---------------------------------------------------------------
+
+    def choose_repeated(self) -> None:
+        """Finds cheap units that are better computed by each of their readers."""
+        repeated: set[int] = set()
+        steps = self.schedule.steps
+        for step in reversed(steps):
+            unit = self.units.get(step.digest)
+            if unit is None:
+                continue
+            for v in unit.values:
+                self.needed[v.digest] = self.readers(v, repeated)
+            if self.pays(unit):
+                repeated.add(unit.number)
+        self.repeated = repeated
+
+    def readers(self, value: Node, repeated: set[int]) -> set[int]:
+        """The steps that need a value for themselves."""
+        found: set[int] = set()
+        for i in self.used.get(value.digest, ()):
+            if i in repeated:
+                found |= self.needed[self.schedule.steps[i].digest]
+            else:
+                found.add(i)
+        return found
+
+    def pays(self, unit: _Unit) -> bool:
+        """Whether reading a unit's operands several times beats writing and reading its result."""
+        if len(unit.values) > 1 or unit.survey.reduces or unit.survey.cost > _CHEAP:
+            return False
+        value = unit.values[0]
+        count = len(self.needed[value.digest])
+        if value.digest in self.pinned or count < 2:
+            return False
+        large = sum(1 for b in self.sources(unit) if 2 * _bytes(b) > _bytes(value))
+        return large * count <= large + 1 + count
+
+    # --- growing ------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """A group of its own for every unit; the order of all steps."""
+        before = [0] * len(self.schedule.steps)
+        for i, waits in enumerate(self.schedule.before):
+            for b in waits:
+                before[i] |= before[b] | 1 << b
+        after = [0] * len(before)
+        for i in reversed(range(len(before))):
+            for b in self.schedule.before[i]:
+                after[b] |= after[i] | 1 << i
+        for unit in self.units.values():
+            if unit.number not in self.repeated:
+                unit.group = _Group(unit, before[unit.number], after[unit.number])
+                self.groups.append(unit.group)
+        self.others = [_Step(1 << i, before[i], after[i]) for i, s in enumerate(
+            self.schedule.steps) if s.digest not in self.units or i in self.repeated]
+
+    def grow(self) -> None:
+        """Joins every group with the groups that make what it reads, the largest value first."""
+        for unit in sorted(self.units.values(), key=lambda u: u.number):
+            if unit.group is None:
+                continue
+            for value in sorted(self.reads(unit), key=_bytes, reverse=True):
+                maker = self.unit_of(value)
+                if maker is not None and maker.group is not None:
+                    self.join(maker.group, unit.group)
+
+    def widen(self) -> None:
+        """Joins groups that read the same large array."""
+        readers: dict[str, list[_Group]] = {}
+        arrays: dict[str, Node] = {}
+        for unit in sorted(self.units.values(), key=lambda u: u.number):
+            for value in self.reads(unit) if unit.group is not None else ():
+                arrays[value.digest] = value
+                readers.setdefault(value.digest, []).append(unit.group)  # type: ignore[arg-type]
+        for digest in sorted(arrays, key=lambda d: -_bytes(arrays[d])):
+            large = [g for g in dict.fromkeys(map(self.current, readers[digest]))
+                     if 2 * _size(arrays[digest]) > g.survey.total]
+            for i, g in enumerate(large):
+                for other in large[i + 1:]:
+                    self.join(self.current(g), self.current(other))
+
+    def current(self, group: _Group) -> _Group:
+        """The group that a group has become part of."""
+        found = group.units[0].group
+        assert found is not None
+        return found
+
+    def reads(self, unit: _Unit) -> list[Node]:
+        """The values that a unit reads, through what it computes again."""
+        found: dict[str, Node] = {}
+        stack = self.sources(unit)
+        while stack:
+            value = stack.pop()
+            maker = self.unit_of(value)
+            if maker is not None and maker.group is None:
+                stack += self.sources(maker)
+            elif value.digest not in found:
+                found[value.digest] = value
+        return list(found.values())
+
+    def join(self, a: _Group, b: _Group) -> None:
+        """Makes one group of two where that is legal and pays."""
+        if a is b or not _alike(a.survey, b.survey) or a.after & b.before or b.after & a.before:
+            return
+        body = self.body([*a.units, *b.units])
+        found = surveyed(body)
+        if found is None or not _worth(found, a.survey, b.survey):
+            return
+        a.units, a.survey, mask = [*a.units, *b.units], found, a.mask | b.mask
+        for unit in b.units:
+            unit.group = a
+        a.before, a.after, a.mask = (a.before | b.before) & ~mask, (a.after | b.after) & ~mask, mask
+        self.groups.remove(b)
+        for g in (*self.groups, *self.others):
+            if g.before & mask:
+                g.before |= a.before | mask
+            if g.after & mask:
+                g.after |= a.after | mask
+
+    def body(self, units: Sequence[_Unit]) -> Body:
+        """The units with what they compute again, and the values that others need."""
+        members = {u.number: u for u in units}
+        stack = list(units)
+        while stack:
+            for value in self.sources(stack.pop()):
+                maker = self.unit_of(value)
+                if maker is not None and maker.group is None and maker.number not in members:
+                    members[maker.number] = maker
+                    stack.append(maker)
+        roots = [v for u in sorted(units, key=lambda u: u.number) for v in u.values
+                 if v.digest in self.pinned or not self.needed[v.digest] <= members.keys()]
+        return Body([members[i].call for i in sorted(members)], roots)
+
+
+class _Step:
+    """A step that is in no group."""
+
+    __slots__ = ("after", "before", "mask")
+
+    def __init__(self, mask: int, before: int, after: int) -> None:
+        self.mask, self.before, self.after = mask, before, after
+
+
+def _alike(a: Survey, b: Survey) -> bool:
+    """Whether two kernels may have one space; a small one may be part of a large one."""
+    small, large = sorted((a, b), key=lambda s: s.total)
+    if a.reduces and b.reduces:
+        return (a.total, a.kept) == (b.total, b.kept)
+    if small.total == large.total or small.reduces:
+        return small.total == large.total
+    return small.total == large.kept or small.cost <= _CHEAP
+
+
+def _worth(found: Survey, a: Survey, b: Survey) -> bool:
+    """Whether one kernel is legal and no worse than two."""
+    if not found.fits or found.operands > _MOST_OPERANDS or found.cost > _MOST_COST:
+        return False
+    if found.again > max(a.again, b.again) + _MOST_AGAIN or found.total > max(a.total, b.total):
+        return False
+    if (a.splits or b.splits) and not found.splits:
+        return False
+    if not (found.reduces and found.whole) or any(s.reduces and s.whole for s in (a, b)):
+        return True
+    return found.total <= _SMALL or (found.rows and found.kept >= _TASKS)
+
+
+# --- the new graph ----------------------------------------------------------------------------
+
+
+class _Contracted:
+    """Builds the graph in which every group is one call."""
+
+    def __init__(self, graph: Graph, groups: _Groups) -> None:
+        self.old, self.groups = graph, groups
+        self.interner = Interner()
+        self.new: dict[str, Node] = {}
+        self.bodies: dict[int, Body] = {}
+
+    def graph(self) -> Graph:
+        old = self.old
+        ends = [*old.inputs, *old.numbers, *old.draws, *old.outputs, *(w.node for w in old.writes)]
+        for n in ends:
+            self.make(n)
+        of = [[self.new[n.digest] for n in some] for some in (
+            old.inputs, old.outputs, old.numbers, old.draws)]
+        writes = [Write(w.what, w.target, self.new[w.node.digest]) for w in old.writes]
+        return Graph(old.name, of[0], old.names, of[1], writes, of[2], of[3])
+
+    def make(self, node: Node) -> None:
+        """Makes a node's new one, after those that it needs."""
+        stack = [node]
+        while stack:
+            at = stack[-1]
+            missing = [] if at.digest in self.new else [
+                n for n in self.needs(at) if n.digest not in self.new]
+            if missing:
+                stack += missing
+                continue
+            stack.pop()
+            if at.digest not in self.new:
+                self.finish(at)
+
+    def needs(self, node: Node) -> Iterable[Node]:
+        body = self.body(node)
+        return list(node.operands()) if body is None else [*body.inputs, *body.numbers]
+
+    def body(self, node: Node) -> Body | None:
+        """The body of the group that makes a value; None where one call makes it alone."""
+        unit = None if is_renaming(node) else self.groups.unit_of(node)
+        if unit is None or unit.group is None:
+            return None
+        key = id(unit.group)
+        if key not in self.bodies:
+            self.bodies[key] = self.groups.body(unit.group.units)
+        found = self.bodies[key]
+        return found if len(found.calls) > 1 else None
+
+    def finish(self, node: Node) -> None:
+        body = self.body(node)
+        if body is None:
+            self.new[node.digest] = self.copied(node)
+            return
+        args = tuple(self.new[n.digest] for n in body.inputs)
+        numbers = tuple(self.new[n.digest] for n in body.numbers)
+        call = self.interner.make("call", Fused(body), args, numbers, None, None)
+        call.where = next((c.where for c in body.calls if c.where is not None), None)
+        for i, r in enumerate(body.roots):
+            self.new[r.digest] = self.interner.make("result", None, (call,), (i,), r.shape, r.dtype)
+
+    def copied(self, node: Node) -> Node:
+        args, attrs = self.replaced(node.args), self.replaced(node.attrs)
+        made = self.interner.make(node.kind, node.op, args, attrs, node.shape, node.dtype)
+        made.where = made.where or node.where
+        return made
+
+    def replaced(self, value: Any) -> Any:
+        if isinstance(value, Node):
+            return self.new[value.digest]
+        if value.__class__ in (tuple, list):
+            return value.__class__(map(self.replaced, value))
+        return value
