@@ -168,13 +168,15 @@ def _module(m: Any, seen: dict[Any, int]) -> Any:
 # --- comparison ------------------------------------------------------------------------------
 
 
-TOLERANCE = {"bfloat16": 1e-2, "float16": 1e-3, "float32": 2e-6, "complex64": 2e-6}
+# Tensors this small are computed by NumPy eagerly and by kernels in programs, which add up in
+# another order; normalised batches and gradients that cancel make up to ten times more of it.
+TOLERANCE = {"bfloat16": 1e-2, "float16": 1e-3, "float32": 2e-5, "complex64": 2e-5}
 
 
 def difference(got: Any, want: Any, strict: bool = True, path: str = "") -> str:
     """The first place where two descriptions differ; empty where they are the same.
 
-    strict: layouts, names of nodes and the words of errors are compared, and float32 to 2e-6 of the
+    strict: layouts, names of nodes and the words of errors are compared, and float32 to 2e-5 of the
     largest element; otherwise, between libraries, to 1e-4.
     """
     if isinstance(want, Array) and isinstance(got, Array):
@@ -191,7 +193,7 @@ def difference(got: Any, want: Any, strict: bool = True, path: str = "") -> str:
         return _first(difference(g, w, strict, f"{path}[{i}]")
                       for i, (g, w) in enumerate(zip(got, want, strict=True)))
     if isinstance(want, float) and isinstance(got, float):
-        near = abs(got - want) <= (2e-6 if strict else 1e-4) * max(abs(want), 1e-3)
+        near = abs(got - want) <= (2e-5 if strict else 1e-4) * max(abs(want), 1e-3)
         return "" if near or got == want or (got != got and want != want) else (
             f"{path}: {got!r}, expected {want!r}")
     return "" if type(got) is type(want) and got == want else f"{path}: {got!r}, expected {want!r}"
@@ -202,14 +204,16 @@ def _first(found: Iterator[str]) -> str:
 
 
 def _array_difference(got: Array, want: Array, strict: bool, path: str) -> str:
-    for field in ("kind", "dtype", "memory", *(("strides", "history") if strict else ())):
-        if getattr(got, field) != getattr(want, field):
-            return f"{path}: {field} {getattr(got, field)}, expected {getattr(want, field)}"
     if got.values.shape != want.values.shape:
         return f"{path}: shape {got.values.shape}, expected {want.values.shape}"
     if got.values.size and not _near(got.values, want.values, want.dtype, strict):
         return f"{path}: {got.values}, expected {want.values}"
-    return difference(got.grad, want.grad, strict, f"{path}.grad")
+    found = difference(got.grad, want.grad, strict, f"{path}.grad")
+    for field in ("kind", "dtype", *(("strides", "history") if strict else ()), "memory"):
+        if getattr(got, field) != getattr(want, field):
+            found = found or (f"{path}: {field} {getattr(got, field)}, expected "
+                              f"{getattr(want, field)}")
+    return found
 
 
 def _near(got: Any, want: Any, dtype: str, strict: bool) -> bool:
@@ -219,7 +223,7 @@ def _near(got: Any, want: Any, dtype: str, strict: bool) -> bool:
     if not np.array_equal(np.where(finite, 0, got), np.where(finite, 0, want), equal_nan=True):
         return False
     scale = np.abs(want[finite]).max(initial=1e-3)  # below, differences are noise
-    bound = TOLERANCE.get(dtype, 1e-12) * (1 if strict else 50)
+    bound = TOLERANCE.get(dtype, 1e-12) * (1 if strict else 5)
     return bool(np.abs(got[finite] - want[finite]).max(initial=0) <= bound * scale)
 
 

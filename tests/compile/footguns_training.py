@@ -15,7 +15,7 @@ class Net(nn.Module):
     def __init__(self, p=0.0):
         super().__init__()
         self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 3)
-        self.norm, self.dropout = nn.BatchNorm1d(8), nn.Dropout(p)
+        self.norm, self.dropout = nn.BatchNorm1d(8, eps=0.1), nn.Dropout(p)
 
     def forward(self, x):
         return self.second(self.dropout(self.norm(torch.tanh(self.first(x)))))

@@ -53,7 +53,7 @@ def is_noise(got: Played, want: Played, shaken: list[Played]) -> bool:
         with np.errstate(all="ignore"):
             room = max(_distance(o.values, b.values) for o in others)
             scale = np.abs(np.nan_to_num(b.values.astype(float))).max(initial=1e-3)
-            if _distance(a.values, b.values) > 8 * room + 4e-6 * scale:
+            if _distance(a.values, b.values) > 8 * room + 2e-5 * scale:
                 return False
     return True
 
