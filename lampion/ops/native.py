@@ -22,7 +22,7 @@ from ..runtime.recording import recording, recording_here
 from ..tensor.abstract import AbstractArray, AbstractOperand
 from ..tensor.tensor import Tensor, wrap
 
-__all__ = ["LEAST", "SINGLE", "TEMPLATES", "FusedRule", "Launcher", "launch",
+__all__ = ["LEAST", "SINGLE", "TEMPLATES", "FusedRule", "Launcher", "explained", "launch",
            "launch_list", "launch_update", "renamed", "template"]
 
 SINGLE = 8192  # the same for one pass of a NumPy function, which is hard to beat when small
@@ -56,7 +56,7 @@ def launch(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
     elif recording() is None:
         result = special(*arrays, *attrs)
     else:
-        result = _explained(leaf, special, arrays, attrs)
+        result = explained(leaf, special, arrays, attrs)
     if knobs.check and result is not None and recording_here() is None:
         from .checked import check_operator
 
@@ -77,11 +77,11 @@ def launch_list(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
     return result
 
 
-def _explained(leaf: Any, special: Launcher, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
+def explained(leaf: Any, special: Launcher, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
     """A launch that may be recorded: an index that turns out bad is told by the reference."""
     here = recording_here()
-    if here is None:
-        return special(*arrays, *attrs)
+    if here is None or leaf.takes_list:
+        return special(arrays, *attrs) if leaf.takes_list else special(*arrays, *attrs)
     places = [a for a in arrays if a.__class__ is _ndarray]
     tensors = [a for a in attrs if isinstance(a, Tensor)]
 

@@ -312,17 +312,18 @@ class Recording:
     def attempt(self, launch: Callable[[], T | None]) -> T | None:
         """What `launch` gives; None, and nothing noted, where it reads values."""
         steps, before = len(self._steps), _faults()
+        result = None
         try:
             result = launch()
         except RecordingError:
-            result = None
-        touched = _faults() != before and any(a.touched() for a in self._addresses)
-        if touched:
-            for a in self._addresses:
-                a.clear()
-        if touched or result is None:
-            del self._steps[steps:]
-            return None
+            pass
+        finally:
+            if _faults() != before and any(a.touched() for a in self._addresses):
+                result = None
+                for a in self._addresses:
+                    a.clear()
+            if result is None:
+                del self._steps[steps:]
         return result
 
     def finish(self, outputs: Sequence[Array]) -> Stream:
