@@ -18,7 +18,7 @@ from ..ops.optimize import Update
 from ..ops.record import Leaf
 from .body import Body, base_of, is_renaming, surveyed
 from .fused import Fused
-from .schedule import Schedule, step_of
+from .schedule import Schedule
 
 __all__ = ["fuse"]
 
@@ -58,14 +58,23 @@ class _Unit:
         self.group: _Group | None = None  # None: computed in every group that needs it
 
 
-class _Group:
-    """Units that become one kernel; which steps come before and after it, as bits."""
+class _Step:
+    """Steps as bits: this one (or these), and those that come before and after it."""
 
-    __slots__ = ("after", "before", "mask", "survey", "units")
+    __slots__ = ("after", "before", "mask")
+
+    def __init__(self, mask: int, before: int, after: int) -> None:
+        self.mask, self.before, self.after = mask, before, after
+
+
+class _Group(_Step):
+    """Units that become one kernel."""
+
+    __slots__ = ("survey", "units")
 
     def __init__(self, unit: _Unit, before: int, after: int) -> None:
+        super().__init__(1 << unit.number, before, after)
         self.units, self.survey = [unit], unit.survey
-        self.mask, self.before, self.after = 1 << unit.number, before, after
 
 
 class _Groups:
@@ -252,11 +261,12 @@ class _Groups:
             unit.group = a
         a.before, a.after, a.mask = (a.before | b.before) & ~mask, (a.after | b.after) & ~mask, mask
         self.groups.remove(b)
-        for g in (*self.groups, *self.others):
-            if g.before & mask:
-                g.before |= a.before | mask
-            if g.after & mask:
-                g.after |= a.after | mask
+        rest: list[_Step] = [*self.groups, *self.others]
+        for step in rest:
+            if step.before & mask:
+                step.before |= a.before | mask
+            if step.after & mask:
+                step.after |= a.after | mask
 
     def body(self, units: Sequence[_Unit]) -> Body:
         """The units with what they compute again, and the values that others need."""
@@ -271,15 +281,6 @@ class _Groups:
         roots = [v for u in sorted(units, key=lambda u: u.number) for v in u.values
                  if v.digest in self.pinned or not self.needed[v.digest] <= members.keys()]
         return Body([members[i].call for i in sorted(members)], roots)
-
-
-class _Step:
-    """A step that is in no group."""
-
-    __slots__ = ("after", "before", "mask")
-
-    def __init__(self, mask: int, before: int, after: int) -> None:
-        self.mask, self.before, self.after = mask, before, after
 
 
 def _alike(a: Survey, b: Survey) -> bool:
