@@ -44,16 +44,18 @@ class Code:
     def __init__(self, name: str, image: Image, method: _MethodDef) -> None:
         self.name, self.image, self.method = name, image, method
         self.key: Any = None  # of a kernel
-        self.writes: list[int] | None = None  # words of bits, see `written`
+        self.writes: list[bool] | None = None  # see `written`
 
     def written(self, count: int) -> list[bool]:
         """Which of `count` arguments the code may store to; as far as the code tells."""
-        address = self.image.symbols.get("written")
-        if self.writes is None and address is not None:
-            table = ctypes.CFUNCTYPE(ctypes.c_void_p)(address)()
-            self.writes = list((ctypes.c_uint64 * (-(-count // 64))).from_address(table or 0))
-        bits = self.writes or [0] * (-(-count // 64))
-        return [bool(bits[i // 64] >> i % 64 & 1) for i in range(count)]
+        if self.writes is None:
+            self.writes = [False] * count
+            address = self.image.symbols.get("written")
+            if address is not None:
+                table = ctypes.CFUNCTYPE(ctypes.c_void_p)(address)()
+                words = (ctypes.c_uint64 * (-(-count // 64))).from_address(table or 0)
+                self.writes = [bool(words[i // 64] >> i % 64 & 1) for i in range(count)]
+        return self.writes
 
     def __repr__(self) -> str:
         return f"<native code of {self.name}>"

@@ -13,7 +13,7 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -21,7 +21,8 @@ import numpy as np
 
 from . import arena, memory
 from .loader import Image
-from .native import array_layout, function
+from .native import function
+from .threads import get_num_threads
 
 __all__ = ["HEADER", "NATIVE", "Buffer", "Host", "Launch", "Noted", "Site", "Stream", "native"]
 
@@ -145,14 +146,21 @@ class Stream:
         self._place.update({id(b): (1 + i, 0) for i, b in enumerate(self._results)})
         self._own = [((self.arena_bytes,), _BYTE), *(_whole(b) for b in self._results)]
         self._table = _Table(self._steps, self._place, own, self._inputs, numbers)
+        whole = [_is_whole(site) for site in outputs]
+        self._plain = [self._place[id(site.buffer)][0] for site in outputs] if all(whole) else None
+        self._threads = get_num_threads()
         self._runs: list[tuple[int, int] | Host] = _runs(self._steps)
-        self._whole = [_is_whole(site) for site in outputs]
         self.launches = [_launch(step) for step in self._steps]
         self._lock = threading.Lock()
         _streams.add(self)
 
     def __call__(self, inputs: Sequence[Array], numbers: Sequence[float] = ()) -> list[Array]:
-        """The results. ValueError where an input's shape, strides or dtype is another."""
+        """The results.
+
+        ValueError where an input's shape, strides or dtype is another; RuntimeError where more
+        threads share the work than when the launches were noted: they have scratch memory for so
+        many.
+        """
         own = [memory.empty(shape, dtype) for shape, dtype in self._own]
         with self._lock:
             self._bind(own, inputs, numbers)
@@ -179,7 +187,15 @@ class Stream:
                 seconds.append(perf_counter() - start)
         return seconds
 
+    @property
+    def is_current(self) -> bool:
+        """Whether no more threads share the work than when the launches were noted."""
+        return get_num_threads() <= self._threads
+
     def _bind(self, own: list[Array], inputs: Sequence[Array], numbers: Sequence[float]) -> None:
+        if not self.is_current:
+            raise RuntimeError(f"a stream for {self._threads} threads, and now there are "
+                               f"{get_num_threads()}: record it again")
         bad = native().bind(self._table.cells, *own, *inputs, *numbers)
         if bad is None:
             return
@@ -216,8 +232,10 @@ class Stream:
 
     def _given(self, own: list[Array], inputs: Sequence[Array]) -> list[Array]:
         """The results as arrays; those that are views share memory as they did when noted."""
-        return [own[self._place[id(site.buffer)][0]] if whole else self._array(site, own, inputs)
-                for site, whole in zip(self._outputs, self._whole, strict=True)]
+        if self._plain is not None:
+            return [own[i] for i in self._plain]
+        return [own[self._place[id(site.buffer)][0]] if _is_whole(site) else self._array(
+            site, own, inputs) for site in self._outputs]
 
 
 _streams: weakref.WeakSet[Stream] = weakref.WeakSet()
@@ -323,94 +341,104 @@ def _extent(shape: tuple[int, ...], strides: tuple[int, ...], size: int) -> tupl
 # --- the table --------------------------------------------------------------------------------
 
 
-class _To(NamedTuple):
-    """The address of a word of the table, as long as the table has no address."""
-
-    word: int
-
-
 class _Table:
-    """The words that native code reads."""
+    """The words that native code reads. Some hold the addresses of others: links."""
 
     def __init__(self, steps: Sequence[Noted | Host], place: dict[int, tuple[int, int]], own: int,
                  inputs: Sequence[Array], numbers: int) -> None:
         self.numbers, self._place = numbers, place
-        self._words: list[int | _To] = [0] * len(HEADER)
+        self._words: list[int] = [0] * len(HEADER)
+        self._links: list[int] = []  # words that hold the number of another word so far
         self._records: dict[Any, int] = {}
         self._flags: dict[int, int] = {}
-        self._patches: list[int | _To] = []
-        self._sets: list[int | _To] = []
+        self._patches: list[int] = []
+        self._sets: list[int] = []
         noted = [step for step in steps if isinstance(step, Noted)]
-        launches: list[int | _To] = [word for step in noted for word in self._launch(step)]
-        header: dict[str, int | _To] = {
-            "own": own, "inputs": len(inputs), "numbers": numbers,
+        rows = [self._launch(step) for step in noted]
+        self._header({
+            "own": own, "inputs": len(inputs), "numbers": numbers, "array_type": id(np.ndarray),
+            "patches": len(self._patches) // 3, "sets": len(self._sets) // 2}, {
             "bases": self._add([0] * (own + len(inputs))), "values": self._add([0] * numbers),
             "expected": self._add([word for a in inputs for word in _expected(a)]),
-            "array_type": id(np.ndarray), "launches": self._add(launches),
-            "patches": len(self._patches) // 3, "patch_table": self._add(self._patches),
-            "sets": len(self._sets) // 2, "set_table": self._add(self._sets)}
-        self._words[:len(HEADER)] = [header[name] for name in HEADER]
+            "launches": self._launches(rows), "patch_table": self._add_rows(self._patches, 3),
+            "set_table": self._add_rows(self._sets, 2)})
         self.kept = [(step.code, step.kept) for step in noted], [a.dtype for a in inputs]
-        self.cells = _linked(self._words)
+        self.cells = self._linked()
 
     def lower_flags(self) -> None:
         """As before the first launch."""
         for word in self._flags.values():
             self.cells[word] = 0
 
-    def _add(self, words: Sequence[int | _To]) -> _To:
-        """Puts words at the end."""
-        self._words += words
-        return _To(len(self._words) - len(words))
+    # --- making it ----------------------------------------------------------------------------
 
-    def _launch(self, step: Noted) -> tuple[int | _To, ...]:
-        """A launch's row: the body, the argument words, the flag or 0."""
-        words: list[int | _To] = list(step.words)
+    def _add(self, words: Sequence[int], links: Iterable[int] = ()) -> int:
+        """Puts words at the end; the number of the first. links: which of them are links."""
+        at = len(self._words)
+        self._words += words
+        self._links += [at + i for i in links]
+        return at
+
+    def _add_rows(self, words: Sequence[int], width: int) -> int:
+        """Rows that start with a link."""
+        return self._add(words, range(0, len(words), width))
+
+    def _header(self, counts: dict[str, int], tables: dict[str, int]) -> None:
+        both = counts | tables
+        self._words[:len(HEADER)] = [both[name] for name in HEADER]
+        self._links += [i for i, name in enumerate(HEADER) if name in tables]
+
+    def _linked(self) -> Array:
+        """The table in memory."""
+        cells, links = np.array(self._words, np.int64), np.array(self._links)
+        cells[links] = cells[links] * 8 + cells.ctypes.data
+        return cells
+
+    def _launches(self, rows: Sequence[tuple[int, int, int]]) -> int:
+        """A row for each launch: the body, the argument words, the flag or 0."""
+        return self._add([word for row in rows for word in row], [
+            i for n, row in enumerate(rows) for i in (3 * n + 1, 3 * n + 2) if row[i % 3]])
+
+    def _launch(self, step: Noted) -> tuple[int, int, int]:
+        words = list(step.words)
         for i, site in step.arrays:
-            words[i] = _To(self._record(site))
-        at = self._add(words)
+            words[i] = self._record(site)
+        at = self._add(words, [i for i, _ in step.arrays])
         for i, number in step.numbers:
-            self._sets += [_To(at.word + i), number]
-        flag = 0 if step.flag is None else _To(self._flag(step.flag.flag.buffer))
-        return step.body, at, flag
+            self._sets += [at + i, number]
+        return step.body, at, 0 if step.flag is None else self._flag(step.flag.flag.buffer)
 
     def _flag(self, buffer: Buffer) -> int:
         word = self._flags.get(id(buffer))
         if word is None:
-            word = self._flags[id(buffer)] = self._add([0]).word
+            word = self._flags[id(buffer)] = self._add([0])
         return word
 
     def _record(self, site: Site) -> int:
         """The fields that kernels read of an array, where an ndarray has them."""
-        key = id(site.buffer), *site[1:4]
+        key = id(site.buffer), site.offset, site.shape, site.strides
         found = self._records.get(key)
-        if found is not None:
-            return found
-        sizes = self._add([*site.shape, *site.strides])
-        layout, rank = array_layout(), len(site.shape)
-        fields: list[int | _To] = [0] * _FIELDS
-        fields[layout.nd // 8] = rank
-        fields[layout.dimensions // 8] = sizes
-        fields[layout.strides // 8] = _To(sizes.word + rank)
-        if site.buffer.kind == "flag":
-            fields[layout.data // 8] = _To(self._flag(site.buffer))
-        found = self._records[key] = self._add(fields).word
-        if site.buffer.kind != "flag":
-            base, offset = self._place[id(site.buffer)]
-            self._patches += [_To(found + layout.data // 8), base, offset + site.offset]
+        if found is None:
+            found = self._records[key] = self._new_record(site)
         return found
+
+    def _new_record(self, site: Site) -> int:
+        rank, at = len(site.shape), self._add([*site.shape, *site.strides])
+        fields, links = [0] * _FIELDS, [_DIMENSIONS, _STRIDES]
+        fields[_RANK], fields[_DIMENSIONS], fields[_STRIDES] = rank, at, at + rank
+        if site.buffer.kind == "flag":
+            fields[_DATA] = self._flag(site.buffer)
+            return self._add(fields, [*links, _DATA])
+        record = self._add(fields, links)
+        base, offset = self._place[id(site.buffer)]
+        self._patches += [record + _DATA, base, offset + site.offset]
+        return record
 
 
 _FIELDS = np.ndarray.__basicsize__ // 8
+_HEAD = object.__basicsize__ // 8
+_DATA, _RANK, _DIMENSIONS, _STRIDES = _HEAD, _HEAD + 1, _HEAD + 2, _HEAD + 3  # in words
 
 
 def _expected(a: Array) -> list[int]:
     return [id(a.dtype), a.ndim, *a.shape, *a.strides]
-
-
-def _linked(words: Sequence[int | _To]) -> Array:
-    """The table in memory."""
-    cells = np.array([w.word if isinstance(w, _To) else w for w in words], np.int64)
-    inside = np.array([isinstance(w, _To) for w in words])
-    cells[inside] = cells[inside] * 8 + cells.ctypes.data
-    return cells
