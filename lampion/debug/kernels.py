@@ -18,8 +18,8 @@ import numpy as np
 
 from .knobs import knobs
 
-__all__ = ["LAUNCHES", "REASONS", "Launches", "Run", "clear", "is_planning", "planning", "report",
-           "table", "text", "watch", "watching"]
+__all__ = ["HIDDEN", "LAUNCHES", "REASONS", "Launches", "Run", "clear", "facts_of", "is_planning",
+           "planning", "report", "table", "text", "watch", "watching"]
 
 Native = Callable[..., None]
 _MOST_SIZES = 32  # of one kernel that are told apart
@@ -74,8 +74,11 @@ class Launches:
         self.runs: dict[tuple[Any, ...], Run] = {}
 
     def note(self, arguments: tuple[Any, ...], ns: int) -> Run:
+        """Adds a launch, see `note_facts`."""
+        return self.note_facts(tuple([facts_of(a) for a in arguments]), ns)
+
+    def note_facts(self, facts: tuple[Any, ...], ns: int) -> Run:
         """Adds a launch; beyond _MOST_SIZES kinds of arguments it counts as the last one."""
-        facts = tuple([_facts(a) for a in arguments])
         run = self.runs.get(facts)
         if run is None:
             full = len(self.runs) >= _MOST_SIZES
@@ -83,6 +86,8 @@ class Launches:
             self.runs[run.arguments] = run
         run.calls += 1
         run.ns += ns
+        for journal in JOURNAL:
+            journal.append((run, ns))
         return run
 
     @property
@@ -98,6 +103,7 @@ LAUNCHES: list[Launches] = []  # of every kernel that is watched
 REASONS: dict[str, str] = {}  # why an operator or gradient rule is no kernel of its own
 FAILED: list[Callable[[], dict[Any, str]]] = []  # gives the kernels that could not be made
 MADE: list[Callable[[], list[Subject]]] = []  # gives those that were made or loaded
+HIDDEN: list[Callable[[], bool]] = []  # whether this thread's launches are only noted for later
 JOURNAL: list[list[tuple[Run | None, int]]] = []  # each gets launches (None: a kernel was made)
 
 
@@ -140,13 +146,17 @@ def watch(subject: Subject, native: Native) -> Native:
     launches = Launches(subject)
     LAUNCHES.append(launches)
 
+    code: Any = getattr(native, "__self__", None)
+    if code is not None:
+        code.watched = launches  # streams run the code itself
+
     def launch(*arguments: Any) -> None:
         start = perf_counter_ns()
         native(*arguments)
         ns = perf_counter_ns() - start
-        run = launches.note(arguments, ns)
-        for journal in JOURNAL:
-            journal.append((run, ns))
+        if any(hides() for hides in HIDDEN):
+            return
+        launches.note(arguments, ns)
         if knobs.debug >= 6:
             print(f"lampion: {subject.name} {_list(arguments)} {ns / 1e3:.1f} us",
                   file=sys.stderr)
@@ -179,7 +189,7 @@ def clear() -> None:
         launches.runs.clear()
 
 
-def _facts(a: Any) -> Any:
+def facts_of(a: Any) -> Any:
     """What a launch costs depends on: not on the values of floats."""
     if isinstance(a, np.ndarray):
         plan = a.ndim == 1 and a.size <= _PLAN and a.dtype == np.int64

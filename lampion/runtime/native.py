@@ -39,11 +39,12 @@ class _MethodDef(ctypes.Structure):
 class Code:
     """What a native function needs as long as it lives; it is the function's `__self__`."""
 
-    __slots__ = ("image", "key", "method", "name", "writes")
+    __slots__ = ("image", "key", "method", "name", "watched", "writes")
 
     def __init__(self, name: str, image: Image, method: _MethodDef) -> None:
         self.name, self.image, self.method = name, image, method
         self.key: Any = None  # of a kernel
+        self.watched: Any = None  # where launches are counted, see `debug/kernels.py`
         self.writes: list[bool] | None = None  # see `written`
 
     def written(self, count: int) -> list[bool]:

@@ -9,6 +9,7 @@ gives a page of memory to the address, and the recording finds that page and ref
 from __future__ import annotations
 
 import ctypes
+import functools
 import mmap
 import os
 import sys
@@ -20,9 +21,10 @@ from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
+from ..debug.kernels import HIDDEN, facts_of
 from . import memory
 from .native import array_layout
-from .stream import NATIVE, Buffer, Check, Host, Noted, Site, Stream, _extent, native
+from .stream import NATIVE, Buffer, Check, Host, Native, Noted, Site, Stream, _extent, native
 
 __all__ = ["NATIVE", "Number", "Recording", "RecordingError", "cell", "raised", "recording",
            "recording_here"]
@@ -163,15 +165,19 @@ class _Addresses:
 
     def touched(self) -> list[Buffer]:
         """The buffers that have got memory, because somebody read or wrote them."""
-        pages = self.used // _PAGE
-        found = (ctypes.c_ubyte * pages)()
-        libc = ctypes.CDLL(None, use_errno=True)
-        if not pages or libc.mincore(ctypes.c_void_p(self.start),
-                                     ctypes.c_size_t(self.used), found):
+        if not _tells():
             return []
-        places = np.flatnonzero(np.ctypeslib.as_array(found) & 1) * _PAGE + self.start
-        return [self.buffers[i] for i in sorted(
-            {bisect_right(self.starts, int(place)) - 1 for place in places})]
+        return [self.buffers[i] for i in sorted({
+            bisect_right(self.starts, self.start + page * _PAGE) - 1 for page in self.pages()})]
+
+    def pages(self) -> list[int]:
+        """The pages that have memory."""
+        count = self.used // _PAGE
+        found = (ctypes.c_ubyte * count)()
+        start, size = ctypes.c_void_p(self.start), ctypes.c_size_t(self.used)
+        if not count or ctypes.CDLL(None).mincore(start, size, found):
+            return []
+        return [int(i) for i in np.flatnonzero(np.ctypeslib.as_array(found) & 1)]
 
     def clear(self) -> None:
         """No address has memory any more."""
@@ -242,17 +248,26 @@ class Recording:
             raise RecordingError("this thread records already")
         half = native()
         _Turn.lock.acquire()
+        try:
+            self.start(half)
+        except BaseException:  # Ctrl-C
+            self.__exit__()
+            raise
+        return self
+
+    def start(self, half: Native) -> None:
+        """Launches of this thread are noted from now on."""
         self.thread = threading.get_ident()
         _Turn.current = self
         self._callback = self._note
         half.state[0], half.state[1] = self.thread, id(self._callback)
         _CELL.value = half.record
         self._restore = memory.divert(self._empty)
-        return self
 
     def __exit__(self, *error: object) -> None:
-        if _Turn.current is self:
+        if _Turn.current is self:  # in a forked child it may not be
             self.stop()
+        if _Turn.lock.locked():
             _Turn.lock.release()
 
     def stop(self) -> None:
@@ -374,7 +389,7 @@ class Recording:
         for i, (a, written) in enumerate(zip(arguments, code.written(len(words)), strict=True)):
             if isinstance(a, np.ndarray):
                 site = self._site(a)
-                facts.append((a.shape, a.strides, a.itemsize, None))
+                facts.append(facts_of(a) if site is a else (a.shape, a.strides, a.itemsize, None))
                 if isinstance(site, Site):
                     arrays.append((i, site))
                 elif written and a.size:
@@ -382,7 +397,6 @@ class Recording:
                                          f"recording's: {_described(a)}")
                 else:
                     kept.append(a)
-                    facts[-1] = _constant_facts(a)
             else:
                 facts.append(0.0 if isinstance(a, float) else a)
                 if isinstance(a, Number):
@@ -428,13 +442,20 @@ def _facts_alone(like: Array) -> Array:
     return np.lib.stride_tricks.as_strided(np.empty(0, like.dtype), like.shape, like.strides)
 
 
-def _constant_facts(a: Array) -> tuple[Any, ...]:
-    plan = a.ndim == 1 and a.size <= 64 and a.dtype == np.int64
-    return a.shape, a.strides, a.itemsize, tuple(a.tolist()) if plan else None
-
-
 def _faults() -> int:
-    """Pages that this thread has got so far."""
+    """Pages that this process has got so far."""
     import resource
 
-    return resource.getrusage(getattr(resource, "RUSAGE_THREAD", resource.RUSAGE_SELF)).ru_minflt
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+@functools.cache
+def _tells() -> bool:
+    """Whether this system tells which pages have memory, and only those."""
+    probe = _Addresses(4 * _PAGE)
+    probe.used = 4 * _PAGE
+    before, probe.memory[2 * _PAGE] = probe.pages(), 1
+    return (before, probe.pages()) == ([], [2])
+
+
+HIDDEN.append(lambda: recording_here() is not None)

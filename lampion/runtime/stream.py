@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..debug.kernels import watching
 from . import arena, memory
 from .loader import Image
 from .native import function
@@ -164,27 +165,39 @@ class Stream:
         own = [memory.empty(shape, dtype) for shape, dtype in self._own]
         with self._lock:
             self._bind(own, inputs, numbers)
-            for run in self._runs:
-                if isinstance(run, Host):
-                    self._host(run, own, inputs)
-                else:
-                    self._launch(*run, own, inputs)
+            if watching():
+                self._each(own, inputs)
+            else:
+                self._all(own, inputs)
         return self._given(own, inputs)
 
     def profile(self, inputs: Sequence[Array], numbers: Sequence[float] = ()) -> list[float]:
         """Runs once, with everything that follows from it; the seconds of every launch."""
         own = [memory.empty(shape, dtype) for shape, dtype in self._own]
-        seconds, launch = [], 0
         with self._lock:
             self._bind(own, inputs, numbers)
-            for step in self._steps:
-                start = perf_counter()
-                if isinstance(step, Host):
-                    self._host(step, own, inputs)
-                else:
-                    self._launch(launch, launch + 1, own, inputs)
-                    launch += 1
-                seconds.append(perf_counter() - start)
+            return self._each(own, inputs)
+
+    def _all(self, own: list[Array], inputs: Sequence[Array]) -> None:
+        for run in self._runs:
+            if isinstance(run, Host):
+                self._host(run, own, inputs)
+            else:
+                self._launch(*run, own, inputs)
+
+    def _each(self, own: list[Array], inputs: Sequence[Array]) -> list[float]:
+        """Step by step; the seconds of each. Kernels that are watched count them."""
+        seconds, launch = [], 0
+        for step in self._steps:
+            start = perf_counter()
+            if isinstance(step, Host):
+                self._host(step, own, inputs)
+            else:
+                self._launch(launch, launch + 1, own, inputs)
+                launch += 1
+            seconds.append(perf_counter() - start)
+            if isinstance(step, Noted) and step.code.watched is not None:
+                step.code.watched.note_facts(step.facts, int(seconds[-1] * 1e9))
         return seconds
 
     @property

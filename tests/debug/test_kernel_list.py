@@ -110,7 +110,7 @@ def scaled():
 
 
 def facts(*arrays):
-    return [kernels._facts(a) for a in arrays]
+    return [kernels.facts_of(a) for a in arrays]
 
 
 def axpy():
