@@ -13,7 +13,7 @@ from ..codegen.plan import Given, Program, Split, assemble
 from ..runtime import memory
 from .body import Body, trace_body
 
-__all__ = ["bounds", "copy_into", "dense_like", "launch_body", "overlap",
+__all__ = ["Extents", "copy_into", "dense_like", "launch_body", "overlap",
            "store_number"]
 
 Array = np.ndarray[Any, Any]
@@ -102,12 +102,25 @@ def dense_like(shape: tuple[int, ...], dtype: Any, strides: Sequence[int]) -> Ar
 
 
 def bounds(a: Array) -> tuple[int, int]:
-    """The addresses of the first byte and the one after the last."""
-    return np.lib.array_utils.byte_bounds(a)
+    """The addresses of the first byte and the one after the last; of nothing (0, 0)."""
+    return np.lib.array_utils.byte_bounds(a) if a.size else (0, 0)
 
 
 def overlap(a: Array, b: Array) -> bool:
     """Whether two arrays may share memory."""
     low, high = bounds(a)
     other_low, other_high = bounds(b)
-    return a.size > 0 and b.size > 0 and low < other_high and other_low < high
+    return low < other_high and other_low < high
+
+
+class Extents:
+    """Where arrays lie."""
+
+    def __init__(self, arrays: Sequence[Array]) -> None:
+        self.low, self.high = np.array([bounds(a) for a in arrays], np.int64).reshape(-1, 2).T
+
+    def shared(self, a: Array) -> list[int]:
+        """Which of the arrays may share memory with this one."""
+        low, high = bounds(a)
+        found: list[int] = np.flatnonzero((self.low < high) & (self.high > low)).tolist()
+        return found

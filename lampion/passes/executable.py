@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import ref
 
 import numpy as np
 
 from ..codegen import service
 from ..codegen.stream import Recording, Stream
 from ..graph.node import Graph, Node
-from .arrays import overlap
+from .arrays import Extents
 from .lower import Lowering
 
 __all__ = ["Executable", "lower"]
@@ -37,8 +38,9 @@ class Executable:
                  examples: Sequence[Array]) -> None:
         self.graph, self.stream, self.sources = graph, stream, sources
         self.written = sorted({w.target for w in graph.writes if w.what == "data"})
-        self.shared = _sharing(self.written, examples)
-        self.seen: list[int] = []
+        self.shared = [Extents([examples[i] for i in self.written]).shared(a) for a in examples]
+        self.seen: list[Callable[[], Any]] = [_nothing] * len(examples)
+        self.extents: Extents | None = None  # of the arrays that are written to
 
     def run(self, arrays: Sequence[Array], numbers: Sequence[float] = ()) -> list[Array]:
         """The outputs, then the values of "grad" writes, in memory of their own.
@@ -56,13 +58,25 @@ class Executable:
         return self.stream.arena_bytes
 
     def check_memory(self, arrays: Sequence[Array]) -> None:
-        """Refuses arrays that share memory where the examples did not."""
-        if _sharing(self.written, arrays) != self.shared:
-            raise ValueError(f"program {self.graph.name}: arguments that are written to share "
-                             "memory with others, which those it was compiled for did not")
+        """Refuses arrays that share memory with those that are written to, if examples did not.
+
+        Arrays that the last run had too are known to be as they were.
+        """
+        new = [i for i, (seen, a) in enumerate(zip(self.seen, arrays, strict=False))
+               if seen() is not a]
+        if not new or len(arrays) != len(self.seen):  # of a wrong number the stream complains
+            return
+        if self.extents is None or not set(self.written).isdisjoint(new):
+            self.extents = Extents([arrays[i] for i in self.written])
+            new = list(range(len(arrays)))
+        for i in new:
+            if self.extents.shared(arrays[i]) != self.shared[i]:
+                self.extents = None
+                raise ValueError(f"program {self.graph.name}: input {self.graph.names[i]} shares "
+                                 "memory with another that is written to, otherwise than when the "
+                                 "program was compiled")
+            self.seen[i] = ref(arrays[i])
 
 
-def _sharing(written: Sequence[int], arrays: Sequence[Array]) -> set[tuple[int, int]]:
-    """Pairs of a written array and another that may share memory."""
-    return {(i, j) for i in written for j, b in enumerate(arrays)
-            if i != j and overlap(arrays[i], b)}
+def _nothing() -> None:
+    return None

@@ -28,7 +28,7 @@ _MOST_OPERANDS = 24  # arrays of one kernel
 _MOST_COST = 400  # instructions an element: beyond, compilation takes long
 _MOST_AGAIN = 40  # instructions of dear terms that further stages may repeat
 _SMALL = 1 << 14  # elements that one thread handles as well as two
-_TASKS = 8  # results of a reduction that keep the threads busy
+_TASKS = 16  # results of a reduction that keep the threads busy
 
 
 def fuse(graph: Graph) -> Graph:
@@ -188,21 +188,25 @@ class _Groups:
     # --- growing ------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """A group of its own for every unit; the order of all steps."""
-        before = [0] * len(self.schedule.steps)
+        """A group of its own for every unit; the order of all steps.
+
+        What is computed again is part of its readers, so paths lead through it, not to it.
+        """
+        count = len(self.schedule.steps)
+        own = [0 if i in self.repeated else 1 << i for i in range(count)]
+        before, after = [0] * count, [0] * count
         for i, waits in enumerate(self.schedule.before):
             for b in waits:
-                before[i] |= before[b] | 1 << b
-        after = [0] * len(before)
-        for i in reversed(range(len(before))):
+                before[i] |= before[b] | own[b]
+        for i in reversed(range(count)):
             for b in self.schedule.before[i]:
-                after[b] |= after[i] | 1 << i
+                after[b] |= after[i] | own[i]
         for unit in self.units.values():
             if unit.number not in self.repeated:
                 unit.group = _Group(unit, before[unit.number], after[unit.number])
                 self.groups.append(unit.group)
         self.others = [_Step(1 << i, before[i], after[i]) for i, s in enumerate(
-            self.schedule.steps) if s.digest not in self.units or i in self.repeated]
+            self.schedule.steps) if s.digest not in self.units]
 
     def grow(self) -> None:
         """Joins every group with the groups that make what it reads, the largest value first."""
@@ -299,11 +303,12 @@ def _worth(found: Survey, a: Survey, b: Survey) -> bool:
         return False
     if found.again > max(a.again, b.again) + _MOST_AGAIN or found.total > max(a.total, b.total):
         return False
-    if (a.splits or b.splits) and not found.splits:
+    busy = found.rows and found.kept >= _TASKS
+    if (a.splits or b.splits) and not (found.splits or busy):
         return False
     if not (found.reduces and found.whole) or any(s.reduces and s.whole for s in (a, b)):
         return True
-    return found.total <= _SMALL or (found.rows and found.kept >= _TASKS)
+    return found.total <= _SMALL or busy
 
 
 # --- the new graph ----------------------------------------------------------------------------

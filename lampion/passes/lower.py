@@ -18,7 +18,7 @@ from ..ops.native import TEMPLATES, explained
 from ..ops.record import Leaf
 from ..runtime import memory
 from ..tensor.tensor import wrap
-from .arrays import copy_into, dense_like, launch_body, overlap, store_number
+from .arrays import Extents, copy_into, dense_like, launch_body, overlap, store_number
 from .fused import Fused, Job, job_of
 from .reference import run_body
 from .schedule import Schedule, step_of
@@ -41,6 +41,7 @@ class Lowering:
         self.inputs = [recording.input(a) for a in examples]
         self.values.update({n.digest: a for n, a in zip(graph.inputs, self.inputs, strict=True)})
         self.values.update({n.digest: recording.number(1.0) for n in graph.numbers})
+        self.extents = Extents(self.inputs)
         self.results = _results(graph)
         self.sources: list[tuple[int, Node]] = []  # first launch, and its step
 
@@ -192,20 +193,18 @@ class Lowering:
         """Copies what was not computed in the inputs' own memory, when nobody reads them more."""
         rest = [(w.target, self.value(w.node)) for w in self.graph.writes
                 if w.what == "data" and self.targets.get(w.node.digest) != w.target]
-        taken = [self.examples[target] for target, _ in rest]
-        places = {id(a): i for i, a in enumerate(self.inputs)}
+        taken = Extents([self.examples[target] for target, _ in rest])
         ready = []
         for target, source in rest:
             origin = self.origin(source)
-            moved = origin is not None and any(
-                overlap(self.examples[places[id(origin)]], a) for a in taken)
+            moved = origin is not None and taken.shared(self.examples[origin])
             ready.append((target, self.copied(source) if moved else source))
         for target, source in ready:
             self.copy(self.inputs[target], source)
 
-    def origin(self, array: Array) -> Array | None:
-        """The input whose memory an array shows."""
-        return next((a for a in self.inputs if overlap(a, array)), None)
+    def origin(self, array: Array) -> int | None:
+        """The place of the input whose memory an array shows."""
+        return next(iter(self.extents.shared(array)), None)
 
 
 class Outputs:

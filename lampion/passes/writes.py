@@ -15,7 +15,7 @@ from ..codegen.expression import Symbol, Trace
 from ..codegen.plan import reduced_axes
 from ..graph.node import Graph, Node, Write
 from ..ops.native import TEMPLATES
-from .arrays import overlap
+from .arrays import Extents
 from .body import Body, trace_body
 from .fused import Job, job_of
 from .schedule import Schedule, step_of
@@ -28,27 +28,27 @@ Array = np.ndarray[Any, Any]
 def in_place(graph: Graph, schedule: Schedule, examples: Sequence[Array]) -> dict[str, int]:
     """By digest of the value: the input whose memory takes it. Makes steps wait for readers."""
     chosen: dict[str, int] = {}
+    extents = Extents(examples)
     shown = {step_of(w.node).digest for w in graph.writes if w.what == "data"}
     for w in graph.writes:
         target = graph.inputs[w.target]
         if w.what != "data" or w.node.digest in chosen or target.digest in shown:
             continue
-        if _is_apart(w.target, examples) and _fits(w, target, graph):
+        if _is_apart(w.target, examples[w.target], extents) and _fits(w, target, graph):
             step = schedule.places[step_of(w.node).digest]
             if schedule.delay(step, schedule.readers(target.digest)):
                 chosen[w.node.digest] = w.target
     return chosen
 
 
-def _is_apart(place: int, examples: Sequence[Array]) -> bool:
+def _is_apart(place: int, a: Array, extents: Extents) -> bool:
     """Whether an input has memory of its own, and a place of its own for every element."""
-    a = examples[place]
     reach = 0
     for s, n in sorted((abs(s), n) for s, n in zip(a.strides, a.shape, strict=True) if n > 1):
         if s <= reach:
             return False
         reach += s * (n - 1)
-    return not any(overlap(a, b) for i, b in enumerate(examples) if i != place)
+    return extents.shared(a) in ([], [place])
 
 
 def _fits(w: Write, target: Node, graph: Graph) -> bool:

@@ -93,7 +93,7 @@ def test_arguments_that_begin_to_share_memory_are_refused():
     a, b = r(4)._a.copy(), r(4, seed=1)._a.copy()
     executable = compile_graph(program.graph, [a, b])
     executable.run([a, b])
-    with pytest.raises(ValueError, match="share memory"):
+    with pytest.raises(ValueError, match="shares memory"):
         executable.run([a, a])
 
 
