@@ -51,6 +51,8 @@ def apply_eagerly(op: Any, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any
     from ..autograd.modes import no_grad
 
     with no_grad():
+        if op.view:  # of values, whose layout is not said
+            args = tuple(a.contiguous() for a in args)
         out = op(list(args), *attrs) if op.takes_list else op(*args, *attrs)
         if not op.view:
             return out

@@ -67,6 +67,7 @@ class Recorder:
         # whose gradient it set or dropped before anything read it.
         self.grads: dict[int, tuple[Tensor, Any]] = {}
         self.settled: set[int] = set()
+        self.flags: list[tuple[Tensor, bool]] = []  # which inputs wanted gradients
         self.read: set[int] = set()  # those whose gradient from before was looked at
         self.failed: Exception | None = None  # what could not be recorded, even if it was caught
         self.path = ""  # of the module that runs
@@ -102,6 +103,7 @@ class Recorder:
         self.originals.append((a, t._st, t._grad))
         self.places[id(t)] = number
         self.grads.setdefault(id(t), (t, t._grad))
+        self.flags.append((t, t._rg))
         storage = t._st
         t._a = AbstractArray(tuple(a.shape), a.dtype, tuple(a.strides), recorder=self,
                              value=(node, 0))
@@ -162,6 +164,12 @@ class Recorder:
                 t._fn.out_st = storage
         for t, grad in self.grads.values():
             t._grad = grad
+        for t, flag in self.flags:
+            t._rg = flag
+
+    def switched(self) -> bool:
+        """Whether the program left an input wanting gradients that did not, or the reverse."""
+        return any(t._rg != flag for t, flag in self.flags if t._fn is None)
 
     # --- gradients, numbers ---------------------------------------------------------------------
 

@@ -94,14 +94,9 @@ class Compiled:
 
     def _miss(self, kind: Kind, leaves: Leaves, args: Any, kwargs: Any) -> Any:
         """No program fits: captures one, or runs eagerly."""
-        captured = None
-        try:
-            if kind.calls >= kind.again:
-                captured = self._capture(kind, leaves, args, kwargs)
-        except Exception as error:
-            result = self.function(*args, **kwargs)  # raises the same, if it is the function's own
-            self._refused(kind, error)
-            return result
+        captured, error = None, None
+        if kind.calls >= kind.again:
+            captured, error = self._capture(kind, leaves, args, kwargs)
         if captured is not None:
             program = Program(captured, self.options)
             kind.programs.insert(0, program)
@@ -109,7 +104,15 @@ class Compiled:
             numbers = program.numbers(leaves.tensors)
             if numbers is not None:
                 return self._serve(program, leaves, numbers, args, kwargs)
-        return self.function(*args, **kwargs)
+        if isinstance(error, (Break, CaptureError)):
+            self._refused(kind, str(error))
+        result = self.function(*args, **kwargs)  # raises what the capture met, if it is its own
+        if isinstance(error, Exception) and not isinstance(error, CaptureError):
+            self._refused(kind, f"{type(error).__name__} in its capture, at {_user_line(error)}: "
+                          f"{error}")
+            if knobs.debug:
+                traceback.print_exception(error)
+        return result
 
     def _serve(self, program: Program, leaves: Leaves, numbers: list[float], args: Any,
                kwargs: Any) -> Any:
@@ -123,38 +126,35 @@ class Compiled:
             self._say(program.native.error)
         return self.function(*args, **kwargs)
 
-    def _capture(self, kind: Kind, leaves: Leaves, args: Any, kwargs: Any) -> Captured | None:
+    def _capture(self, kind: Kind, leaves: Leaves, args: Any,
+                 kwargs: Any) -> tuple[Captured | None, BaseException | None]:
+        """A new capture, or what stood in its way."""
         if kind.captures >= _MOST_CAPTURES:
-            self._say(f"what it reads changes at every call: {self._change(kind)}")
             kind.again = sys.maxsize
-            return None
+            self._say(f"what it reads changes at every call: {self._change(kind)}")
+            return None, None
         try:
             with _lock:
                 Stance.capturing = True
                 captured = trace(self.function, args, kwargs, leaves)
         except NotYet:
-            return None
-        except (Break, CaptureError) as error:
-            self._refused(kind, error)
-            return None
+            return None, None
+        except (Break, Exception) as error:
+            return None, error
         finally:
             Stance.capturing = False
         kind.captures += 1
-        return captured
+        return captured, None
 
     def _change(self, kind: Kind) -> str:
         return next((c for c in (p.captured.guards.change() for p in kind.programs) if c),
                     "an optimizer's settings")
 
-    def _refused(self, kind: Kind, error: BaseException) -> None:
+    def _refused(self, kind: Kind, reason: str) -> None:
         if self.options.fullgraph:
-            raise RuntimeError(f"torch.compile with fullgraph=True: {error}") from None
+            raise RuntimeError(f"torch.compile with fullgraph=True: {reason}")
         kind.again = kind.calls * 2 + 1
-        known = isinstance(error, (Break, CaptureError))
-        self._say(str(error) if known else
-                  f"{type(error).__name__} in its capture, at {_user_line(error)}: {error}")
-        if knobs.debug and not known:
-            traceback.print_exception(error)
+        self._say(reason)
 
     def _say(self, reason: str) -> None:
         if reason in self.reasons:

@@ -32,7 +32,7 @@ IMPURE = frozenset((
 
 # Methods of tensors that change or give away what recording cannot follow.
 TENSOR_STATE = frozenset((
-    "requires_grad_", "detach_", "register_hook", "register_post_accumulate_grad_hook",
+    "detach_", "register_hook", "register_post_accumulate_grad_hook",
     "share_memory_", "set_", "resize_", "resize_as_", "swap_", "rename_", "apply_", "map_",
     "data_ptr", "untyped_storage", "storage", "numpy", "tolist", "item", "__array__",
     "unsqueeze_", "squeeze_", "t_", "transpose_", "swapaxes_", "swapdims_", "as_strided_",

@@ -184,6 +184,8 @@ def trace(fn: Callable[..., Any], args: Any, kwargs: Any, leaves: Leaves) -> Cap
         _check_modes(modes)
         if recorder.failed is not None:
             raise recorder.failed
+        if recorder.switched():
+            raise Break("requires_grad of a tensor from outside, which is left changed", "its end")
         _check_result(result, watcher)
         return _Finish(recorder, watcher, stand_ins, leaves.tensors, result, fn).captured()
     finally:

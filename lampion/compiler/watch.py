@@ -251,7 +251,7 @@ class Watcher:
         if isinstance(obj, Tensor):
             if name == "grad":
                 self.steps.set_grad(obj)
-            elif not self._made_here(obj):
+            elif name != "requires_grad" and not self._made_here(obj):
                 self.refuse(f"setting .{name} of a tensor from outside")
             return obj
         if not self.is_own(obj):

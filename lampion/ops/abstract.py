@@ -8,10 +8,12 @@ import numpy as np
 
 from ..autograd.modes import state
 from ..autograd.node import record
-from ..tensor.abstract import AbstractArray
+from ..tensor.abstract import AbstractArray, contiguous_strides
 from ..tensor.dtype import from_numpy_dtype
 from ..tensor.tensor import Tensor, share, wrap
 from .errors import device_mismatch
+from .layout import order_of
+from .native import TEMPLATES
 from .record import data_dependent
 
 __all__ = ["run"]
@@ -78,8 +80,20 @@ def _infer(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
     found = leaf.shape(*args)
     default = next(a.dtype for a in arrays if a is not None and hasattr(a, "dtype"))
     if isinstance(found, list):
-        return [_abstract(f, default) for f in found]
-    return _abstract(found, default)
+        return [_settled(leaf, _abstract(f, default), arrays, attrs) for f in found]
+    return _settled(leaf, _abstract(found, default), arrays, attrs)
+
+
+def _settled(leaf: Any, result: AbstractArray, arrays: list[Any], attrs: Any) -> AbstractArray:
+    """A result that lies in memory as it would with data: random numbers are drawn in its order."""
+    operands = [a for a in arrays if hasattr(a, "strides")]
+    rows = leaf.name in TEMPLATES and (leaf.name != "clone" or attrs[0] is not None)
+    if rows or all(a.strides == contiguous_strides(a.shape, a.itemsize) for a in operands):
+        return result
+    order = order_of(result.shape, operands)
+    steps = contiguous_strides(tuple(result.shape[i] for i in order), result.itemsize)
+    strides = tuple(steps[order.index(i)] for i in range(len(order)))
+    return AbstractArray(result.shape, result.dtype, strides)
 
 
 def _abstract(found: Any, default: Any) -> AbstractArray:
@@ -99,8 +113,8 @@ def _by_running(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
         result = leaf.kernel(stand_ins, *attrs) if leaf.takes_list else leaf.kernel(
             *stand_ins, *attrs)
     if isinstance(result, tuple):
-        return [_shape_of(r, narrow) for r in result]
-    return _shape_of(result, narrow)
+        return [_settled(leaf, _shape_of(r, narrow), arrays, attrs) for r in result]
+    return _settled(leaf, _shape_of(result, narrow), arrays, attrs)
 
 
 def _is_reduced(a: Any) -> bool:

@@ -391,13 +391,24 @@ def _like(name: str, fill: Any, doc: str) -> Any:
     return op("torch")(call)
 
 
+def _lying_as(t: Tensor, a: Any) -> Tensor:
+    """A new tensor whose axes lie in memory as those of `a` do."""
+    if 0 not in a.strides and type(t._a) is np.ndarray:
+        order = sorted(range(t._a.ndim), key=lambda i: -a.strides[i])
+        made = t._a.reshape([t._a.shape[i] for i in order])
+        t._a = made.transpose(np.argsort(order))
+    return t
+
+
 def _fill_like(input: Tensor, fill: Any, d: Any, device: Any, requires_grad: bool,
                form: Any = None) -> Tensor:
     d = check_dtype(d) or input._dtype
     a = input._a
     where = devices.resolve(device) if device is not None else input.device
     if where is devices.META or type(a) is not np.ndarray:
-        return make(a.shape, fill, d, where, requires_grad, "empty_like")
+        made = make(a.shape, fill, d, where, requires_grad, "empty_like")
+        plain = form is not None and form.name != "preserve_format"
+        return made if plain or where is devices.META else _lying_as(made, a)
     if form is not None and form.name not in ("preserve_format", "contiguous_format"):
         t = make(a.shape, fill, d, where, False, "empty_like").contiguous(form)
         return t.requires_grad_() if requires_grad else t
