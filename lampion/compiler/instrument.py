@@ -62,11 +62,13 @@ def _compiled(definition: Any, owner: str | None, code: types.CodeType) -> types
     """The code of a definition inside a factory whose parameters are its free variables."""
     factory: Any = ast.FunctionDef(
         name=_FACTORY, args=_parameters([_WATCHER, *code.co_freevars]), decorator_list=[],
-        body=[definition, ast.Return(ast.Name(definition.name, ast.Load()))], returns=None,
-        type_params=[])
+        body=[definition, ast.Return(ast.Name(definition.name, ast.Load()))], returns=None)
     if owner is not None:  # so that names like __x are mangled as in the class
         factory = ast.ClassDef(name=owner, bases=[], keywords=[], body=[factory],
-                               decorator_list=[], type_params=[])
+                               decorator_list=[])
+    for node in ast.walk(factory):  # Python 3.12 and later want to know
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            node.__dict__.setdefault("type_params", [])
     module = ast.fix_missing_locations(ast.Module([factory], []))
     made = compile(module, code.co_filename, "exec", dont_inherit=True,
                    flags=code.co_flags & _FUTURE)
@@ -145,7 +147,7 @@ def _as_def(node: Any) -> Any:
     """A definition without decorators and annotations; a lambda becomes one with a `return`."""
     if isinstance(node, ast.Lambda):
         made = ast.FunctionDef(name=_LAMBDA, args=node.args, body=[ast.Return(node.body)],
-                               decorator_list=[], returns=None, type_params=[])
+                               decorator_list=[], returns=None)
         node = ast.copy_location(made, node)
     node.decorator_list, node.returns = [], None
     args = node.args

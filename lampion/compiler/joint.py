@@ -54,10 +54,11 @@ def split(recorder: Recorder, wanted: list[tuple[int, Node]], seeds: list[Node])
                   [made[n.digest] for n in outputs], [])
     check(graph)
     origin = [n for n in order if n.kind == "input" and n.digest not in {s.digest for s in seeds}]
-    again = None
+    from_inputs = None
     if all(n.kind in ("input", "call", "result") for n in order):
-        again = Graph("backward", [*origin, *seeds], [""] * (len(origin) + len(seeds)), outputs, [])
-    return Split(graph, used, saved, again, [numbers[n.digest] for n in origin])
+        from_inputs = Graph("backward", [*origin, *seeds], [""] * (len(origin) + len(seeds)),
+                            outputs, [])
+    return Split(graph, used, saved, from_inputs, [numbers[n.digest] for n in origin])
 
 
 def _made_again(order: list[Node], late: set[str]) -> set[str]:
@@ -123,6 +124,13 @@ class CompiledFunctionBackward(History):
     """The history of a compiled call's results."""
 
     __slots__ = ("backward_of", "inputs", "outs", "saved", "versions", "whole_inputs")
+
+    backward_of: Backward
+    inputs: list[Tensor]
+    outs: tuple[tuple[Any, Any], ...]
+    saved: list[Any] | None
+    versions: list[int]
+    whole_inputs: list[Tensor]
 
     def output_count(self) -> int:
         return len(self.outs)

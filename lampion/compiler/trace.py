@@ -455,6 +455,8 @@ class _Slot(Tensor):
 
     __slots__ = ("place",)
 
+    place: int
+
     def __new__(cls, place: int) -> _Slot:
         made = object.__new__(cls)
         made.place = place

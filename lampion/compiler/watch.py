@@ -190,7 +190,7 @@ class Watcher:
         """`obj[index]`"""
         self.seen(index)
         if isinstance(obj, (Tensor, tuple, str, bytes, range, type)):
-            return obj[index]
+            return obj[index]  # type: ignore[index]
         if isinstance(obj, dict) and type(obj).__getitem__ in _ITEM_OF_DICT:
             return self._of_dict(obj, index)
         if isinstance(obj, list) and type(obj).__getitem__ is list.__getitem__:
@@ -240,7 +240,7 @@ class Watcher:
                 self.seen(self.sight(v))
         elif isinstance(value, np.ndarray):
             self.refuse("using a NumPy array, whose elements may change: pass a tensor instead")
-        elif _has_operations(type(value)):
+        elif _has_operations(type(value)):  # type: ignore[arg-type]
             self.refuse(f"using a {type(value).__name__}, which defines operators of its own")
         return value
 
@@ -340,7 +340,7 @@ class Watcher:
             if function.__name__ in rules.TENSOR_STATE and not self._made_here(owner):
                 self.refuse(f"Tensor.{function.__name__}() of a tensor from outside")
             return self._native(function, (owner, *args), kwargs)
-        if function is _MODULE_CALL:
+        if function is _MODULE_CALL and isinstance(owner, Module):
             return self.module(owner, args, kwargs)
         if isinstance(owner, Optimizer) and rules.is_lampion(function):
             self.refuse(f"{type(owner).__name__}.{function.__name__}()")
@@ -441,11 +441,12 @@ class Watcher:
         if rules.is_lampion(cls):
             return self.fresh(cls(*args, **kwargs))
         init = _static(cls, "__init__")
-        if not (type(cls) is type and cls.__new__ is object.__new__):
+        new: Any = cls.__new__
+        if type(cls) is not type or new is not object.__new__:
             if issubclass(cls, tuple) and hasattr(cls, "_fields"):
                 return cls(*args, **kwargs)
             self.refuse(f"making a {cls.__name__}")
-        made = self.fresh(cls.__new__(cls))
+        made = self.fresh(new(cls))
         if isinstance(init, types.FunctionType):
             self._function(init, (made, *args), kwargs)
         return made
