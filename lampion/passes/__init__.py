@@ -1,6 +1,7 @@
 """From a graph to a program that runs: an ordered list of passes, then lowering.
 
-Every pass takes a graph and gives one with the same meaning.
+Every pass takes a graph and gives one of the same meaning. It says what must hold before and what
+holds after; a test checks both on many graphs, and that results stay when a pass is left out.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ..graph.node import Graph
+from .conditions import is_merged, is_simple, is_well_formed, kernels_fit
 from .executable import Executable, lower
 from .fuse import fuse
 from .layout import strides_of
@@ -16,19 +18,27 @@ from .simplify import merge_equal, simplify
 
 __all__ = ["PASSES", "Executable", "Pass", "compile_graph"]
 
+Condition = Callable[[Graph], None]
+
 
 class Pass(NamedTuple):
-    """A step from graph to graph."""
+    """A step from graph to graph. Conditions raise `graph.spec.IllegalGraph` where they fail."""
 
     name: str
     run: Callable[[Graph], Graph]
+    requires: tuple[Condition, ...]
+    ensures: tuple[Condition, ...]
+    optional: bool
     doc: str
 
 
 PASSES = [
-    Pass("simplify", simplify, "takes out what changes no bit"),
-    Pass("merge", merge_equal, "computes equal values once"),
-    Pass("fuse", fuse, "puts groups of operators into one kernel each"),
+    Pass("simplify", simplify, (is_well_formed,), (is_well_formed, is_simple), True,
+         "takes out copies, x * 1, views of views: what changes no bit"),
+    Pass("merge", merge_equal, (is_well_formed,), (is_well_formed, is_merged), True,
+         "computes a + b and b + a once"),
+    Pass("fuse", fuse, (is_well_formed,), (is_well_formed, kernels_fit), True,
+         "puts groups of operators into one kernel each"),
 ]
 
 
@@ -36,7 +46,7 @@ def compile_graph(graph: Graph, examples: Sequence[Any], drop: Sequence[str] = (
     """The native program of a graph.
 
     examples: an array for every input; only layout and what shares memory matter. drop: names of
-    passes to leave out.
+    optional passes to leave out.
     """
     strides = strides_of(graph, examples)
     for p in PASSES:

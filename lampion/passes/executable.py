@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from typing import Any
+from math import prod
+from typing import Any, NamedTuple
 from weakref import ref
 
 import numpy as np
@@ -12,9 +14,10 @@ from ..codegen import service
 from ..codegen.stream import Recording, Stream
 from ..graph.node import Graph, Node
 from .arrays import Extents
+from .fused import Fused
 from .lower import Lowering
 
-__all__ = ["Executable", "lower"]
+__all__ = ["Executable", "Step", "lower"]
 
 Array = np.ndarray[Any, Any]
 
@@ -31,12 +34,52 @@ def lower(graph: Graph, examples: Sequence[Array], strides: Sequence[Sequence[in
     return Executable(graph, stream, lowering.sources, examples)
 
 
-class Executable:
-    """The native program of a graph."""
+class Step(NamedTuple):
+    """A launch of a program. bytes: of the arrays that it reads and writes."""
 
-    def __init__(self, graph: Graph, stream: Stream, sources: list[tuple[int, Node]],
-                 examples: Sequence[Array]) -> None:
-        self.graph, self.stream, self.sources = graph, stream, sources
+    name: str
+    operators: tuple[str, ...]  # that it computes; () for copies that only place values
+    where: Any  # the user's line, see `graph/node.py:Node`
+    bytes: int
+    is_host: bool
+    key: Any  # of the kernel, see `codegen/service.py`
+
+
+def _steps(stream: Stream, sources: Sequence[tuple[int, Node | None]]) -> list[Step]:
+    """Every launch with the operators behind it."""
+    starts = [first for first, _ in sources]
+    found = []
+    for i, launch in enumerate(stream.launches):
+        place = bisect_right(starts, i) - 1
+        node = sources[place][1] if place >= 0 else None
+        size = sum(_touched(*a[:3]) for a in launch.arguments if isinstance(a, tuple))
+        found.append(Step(launch.name, () if node is None else operators(node),
+                          None if node is None else node.where, size, launch.is_host, launch.key))
+    return found
+
+
+def operators(node: Node) -> tuple[str, ...]:
+    """The operators of a call, in order."""
+    if isinstance(node.op, Fused):
+        return tuple(c.op.name for c in node.op.body.calls)
+    return (node.op.name,)
+
+
+def _touched(shape: Sequence[int], strides: Sequence[int], itemsize: int) -> int:
+    """Bytes of the elements of an array, those that stand for several counted once."""
+    return itemsize * prod(n for n, s in zip(shape, strides, strict=True) if s)
+
+
+class Executable:
+    """The native program of a graph.
+
+    launches: what a run does, in order.
+    """
+
+    def __init__(self, graph: Graph, stream: Stream,
+                 sources: Sequence[tuple[int, Node | None]], examples: Sequence[Array]) -> None:
+        self.graph, self.stream = graph, stream
+        self.launches = _steps(stream, sources)
         self.written = sorted({w.target for w in graph.writes if w.what == "data"})
         self.shared = [Extents([examples[i] for i in self.written]).shared(a) for a in examples]
         self.seen: list[Callable[[], Any]] = [_nothing] * len(examples)

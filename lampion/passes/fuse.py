@@ -209,14 +209,18 @@ class _Groups:
             self.schedule.steps) if s.digest not in self.units]
 
     def grow(self) -> None:
-        """Joins every group with the groups that make what it reads, the largest value first."""
-        for unit in sorted(self.units.values(), key=lambda u: u.number):
-            if unit.group is None:
-                continue
-            for value in sorted(self.reads(unit), key=_bytes, reverse=True):
-                maker = self.unit_of(value)
-                if maker is not None and maker.group is not None:
-                    self.join(maker.group, unit.group)
+        """Joins groups with those that make what they read, what saves the most traffic first."""
+        edges = [(self.saved(value), unit, value) for unit in self.units.values()
+                 if unit.group is not None for value in self.reads(unit)]
+        for _, unit, value in sorted(edges, key=lambda e: (-e[0], e[1].number)):
+            maker = self.unit_of(value)
+            if maker is not None and maker.group is not None and unit.group is not None:
+                self.join(maker.group, unit.group)
+
+    def saved(self, value: Node) -> int:
+        """Bytes that need not be read, or written either, by joining a value's maker and reader."""
+        needed = self.needed.get(value.digest, ())
+        return _bytes(value) * (1 if value.digest in self.pinned or len(needed) > 1 else 2)
 
     def widen(self) -> None:
         """Joins groups that read the same large array."""

@@ -44,15 +44,13 @@ def _is_plain(node: Node) -> bool:
 def _made(node: Node, known: dict[str, Any]) -> Any:
     if node.shape is None:
         return _several(node, known)
+    if _is_plain(node):
+        return AbstractArray(tuple(node.shape), node.dtype)  # type: ignore[arg-type]
     if node.kind == "result":
         several = known[node.args[0].digest]  # type: ignore[union-attr]
         return several.like(node) if several.__class__ is _Each else several[node.attrs[0]]
-    if not _is_plain(node):
-        args = [known[a.digest] for a in node.args if isinstance(a, Node)]
-        if node.op.view:
-            return _viewed(node, args[0])
-        return _settled(node, args)
-    return AbstractArray(tuple(node.shape), node.dtype)  # type: ignore[arg-type]
+    args = [known[a.digest] for a in node.args if isinstance(a, Node)]
+    return _viewed(node, args[0]) if node.op.view else _settled(node, args)
 
 
 def _several(node: Node, known: dict[str, Any]) -> Any:

@@ -43,7 +43,7 @@ class Lowering:
         self.values.update({n.digest: recording.number(1.0) for n in graph.numbers})
         self.extents = Extents(self.inputs)
         self.results = _results(graph)
-        self.sources: list[tuple[int, Node]] = []  # first launch, and its step
+        self.sources: list[tuple[int, Node | None]] = []  # first launch, and its step
 
     def run(self, strides: Sequence[Sequence[int]]) -> list[Array]:
         """Records everything; the outputs, then the values of gradients to be written."""
@@ -52,8 +52,9 @@ class Lowering:
         outputs = Outputs(self, strides)
         outputs.copy_inputs()
         for step in schedule.order():
-            self.sources.append((len(self.recording._steps), step))
+            self.sources.append((self.recording.count, step))
             self.step(step)
+        self.sources.append((self.recording.count, None))
         given = outputs.found()
         self.write_rest()
         return given

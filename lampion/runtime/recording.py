@@ -278,6 +278,11 @@ class Recording:
             self._restore()
         _Turn.current = None
 
+    @property
+    def count(self) -> int:
+        """The launches and steps in Python so far."""
+        return len(self._steps)
+
     # --- what a program is given --------------------------------------------------------------
 
     def input(self, like: Array) -> Array:
