@@ -76,7 +76,7 @@ class Maker:
 
     def write(self, a: Any, values: list[Any]) -> Any:
         b = self.dice.choice(values)
-        if 0 in a.stride() or a.ndim and a.shape[0] == 0:
+        if 0 in a.stride() or (a.ndim and a.shape[0] == 0):
             return None
         if self.dice.random() < 0.5:
             a.mul_(0.5)
