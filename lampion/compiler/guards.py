@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import is_
+from operator import attrgetter, is_
 from typing import Any
 
 __all__ = ["Guards"]
@@ -13,20 +13,20 @@ _PLAIN = (int, float, str, bool, complex, bytes, type(None))
 
 
 class Guards:
-    """Facts about mutable objects: entries of dicts, contents of lists and sets, and others.
+    """Facts about mutable objects: entries of dicts, contents of containers, cells, and others.
 
-    Each is noted as it was first seen. `hold` is cheap while nothing changes: entries are
-    compared by identity, in C; only what is not the same object is compared by value.
+    Each is noted as it was first seen. `hold` is cheap while nothing changes: facts of one kind are
+    compared by identity in one sweep in C; only what is not the same object is looked at closer.
     """
 
     def __init__(self) -> None:
         self._entries: dict[tuple[int, Any], tuple[dict[Any, Any], Any, Any, str]] = {}
         self._contents: dict[int, tuple[Any, tuple[Any, ...], str]] = {}
+        self._cells: dict[int, tuple[Any, Any, str]] = {}
         self._others: dict[Any, tuple[Callable[[], Any], Any, str]] = {}
-        self._frozen: Any = None
 
     def entry(self, table: dict[Any, Any], key: Any, value: Any, text: str) -> None:
-        """`table[key]` is `value`; `absent` where there is no such key."""
+        """`table[key]` is `value`."""
         self._entries.setdefault((id(table), key), (table, key, value, text))
 
     def absent(self, table: dict[Any, Any], key: Any, text: str) -> None:
@@ -38,37 +38,59 @@ class Guards:
         if id(container) not in self._contents:
             self._contents[id(container)] = container, _listed(container), text
 
+    def cell(self, cell: Any, text: str) -> None:
+        """A variable around a function is what it is now."""
+        if id(cell) not in self._cells:
+            self._cells[id(cell)] = cell, _held(cell), text
+
     def other(self, key: Any, read: Callable[[], Any], text: str) -> None:
         """`read()` gives what it gives now."""
         if key not in self._others:
             self._others[key] = read, read(), text
 
     def close(self) -> None:
-        """No more facts come: prepares the quick comparison."""
+        """No more facts come: puts those of one kind side by side."""
         entries = list(self._entries.values())
-        self._frozen = ([e[0] for e in entries], [e[1] for e in entries],
-                        [_MISSING] * len(entries), [e[2] for e in entries])
+        self._tables = [e[0] for e in entries]
+        self._keys = [e[1] for e in entries]
+        self._values = [e[2] for e in entries]
+        self._missing = [_MISSING] * len(entries)
+        self._empty = [c for c, was, _ in self._contents.values() if not was]
+        self._full = [(c, was) for c, was, _ in self._contents.values() if was]
+        bound = [c for c in self._cells.values() if c[1] is not _MISSING]
+        self._bound, self._held = [c[0] for c in bound], [c[1] for c in bound]
 
     def hold(self) -> bool:
         """Whether all is as it was."""
-        tables, keys, missing, values = self._frozen
-        if not all(map(is_, map(dict.get, tables, keys, missing), values)) and (
-                self._changed_entry() is not None):
+        try:
+            return self._hold()
+        except ValueError:  # a variable that was deleted
             return False
-        for container, was, _ in self._contents.values():
-            now = _listed(container)
-            if len(now) != len(was) or not all(map(_same, now, was)):
+
+    def _hold(self) -> bool:
+        if any(self._empty):
+            return False
+        found = map(dict.get, self._tables, self._keys, self._missing)
+        if not all(map(is_, found, self._values)) and self._changed_entry() is not None:
+            return False
+        if not all(map(is_, map(_CONTENTS, self._bound), self._held)) and not all(
+                map(_same, map(_CONTENTS, self._bound), self._held)):
+            return False
+        for container, was in self._full:
+            now = container if container.__class__ is list else _listed(container)
+            if len(now) != len(was) or (not all(map(is_, now, was)) and not all(
+                    map(_same, now, was))):
                 return False
         return all(_same(read(), was) for read, was, _ in self._others.values())
 
     def _changed_entry(self) -> str | None:
-        tables, keys, _, values = self._frozen
-        for i, (table, key, value) in enumerate(zip(tables, keys, values, strict=True)):
+        for i, (table, key, value) in enumerate(zip(self._tables, self._keys, self._values,
+                                                    strict=True)):
             now = dict.get(table, key, _MISSING)
             if not _same(now, value):
                 text = list(self._entries.values())[i][3]
                 return f"{text} was {_short(value)}, is {_short(now)}"
-            values[i] = now  # equal, and the same object from now on
+            self._values[i] = now  # equal, and the same object from now on
         return None
 
     def change(self) -> str | None:
@@ -80,10 +102,22 @@ class Guards:
             now = _listed(container)
             if len(now) != len(was) or not all(map(_same, now, was)):
                 return f"the contents of {text} were {_short(was)}, are {_short(now)}"
-        for read, old, text in self._others.values():
-            if not _same(read(), old):
-                return f"{text} was {_short(old)}, is {_short(read())}"
+        cells = [(_held(c), was, text) for c, was, text in self._cells.values()]
+        others = [(read(), was, text) for read, was, text in self._others.values()]
+        for now, was, text in cells + others:
+            if not _same(now, was):
+                return f"{text} was {_short(was)}, is {_short(now)}"
         return None
+
+
+_CONTENTS = attrgetter("cell_contents")
+
+
+def _held(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _MISSING
 
 
 def _listed(container: Any) -> tuple[Any, ...]:

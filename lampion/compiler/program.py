@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
+from operator import attrgetter, is_
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,12 +15,16 @@ from ..debug.knobs import knobs
 from ..graph.interpret import interpret
 from ..ops import as_strided
 from ..ops.optimize import note_writes
+from ..passes.arrays import Extents, overlap
 from ..tensor.dtype import from_numpy_dtype
 from ..tensor.tensor import Tensor, wrap
 from .joint import Spent, attach, named
 from .trace import Captured, Source, rebuild
 
 __all__ = ["Native", "Options", "Program"]
+
+
+_FLAGS = attrgetter("_rg", "_fn")
 
 
 class Options(NamedTuple):
@@ -37,8 +42,11 @@ class Program:
         self.captured = captured
         self.native = Native(captured.graph, options)
         self.fixed = [s.value if s.kind == "tensor" else None for s in captured.sources]
+        self.written: list[Any] = []  # arrays of the last run that was looked at, and where they lie
+        self.extents = Extents([])
         self.fixed_ids = {id(t) for t in self.fixed if t is not None}
-        self.flags = [(t._rg, t._fn is None) for t in self.fixed if t is not None]
+        self.outside = [t for t in self.fixed if t is not None]
+        self.flags = list(map(_FLAGS, self.outside))
         if captured.backward is not None:
             captured.backward.program = Native(captured.backward.graph, options)
 
@@ -61,17 +69,25 @@ class Program:
                     if t._st is not None or t._a.base is not None or id(t) in self.fixed_ids]
         if not suspects:
             return True
-        arrays = [_array(s, arguments) for s in captured.sources]
-        mine = {i for i, s in enumerate(captured.sources)
-                if s.kind == "argument" and s.value in suspects}
-        written = {w.target for w in captured.writes}
-        return not any(np.may_share_memory(arrays[i], arrays[j]) for i in mine
-                       for j in range(len(arrays)) if i != j and (i in written or j in written))
+        written = [_array(captured.sources[w.target], arguments) for w in captured.writes]
+        if len(written) != len(self.written) or not all(map(is_, written, self.written)):
+            self.written, self.extents = written, Extents(written)
+        mine = [captured.sources[w.target].value for w in captured.writes
+                if captured.sources[w.target].kind == "argument"]
+        if not set(mine).isdisjoint(suspects):
+            return self._all_apart(arguments)
+        return not any(self.extents.shared(arguments[i]._a) for i in suspects)
+
+    def _all_apart(self, arguments: list[Tensor]) -> bool:
+        """The same where an argument itself is written to."""
+        arrays = [_array(s, arguments) for s in self.captured.sources]
+        targets = {w.target for w in self.captured.writes}
+        return not any(overlap(arrays[i], arrays[j]) for i in targets
+                       for j in range(len(arrays)) if i != j)
 
     def _tensors_fit(self) -> bool:
         """Whether the tensors from outside still are what was captured."""
-        return all(t is None or (t._rg, t._fn is None) == flags for t, flags in zip(
-            (t for t in self.fixed if t is not None), self.flags, strict=True))
+        return list(map(_FLAGS, self.outside)) == self.flags
 
     def ready(self, arguments: list[Tensor]) -> bool:
         """Whether the machine code is there; otherwise it is being made."""

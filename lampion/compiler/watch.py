@@ -394,13 +394,12 @@ class Watcher:
                 self.guards.absent(table, name, f"{label}.{name}")
         for name, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
             self.sight(_contents(cell), name)
-            self.guards.other(id(cell), functools.partial(_contents, cell),
-                              f"{name} around {f.__qualname__}")
-        defaults = (*(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values())
-        self.seen(defaults)
-        self.guards.other((id(f), "defaults"), lambda: (
-            *(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values()),
-            f"defaults of {f.__qualname__}") if defaults else None
+            self.guards.cell(cell, f"{name} around {f.__qualname__}")
+        if f.__defaults__ or f.__kwdefaults__:
+            def defaults() -> tuple[Any, ...]:
+                return *(f.__defaults__ or ()), *(f.__kwdefaults__ or {}).values()
+            self.seen(defaults())
+            self.guards.other((id(f), "defaults"), defaults, f"defaults of {f.__qualname__}")
 
     def _native(self, f: Any, args: Any, kwargs: Any) -> Any:
         """A function of lampion that needs no watching."""
