@@ -19,7 +19,8 @@ __all__ = ["Fused", "as_contiguous", "copied", "copy", "fill", "reshaped"]
 Array = Any
 
 _MOST_PLANS = 1 << 12  # of one function; then all are made anew
-_SMALL = 8192  # elements that NumPy copies as quickly
+_SMALL = 8192  # elements that NumPy copies as quickly, if they lie in different orders
+_FILLED = 1 << 18  # elements that it sets as quickly
 
 
 class Fused:
@@ -111,6 +112,8 @@ def as_contiguous(a: Array) -> Array:
 
 def reshaped(a: Array, shape: Sequence[int]) -> Array:
     """`a.reshape(shape)`: a view where there is one, else of a copy."""
+    if a.flags.c_contiguous:
+        return a.reshape(shape)
     try:
         return a.reshape(shape, copy=False)
     except ValueError:
@@ -119,7 +122,7 @@ def reshaped(a: Array, shape: Sequence[int]) -> Array:
 
 def fill(out: Array, number: float) -> None:
     """`out[...] = number`."""
-    if out.size < _SMALL and recording_here() is None:
-        out[...] = number
+    if out.size < _FILLED and recording_here() is None:
+        out.fill(number)
     else:
         copy(out, np.broadcast_to(np.asarray(number, out.dtype), out.shape))
