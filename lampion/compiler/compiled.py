@@ -51,6 +51,7 @@ class Compiled:
     def __init__(self, function: Callable[..., Any], options: Options) -> None:
         self.function, self.options = function, options
         self.reasons: list[str] = []
+        self.changes: list[str] = []  # why calls of one kind were captured more than once
         self.kinds: OrderedDict[Any, Kind] = OrderedDict()
         functools.update_wrapper(self, function, updated=())
         EVERY.add(self)
@@ -78,6 +79,25 @@ class Compiled:
                     return self._serve(program, leaves, numbers, args, kwargs)
         return self._miss(kind, leaves, args, kwargs)
 
+    def explain(self) -> str:
+        """What the programs consist of: kernels with time, FLOPs, bytes and roofline fraction.
+
+        Times are measured here, on copies. Also why calls were captured again or ran eagerly.
+        """
+        from .report import explain
+
+        return explain(self)
+
+    def memory(self, *args: Any, **kwargs: Any) -> Any:
+        """Bytes that a call would take, by parameter, gradient, activation and optimizer state.
+
+        Nothing is run. `.largest_batch(budget)` of the result tells how many rows would fit.
+        """
+        from .report import memory
+
+        with _lock:
+            return memory(self.function, args, kwargs)
+
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """As a method."""
         return self if instance is None else functools.partial(self, instance)
@@ -98,6 +118,8 @@ class Compiled:
         if kind.calls >= kind.again:
             captured, error = self._capture(kind, leaves, args, kwargs)
         if captured is not None:
+            if kind.programs:
+                self.changes.append(self._change(kind))
             program = Program(captured, self.options)
             kind.programs.insert(0, program)
             del kind.programs[_MOST_VARIANTS:]

@@ -42,7 +42,7 @@ class Program:
         self.captured = captured
         self.native = Native(captured.graph, options)
         self.fixed = [s.value if s.kind == "tensor" else None for s in captured.sources]
-        self.written: list[Any] = []  # arrays of the last run that was looked at, and where they lie
+        self.written: list[Any] = []  # arrays that an earlier run wrote to, and where they lie
         self.extents = Extents([])
         self.fixed_ids = {id(t) for t in self.fixed if t is not None}
         self.outside = [t for t in self.fixed if t is not None]
@@ -91,7 +91,8 @@ class Program:
 
     def ready(self, arguments: list[Tensor]) -> bool:
         """Whether the machine code is there; otherwise it is being made."""
-        if self.native.executable is not None or self.native.options.interpret:
+        made = self.native.executable
+        if (made is not None and made.stream.is_current) or self.native.options.interpret:
             return True
         return self.native.ready([_array(s, arguments) for s in self.captured.sources])
 
@@ -193,12 +194,16 @@ class Native:
     def __init__(self, graph: Any, options: Options) -> None:
         self.graph, self.options = graph, options
         self.executable: Any = None
+        self.examples: list[Any] = []  # arrays without elements that lie as the inputs do
         self.error: str | None = None
         self.thread: threading.Thread | None = None
 
     def ready(self, examples: list[Any]) -> bool:
         """Whether the program can run natively; if not, its making has begun."""
+        if self.executable is not None and not self.executable.stream.is_current:
+            self.executable = self.thread = None  # there are more threads now
         if self.executable is None and self.thread is None:
+            self.examples = [_like(a) for a in examples]
             self.thread = threading.Thread(target=self._make, args=(examples,), daemon=True,
                                            name="lampion-program")
             self.thread.start()
@@ -222,6 +227,14 @@ class Native:
             return self.executable.run(arrays, list(numbers))  # type: ignore[no-any-return]
         return self._interpreted(arrays, numbers)
 
+    def copies(self) -> list[Any]:
+        """Zeros that lie as the inputs do."""
+        return [_like(a, np.zeros) for a in self.examples]
+
+    def some_numbers(self) -> list[float]:
+        """As many numbers as a run takes."""
+        return [0.5] * len(self.graph.numbers)
+
     def _interpreted(self, arrays: list[Any], numbers: Any) -> list[Any]:
         values = [wrap(a, from_numpy_dtype(a.dtype)) for a in arrays]
         outputs, written = interpret(self.graph, values, apply_eagerly, numbers)
@@ -232,6 +245,15 @@ class Native:
             else:
                 grads.append(value._a.copy("K"))
         return [*(_own(o._a, arrays) for o in outputs), *grads]
+
+
+def _like(a: Any, make: Any = np.empty) -> Any:
+    """An array of the same shape, strides and dtype."""
+    if not a.size:
+        return np.ndarray(a.shape, a.dtype, b"", 0, a.strides)
+    span = sum((n - 1) * abs(s) for n, s in zip(a.shape, a.strides, strict=True)) + a.itemsize
+    start = -sum((n - 1) * s for n, s in zip(a.shape, a.strides, strict=True) if s < 0)
+    return np.ndarray(a.shape, a.dtype, make(span, np.uint8), start, a.strides)
 
 
 def _own(a: Any, arrays: list[Any]) -> Any:

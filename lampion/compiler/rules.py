@@ -65,8 +65,9 @@ MUTATORS = frozenset((
     "discard", "setdefault", "popitem", "appendleft", "extendleft", "popleft", "rotate",
     "move_to_end", "__setitem__", "__delitem__", "__iadd__", "difference_update",
     "intersection_update", "symmetric_difference_update", "send", "throw", "close", "subtract"))
-READERS: tuple[type, ...] = (list, dict, set, frozenset, tuple, str, bytes, int, float, bool, complex, range, slice,
-           collections.deque, type({}.keys()), type({}.items()), type({}.values()))
+READERS: tuple[type, ...] = (
+    list, dict, set, frozenset, tuple, str, bytes, int, float, bool, complex, range, slice,
+    collections.deque, type({}.keys()), type({}.items()), type({}.values()))
 
 
 def room_of(module: str | None) -> str | None:

@@ -87,11 +87,14 @@ class Steps:
         self.updates: list[Update] = []
         self.after: list[tuple[LRScheduler, tuple[Any, ...]]] = []
         self.modules: list[Module] = []
+        self.names: dict[int, str] = {}  # of the outermost module's parts
 
     # --- modules --------------------------------------------------------------------------------
 
     def enter(self, m: Module) -> None:
         """A module's `forward` begins: its nodes are named after it."""
+        if not self.modules:
+            self.names = {id(part): name for name, part in m.named_modules()}
         self.modules.append(m)
         self.recorder.path = self._path()
 
@@ -101,10 +104,10 @@ class Steps:
         self.recorder.path = self._path()
 
     def _path(self) -> str:
-        names = []
-        for owner, m in zip(self.modules, self.modules[1:], strict=False):
-            names.append(next((n for n, c in owner._modules.items() if c is m), _kind(m)))
-        return ".".join(names) if names else _kind(self.modules[0]) if self.modules else ""
+        """The innermost module by its name in the outermost."""
+        if not self.modules:
+            return ""
+        return self.names.get(id(self.modules[-1])) or _kind(self.modules[-1])
 
     def lift(self, t: Tensor, label: str) -> None:
         """Makes a tensor from outside an input."""
@@ -116,8 +119,8 @@ class Steps:
 
     def label(self, owner: Any, name: Any) -> str:
         """What an attribute of an object is called in listings."""
-        inside = bool(self.modules) and owner is self.modules[-1] and len(self.modules) > 1
-        return f"{self.recorder.path}.{name}" if inside else str(name)
+        path = self.names.get(id(owner))
+        return f"{path}.{name}" if path else str(name)
 
     # --- gradients ------------------------------------------------------------------------------
 
@@ -230,6 +233,9 @@ class Steps:
         call = recorder.interner.make("call", update.record, args, (update.negate, scalars), None,
                                       None)
         recorder._place(call)
+        label = recorder.labels.get(recorder.places[id(p)], "parameter")
+        for name, t in zip(update.record.state, state, strict=True):
+            recorder.labels.setdefault(recorder.places[id(t)], f"{label}.{name}")
         for i, t in enumerate([p, *state]):
             if t._base is not None:
                 raise recorder._error("an update of a parameter that is a view")
