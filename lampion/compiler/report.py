@@ -221,7 +221,7 @@ def _native(native: Any) -> str:
     head = (f"  {len(seconds)} launches, {total * 1e3:.2f} ms, arena "
             f"{_bytes(executable.arena_bytes)}\n"
             f"  {'ms':>8}{'share':>7}{'times':>6}{'GFLOP/s':>9}{'GB/s':>7}{'roof':>6}  kernel")
-    return "\n".join([head, *(_line(key, *values, total) for key, values in steps[:30])])
+    return "\n".join([head, *(_line(key, values, total) for key, values in steps[:30])])
 
 
 def _grouped(executable: Any, seconds: list[float]) -> dict[Any, Any]:
@@ -242,7 +242,8 @@ def _grouped(executable: Any, seconds: list[float]) -> dict[Any, Any]:
 def _subjects() -> dict[Any, Any]:
     from ..debug import kernels
 
-    return {s.key: s for made in kernels.MADE for s in made()}
+    made: list[Any] = [s for every in kernels.MADE for s in every()]
+    return {s.key: s for s in made}
 
 
 def _work(subject: Any, launch: Any, step: Any) -> tuple[float, float, float]:
@@ -255,9 +256,9 @@ def _work(subject: Any, launch: Any, step: Any) -> tuple[float, float, float]:
     return roof.flops, roof.read + roof.written, roof.seconds
 
 
-def _line(key: Any, seconds: float, times: int, flops: float, moved: float, least: float,
-          total: float) -> str:
+def _line(key: Any, values: list[Any], total: float) -> str:
     name, operators, where, is_host = key
+    seconds, times, flops, moved, least = values
     fused = f" = {operators}" if operators and operators.replace(" ", "_") != name else ""
     roof = f"{least / seconds:.0%}" if least else ""
     mark = " (Python)" if is_host else ""
