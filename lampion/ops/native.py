@@ -285,15 +285,15 @@ def _summed(rule: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _worth(args: tuple[Any, ...]) -> bool:
+    """Whether all arrays have data (those of a capture have none) and one is large."""
+    large = False
     for a in args:
-        if isinstance(a, Tensor):
-            if a._a.__class__ is not _ndarray:
-                return False
-            if a._a.size >= LEAST:
-                return True
-        elif a.__class__ is tuple and a and isinstance(a[0], Tensor):
-            return _worth(a)
-    return False
+        for t in a if a.__class__ is tuple else (a,):
+            if isinstance(t, Tensor):
+                if t._a.__class__ is not _ndarray:
+                    return False
+                large = large or t._a.size >= LEAST
+    return large
 
 
 def _rule_facts(a: Any) -> Any:
