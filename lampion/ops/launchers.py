@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime import memory
+from ..runtime.recording import result as place
 from ..tensor.formats import contiguous_format
 from .native import Launcher, launch, template
 from .pool import divisors
@@ -576,7 +577,7 @@ def _attention(query: Array, key: Array, value: Array, mask: Array, causal: bool
 
     if not _attention_fits(query, key, value, mask):
         return None
-    out = memory.empty((*query.shape[:-1], value.shape[-1]), query.dtype)
+    out = place(0, (*query.shape[:-1], value.shape[-1]), query.dtype)
     logarithm = memory.empty(query.shape[:-1], query.dtype)
     ok = attention_forward(_four(out), _four(logarithm[..., None])[..., 0], _four(query),
                            _four(key), _four(value), mask, causal, scale)
@@ -593,7 +594,7 @@ def _attention_backward(grad: Array, out: Array, logarithm: Array, query: Array,
             mask is not None and mask.dtype != np.bool_):
         return None  # an additive mask may want a gradient
     grad = grad if grad.strides[-1] == grad.itemsize else copied(grad)
-    dq, dk, dv = (memory.empty(a.shape, a.dtype) for a in (query, key, value))
+    dq, dk, dv = (place(i, a.shape, a.dtype) for i, a in enumerate((query, key, value)))
     ok = attention_backward(_four(dq), _four(dk), _four(dv), _four(grad), _four(out),
                             _four(logarithm[..., None])[..., 0], _four(query), _four(key),
                             _four(value), mask, causal, scale)

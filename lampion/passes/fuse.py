@@ -8,6 +8,7 @@ group is looked at as the kernel that it would be (`codegen/survey.py`) before i
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from heapq import heappop, heappush
 from math import prod
 from typing import Any
 
@@ -35,7 +36,6 @@ def fuse(graph: Graph) -> Graph:
     """Makes groups and puts each into one node."""
     groups = _Groups(graph)
     groups.grow()
-    groups.widen()
     return _Contracted(graph, groups).graph()
 
 
@@ -68,13 +68,14 @@ class _Step:
 
 
 class _Group(_Step):
-    """Units that become one kernel."""
+    """Units that become one kernel; the values that they read from others, and make."""
 
-    __slots__ = ("survey", "units")
+    __slots__ = ("makes", "reads", "survey", "units")
 
-    def __init__(self, unit: _Unit, before: int, after: int) -> None:
+    def __init__(self, unit: _Unit, before: int, after: int, reads: Iterable[Node]) -> None:
         super().__init__(1 << unit.number, before, after)
         self.units, self.survey = [unit], unit.survey
+        self.makes, self.reads = list(unit.values), {v.digest: v for v in reads}
 
 
 class _Groups:
@@ -93,6 +94,8 @@ class _Groups:
         self.needed: dict[str, set[int]] = {}  # as `used`, through what is computed again
         self.choose_repeated()
         self.groups: list[_Group] = []
+        self.reading: dict[str, list[_Group]] = {}  # the groups that read a value
+        self.pairs = 0
         self.begin()
 
     def add(self, number: int, step: Node) -> None:
@@ -203,45 +206,50 @@ class _Groups:
                 after[b] |= after[i] | own[i]
         for unit in self.units.values():
             if unit.number not in self.repeated:
-                unit.group = _Group(unit, before[unit.number], after[unit.number])
-                self.groups.append(unit.group)
+                group = unit.group = _Group(unit, before[unit.number], after[unit.number],
+                                            self.reads(unit))
+                self.groups.append(group)
+                for digest in group.reads:
+                    self.reading.setdefault(digest, []).append(group)
         self.others = [_Step(1 << i, before[i], after[i]) for i, s in enumerate(
             self.schedule.steps) if s.digest not in self.units]
 
     def grow(self) -> None:
-        """Joins groups with those that make what they read, what saves the most traffic first."""
-        edges = [(self.saved(value), unit, value) for unit in self.units.values()
-                 if unit.group is not None for value in self.reads(unit)]
-        for _, unit, value in sorted(edges, key=lambda e: (-e[0], e[1].number)):
+        """Joins groups, always the two that save the most memory traffic."""
+        queue: list[tuple[int, int, _Group, _Group]] = []
+        for g in self.groups:
+            self.offer(queue, g)
+        while queue:
+            saved, _, a, b = heappop(queue)
+            if a.units and b.units and -saved == self.saved(a, b) and self.join(a, b):
+                self.offer(queue, a)
+
+    def offer(self, queue: list[tuple[int, int, _Group, _Group]], group: _Group) -> None:
+        """Puts pairs of a group and those that make or read what it reads or makes in line."""
+        others: dict[int, _Group] = {}
+        for value in group.reads.values():
             maker = self.unit_of(value)
-            if maker is not None and maker.group is not None and unit.group is not None:
-                self.join(maker.group, unit.group)
+            if maker is not None and maker.group is not None:
+                others[id(maker.group)] = maker.group
+            if 2 * _size(value) > group.survey.total:
+                others.update((id(g), g) for g in self.reading[value.digest])
+        for value in group.makes:
+            others.update((id(g), g) for g in self.reading.get(value.digest, ()))
+        for other in others.values():
+            if other is not group and _alike(group.survey, other.survey):
+                saved = self.saved(group, other)
+                self.pairs += 1
+                heappush(queue, (-saved, self.pairs, group, other))
 
-    def saved(self, value: Node) -> int:
-        """Bytes that need not be read, or written either, by joining a value's maker and reader."""
-        needed = self.needed.get(value.digest, ())
-        return _bytes(value) * (1 if value.digest in self.pinned or len(needed) > 1 else 2)
-
-    def widen(self) -> None:
-        """Joins groups that read the same large array."""
-        readers: dict[str, list[_Group]] = {}
-        arrays: dict[str, Node] = {}
-        for unit in sorted(self.units.values(), key=lambda u: u.number):
-            for value in self.reads(unit) if unit.group is not None else ():
-                arrays[value.digest] = value
-                readers.setdefault(value.digest, []).append(unit.group)  # type: ignore[arg-type]
-        for digest in sorted(arrays, key=lambda d: -_bytes(arrays[d])):
-            large = [g for g in dict.fromkeys(map(self.current, readers[digest]))
-                     if 2 * _size(arrays[digest]) > g.survey.total]
-            for i, g in enumerate(large):
-                for other in large[i + 1:]:
-                    self.join(self.current(g), self.current(other))
-
-    def current(self, group: _Group) -> _Group:
-        """The group that a group has become part of."""
-        found = group.units[0].group
-        assert found is not None
-        return found
+    def saved(self, a: _Group, b: _Group) -> int:
+        """Bytes that need not move when two groups are one; what is written is fetched first."""
+        total = sum(_bytes(v) for d, v in a.reads.items() if d in b.reads)
+        for maker, reader in ((a, b), (b, a)):
+            for v in maker.makes:
+                if v.digest in reader.reads:
+                    sole = v.digest not in self.pinned and len(self.needed[v.digest]) == 1
+                    total += _bytes(v) * (3 if sole else 1)
+        return total
 
     def reads(self, unit: _Unit) -> list[Node]:
         """The values that a unit reads, through what it computes again."""
@@ -256,25 +264,37 @@ class _Groups:
                 found[value.digest] = value
         return list(found.values())
 
-    def join(self, a: _Group, b: _Group) -> None:
-        """Makes one group of two where that is legal and pays."""
-        if a is b or not _alike(a.survey, b.survey) or a.after & b.before or b.after & a.before:
-            return
-        body = self.body([*a.units, *b.units])
-        found = surveyed(body)
+    def join(self, a: _Group, b: _Group) -> bool:
+        """Makes the first group of both, where that is legal and no worse."""
+        if not _alike(a.survey, b.survey) or a.after & b.before or b.after & a.before:
+            return False
+        found = surveyed(self.body([*a.units, *b.units]))
         if found is None or not _worth(found, a.survey, b.survey):
-            return
-        a.units, a.survey, mask = [*a.units, *b.units], found, a.mask | b.mask
-        for unit in b.units:
-            unit.group = a
+            return False
+        mask = a.mask | b.mask
         a.before, a.after, a.mask = (a.before | b.before) & ~mask, (a.after | b.after) & ~mask, mask
-        self.groups.remove(b)
+        self.move(b, a)
+        a.survey = found
         rest: list[_Step] = [*self.groups, *self.others]
         for step in rest:
             if step.before & mask:
                 step.before |= a.before | mask
             if step.after & mask:
                 step.after |= a.after | mask
+        return True
+
+    def move(self, b: _Group, a: _Group) -> None:
+        """Puts what is in `b` into `a`."""
+        for unit in b.units:
+            unit.group = a
+        for digest in b.reads:
+            others = [g for g in self.reading[digest] if g is not b]
+            self.reading[digest] = others if a in others else [*others, a]
+        a.units, b.units = [*a.units, *b.units], []
+        a.makes = [*a.makes, *b.makes]
+        made = {v.digest for v in a.makes}
+        a.reads = {d: v for d, v in (a.reads | b.reads).items() if d not in made}
+        self.groups.remove(b)
 
     def body(self, units: Sequence[_Unit]) -> Body:
         """The units with what they compute again, and the values that others need."""

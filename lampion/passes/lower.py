@@ -18,8 +18,9 @@ from ..ops.native import TEMPLATES, explained
 from ..ops.record import Leaf
 from ..runtime import memory
 from ..tensor.tensor import wrap
-from .arrays import Extents, copy_into, dense_like, launch_body, overlap, store_number
+from .arrays import Extents, bounds, copy_into, dense_like, launch_body, overlap, store_number
 from .fused import Fused, Job, job_of
+from .places import Places, part_of
 from .reference import run_body
 from .schedule import Schedule, step_of
 from .writes import in_place
@@ -48,6 +49,7 @@ class Lowering:
     def run(self, strides: Sequence[Sequence[int]]) -> list[Array]:
         """Records everything; the outputs, then the values of gradients to be written."""
         schedule = Schedule(self.graph)
+        self.places = Places(self.graph)
         self.targets = in_place(self.graph, schedule, self.examples)
         outputs = Outputs(self, strides)
         outputs.copy_inputs()
@@ -80,7 +82,9 @@ class Lowering:
             return None
         args, attrs = [self.value(a) for a in step.args], self.attribute(step.attrs)
         launcher = TEMPLATES[step.op.name]
+        self.recording.wanted = self.wanted(step)
         found = self.recording.attempt(lambda: explained(step.op, launcher, args, attrs))
+        self.recording.wanted = {}
         if found is None:
             return None
         many = found if found.__class__ is tuple else (found,)
@@ -89,6 +93,13 @@ class Lowering:
         for r in self.results.get(step.digest, ()):
             self.values[r.digest] = many[r.attrs[0]]
         return many
+
+    def wanted(self, step: Node) -> dict[int, Array]:
+        """Where the results of a template should go, by number."""
+        results = [(0, step)] if step.shape is not None else [
+            (r.attrs[0], r) for r in self.results.get(step.digest, ())]
+        found = {i: self.places.place(r) for i, r in results}
+        return {i: a for i, a in found.items() if a is not None}
 
     def by_body(self, step: Node) -> list[Array] | None:
         """By one kernel (or a few) made of the references."""
@@ -140,9 +151,9 @@ class Lowering:
                 self.values[r.digest] = a
 
     def target(self, root: Node | None) -> Array | None:
-        """The input whose memory takes a value as soon as it is made."""
+        """The memory that takes a value as soon as it is made, where it is known."""
         place = None if root is None else self.targets.get(root.digest)
-        return None if place is None else self.inputs[place]
+        return self.places.place(root) if place is None else self.inputs[place]
 
     # --- values -------------------------------------------------------------------------------
 
@@ -292,25 +303,25 @@ def _read_window(low: Lowering, step: Node) -> bool:
 
 def _write_window(low: Lowering, step: Node) -> bool:
     """In place where the old value dies, else on a copy."""
-    target = low.target(step)
-    out = low.copied(low.value(step.args[0])) if target is None else target
+    place = low.targets.get(step.digest)
+    out = low.copied(low.value(step.args[0])) if place is None else low.inputs[place]
     low.copy(_window(out, *step.attrs), low.value(step.args[1]))
     low.values[step.digest] = out
     return True
 
 
 def _cat(low: Lowering, step: Node) -> bool:
-    """Every part is copied to its place, and only once."""
-    dim = step.attrs[0] % len(step.shape)
-    out, start = memory.empty(tuple(step.shape), step.dtype), 0  # type: ignore[arg-type]
+    """Every part is made in its place, or copied there."""
+    dim, start = step.attrs[0] % len(step.shape), 0
+    if any(part is None or part.dtype != step.dtype for part in step.args):
+        return False
+    out = low.places.whole(step)
     for part in step.args:
         assert part is not None
-        if part.dtype != step.dtype:
-            return False
         if len(part.shape) != len(step.shape):  # an empty part of any shape
             continue
         stop = start + part.shape[dim]
-        _place(low, out[(*[slice(None)] * dim, slice(start, stop))], part)
+        _place(low, part_of(out, dim, start, stop), part)
         start = stop
     low.values[step.digest] = out
     return True
@@ -328,7 +339,9 @@ def _place(low: Lowering, window: Array, part: Node) -> None:
                 return
             except ValueError:
                 pass
-    low.copy(window, low.value(part))
+    source = low.value(part)
+    if source.strides != window.strides or bounds(source) != bounds(window):
+        low.copy(window, source)
 
 
 _SPECIAL: dict[str, Callable[[Lowering, Node], bool]] = {

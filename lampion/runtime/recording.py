@@ -24,7 +24,7 @@ import numpy as np
 from ..debug.kernels import HIDDEN, facts_of
 from . import memory
 from .native import array_layout
-from .stream import NATIVE, Buffer, Check, Host, Native, Noted, Site, Stream, _extent, native
+from .stream import NATIVE, Buffer, Check, Host, Native, Noted, Site, Stream, extent, native
 
 __all__ = ["NATIVE", "Number", "Recording", "RecordingError", "cell", "raised", "recording",
            "recording_here"]
@@ -60,6 +60,15 @@ def recording_here() -> Recording | None:
     """The recording that notes this thread's launches, if there is one."""
     current = _Turn.current
     return current if current is not None and current.thread == threading.get_ident() else None
+
+
+def result(number: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An array for a launcher's result: new, or where the recording wants that result."""
+    current = recording_here()
+    place = None if current is None else current.wanted.get(number)
+    if place is None or place.shape != shape or place.dtype != dtype:
+        return memory.empty(shape, dtype)
+    return place
 
 
 def _after_fork_in_child() -> None:
@@ -149,7 +158,7 @@ class _Addresses:
         if strides is None:
             low, high = 0, _product(shape) * dtype.itemsize
         else:
-            low, high = _extent(shape, strides, dtype.itemsize)
+            low, high = extent(shape, strides, dtype.itemsize)
         made = np.ndarray(shape, dtype, self.memory, self.used - low, strides)
         self.starts.append(self.start + self.used)
         self.origins.append(self.start + self.used - low)
@@ -238,6 +247,7 @@ class Recording:
         self._buffers: list[Buffer] = []
         self._inputs: list[Array] = []
         self._numbers = 0
+        self.wanted: dict[int, Array] = {}  # where results of the next launch should go
         self._steps: list[Noted | Host] = []
         self._data = array_layout().data
         self._explanation: tuple[Callable[..., Any], list[Site | Array]] | None = None
@@ -362,6 +372,8 @@ class Recording:
                 raise RecordingError(f"a result that no launch has written: {_described(a)}")
             sites.append(site)
         _count_uses(self._buffers, self._steps)
+        if any(s.buffer.kind == "arena" and s.buffer.first < 0 < s.buffer.size for s in sites):
+            raise RecordingError("a result that no launch has written")
         return Stream(self._steps, self._buffers, self._inputs, self._numbers, sites)
 
     # --- noting -------------------------------------------------------------------------------
@@ -373,7 +385,7 @@ class Recording:
     def _planned(self, kind: str, number: int, shape: tuple[int, ...], dtype: np.dtype[Any],
                  strides: tuple[int, ...] | None = None) -> Array:
         most = (_product(shape) + 1) * dtype.itemsize if strides is None else sum(
-            _extent(shape, tuple(map(abs, strides)), dtype.itemsize))
+            extent(shape, tuple(map(abs, strides)), dtype.itemsize))
         if not self._addresses or not self._addresses[-1].has_room(most):
             self._addresses.append(_Addresses(most))
         place = self._addresses[-1]
