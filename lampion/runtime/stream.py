@@ -129,6 +129,9 @@ class Stream:
     """A program made by `Recording.finish`: call it with arrays laid out as those it was made for.
 
     A call gives the results in new memory. Calls from several threads take turns.
+
+    launches: its steps in order. arena_bytes: the memory that values in between take together;
+    least_bytes: the most of them that live at one time.
     """
 
     def __init__(self, steps: Sequence[Noted | Host], buffers: Sequence[Buffer],
@@ -163,6 +166,7 @@ class Stream:
         many.
         """
         own = [memory.empty(shape, dtype) for shape, dtype in self._own]
+        inputs = tuple(inputs)  # kernels run while other threads may change a list
         with self._lock:
             self._bind(own, inputs, numbers)
             if watching():
@@ -174,6 +178,7 @@ class Stream:
     def profile(self, inputs: Sequence[Array], numbers: Sequence[float] = ()) -> list[float]:
         """Runs once, with everything that follows from it; the seconds of every launch."""
         own = [memory.empty(shape, dtype) for shape, dtype in self._own]
+        inputs = tuple(inputs)
         with self._lock:
             self._bind(own, inputs, numbers)
             return self._each(own, inputs)
@@ -205,7 +210,9 @@ class Stream:
         """Whether no more threads share the work than when the launches were noted."""
         return get_num_threads() <= self._threads
 
-    def _bind(self, own: list[Array], inputs: Sequence[Array], numbers: Sequence[float]) -> None:
+    def _bind(self, own: list[Array], inputs: Sequence[Array], numbers: Sequence[float],
+              seen: int = -1) -> None:
+        """Writes addresses and numbers. seen: the last input that was replaced by a plain one."""
         if not self.is_current:
             raise RuntimeError(f"a stream for {self._threads} threads, and now there are "
                                f"{get_num_threads()}: record it again")
@@ -215,7 +222,11 @@ class Stream:
         if bad < 0:
             raise ValueError(f"a stream of {len(self._inputs)} arrays and {self._table.numbers} "
                              f"numbers was given {len(inputs)} and {len(numbers)}")
-        self._bind(own, _fitting(bad, inputs, self._inputs[bad]), numbers)
+        plain = None if bad <= seen else _plain(inputs[bad], self._inputs[bad])
+        if plain is None:
+            raise ValueError(f"input {bad} of a stream: expected {_described(self._inputs[bad])}, "
+                             f"got {_described(inputs[bad])}")
+        self._bind(own, [*inputs[:bad], plain, *inputs[bad + 1:]], numbers, bad)
 
     def _launch(self, first: int, last: int, own: list[Array], inputs: Sequence[Array]) -> None:
         stopped = native().run(self._table.cells, first, last)
@@ -309,18 +320,11 @@ def _facts(a: Site | Array) -> tuple[Any, ...]:
     return a.shape, a.strides, a.dtype.itemsize, None
 
 
-def _fitting(place: int, inputs: Sequence[Array], like: Array) -> list[Array]:
-    """The inputs with one of them as a plain ndarray of the very dtype object; or ValueError."""
-    given = inputs[place]
-    if isinstance(given, np.ndarray) and given.dtype == like.dtype and given.shape == like.shape:
-        plain = given.view(np.ndarray)
-        if plain.dtype is not like.dtype:
-            plain = plain.view(like.dtype)
-        if all(n <= 1 or a == b for n, a, b in zip(
-                like.shape, plain.strides, like.strides, strict=True)) and plain is not given:
-            return [*inputs[:place], plain, *inputs[place + 1:]]
-    raise ValueError(f"input {place} of a stream: expected {_described(like)}, "
-                     f"got {_described(given)}")
+def _plain(given: Any, like: Array) -> Array | None:
+    """An ndarray as one of that class, and with that dtype object; None for other dtypes."""
+    if not isinstance(given, np.ndarray) or given.dtype != like.dtype:
+        return None
+    return given.view(np.ndarray).view(like.dtype)
 
 
 def _described(a: Any) -> str:
@@ -331,14 +335,14 @@ def _described(a: Any) -> str:
 
 def _view(base: Array, offset: int, site: Site) -> Array:
     """An array `offset` bytes behind the first element of `base`, whose memory it keeps alive."""
-    low, high = _extent(site.shape, site.strides, site.dtype.itemsize)
+    low, high = extent(site.shape, site.strides, site.dtype.itemsize)
     start = base.__array_interface__["data"][0] + offset + low
     held: Any = (ctypes.c_char * (high - low)).from_address(start)
     held.base = base
     return np.ndarray(site.shape, site.dtype, held, -low, site.strides)
 
 
-def _extent(shape: tuple[int, ...], strides: tuple[int, ...], size: int) -> tuple[int, int]:
+def extent(shape: tuple[int, ...], strides: tuple[int, ...], size: int) -> tuple[int, int]:
     """The bytes that an array's elements cover, relative to its first element."""
     if 0 in shape:
         return 0, 0
@@ -375,7 +379,6 @@ class _Table:
             "expected": self._add([word for a in inputs for word in _expected(a)]),
             "launches": self._launches(rows), "patch_table": self._add_rows(self._patches, 3),
             "set_table": self._add_rows(self._sets, 2)})
-        self.kept = [(step.code, step.kept) for step in noted], [a.dtype for a in inputs]
         self.cells = self._linked()
 
     def lower_flags(self) -> None:

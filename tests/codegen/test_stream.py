@@ -245,8 +245,9 @@ def test_memory_of_others_is_not_written(scaled):
     with Recording() as r:
         with pytest.raises(RecordingError, match=r"scaled writes .* float32\[5\]"):
             scaled(np.empty(5, np.float32), r.input(A), 2.0)
-        with pytest.raises(RecordingError, match="no launch has written"):
-            r.finish([np.ones(3)])
+        for unwritten in (np.ones(3), memory.empty((3,), SINGLE)):
+            with pytest.raises(RecordingError, match="no launch has written"):
+                r.finish([unwritten])
 
 
 def test_more_threads_than_there_is_scratch_memory_for(scaled):
