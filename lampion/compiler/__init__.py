@@ -24,13 +24,14 @@ _BACKENDS = ("inductor", "eager", "aot_eager")
 
 def compile(model: Callable[..., Any] | None = None, *, fullgraph: bool = False,
             dynamic: bool | None = None, backend: Any = "inductor", mode: str | None = None,
-            options: Any = None, disable: bool = False, **kwargs: Any) -> Any:
+            options: Any = None, disable: bool = False, checked: bool = False) -> Any:
     """A function, method or module that runs as one native program, autograd included.
 
     Calls run eagerly while the program is being made, and where it could not be right; why is said
     once (`.reasons`). mode="wait" waits for the program at the first call. fullgraph=True raises
     where a call would run eagerly. backend="eager" compiles nothing, "aot_eager" captures and runs
-    the graph operator by operator. `dynamic` and the other modes
+    the graph operator by operator. checked=True runs each call both ways and raises where results,
+    parameters, gradients, optimizer state or random numbers differ. `dynamic` and the other modes
     are accepted: sizes may vary in any case.
 
     Differs from PyTorch: whole training steps (backward, optimizer, scheduler) become one program;
@@ -52,7 +53,7 @@ def compile(model: Callable[..., Any] | None = None, *, fullgraph: bool = False,
                            f"{', '.join(_BACKENDS)}")
     if model is None:
         return lambda fn: compile(fn, fullgraph=fullgraph, dynamic=dynamic, backend=backend,
-                                  mode=mode, options=options, disable=disable)
+                                  mode=mode, options=options, disable=disable, checked=checked)
     if not callable(model):
         raise TypeError(f"torch.compile expects a function or a module, received "
                         f"{type(model).__name__}")
@@ -62,7 +63,7 @@ def compile(model: Callable[..., Any] | None = None, *, fullgraph: bool = False,
     from .compiled import Compiled
     from .module import compiled_module
 
-    chosen = options_of(fullgraph, mode, backend)
+    chosen = options_of(fullgraph, mode, backend)._replace(checked=checked)
     if isinstance(model, Compiled):
         return model
     return compiled_module(model, chosen) if isinstance(model, Module) else Compiled(model, chosen)

@@ -140,6 +140,10 @@ class Compiled:
                kwargs: Any) -> Any:
         """By the program, or eagerly as long as it is not there."""
         if program.ready(leaves.tensors):
+            if self.options.checked:
+                from .checked import run_checked
+
+                return run_checked(self.function, program, leaves, numbers, args, kwargs)
             try:
                 return program.run(leaves.tensors, numbers)
             except IndexError:  # before any effect: it comes again, at its own place

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
+from collections.abc import Sequence
 from operator import attrgetter, is_
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from ..tensor.tensor import Tensor, wrap
 from .joint import Spent, attach, named
 from .trace import Captured, Source, rebuild
 
-__all__ = ["Native", "Options", "Program"]
+__all__ = ["Native", "Options", "Program", "tensor_of"]
 
 
 _FLAGS = attrgetter("_rg", "_fn")
@@ -33,6 +34,7 @@ class Options(NamedTuple):
     fullgraph: bool = False
     wait: bool = False
     interpret: bool = False  # the captured graph, operator by operator
+    checked: bool = False  # beside an eager run
 
 
 class Program:
@@ -112,12 +114,12 @@ class Program:
     def _effects(self, arguments: list[Tensor], grads: list[Any]) -> None:
         captured = self.captured
         if captured.writes:
-            note_writes([_tensor(captured.sources[w.target], arguments)
+            note_writes([tensor_of(captured.sources[w.target], arguments)
                          for w in captured.writes], captured.graph.name)
         for source in captured.dropped:
-            _tensor(source, arguments)._grad = None
+            tensor_of(source, arguments)._grad = None
         for (source, _), array in zip(captured.grads, grads, strict=True):
-            _tensor(source, arguments)._grad = wrap(array)
+            tensor_of(source, arguments)._grad = wrap(array)
 
     def _result(self, arguments: list[Tensor], found: list[Any]) -> Any:
         captured = self.captured
@@ -126,7 +128,7 @@ class Program:
         backward = captured.backward
         if backward is not None:
             saved = found[backward.saved_from:backward.saved_from + backward.n_saved]
-            attach(backward, values, saved, lambda source: _tensor(source, arguments))
+            attach(backward, values, saved, lambda source: tensor_of(source, arguments))
         return rebuild(captured.shape, iter(tensors))
 
     def _output(self, o: Any, arguments: list[Tensor], values: list[Tensor]) -> Tensor:
@@ -139,7 +141,7 @@ class Program:
             return t
         if o.kind == "window":
             return _view(values[o.place], *o.geometry)
-        t = _tensor(o.source, arguments)
+        t = tensor_of(o.source, arguments)
         if o.kind == "input":
             return t
         return t.detach() if o.kind == "alias" else _view(t.detach() if t._rg else t, *o.geometry)
@@ -164,7 +166,8 @@ def _laid_out(a: Any, strides: Any) -> Any:
     return made.transpose(np.argsort(order))
 
 
-def _tensor(source: Source, arguments: list[Tensor]) -> Tensor:
+def tensor_of(source: Source, arguments: Sequence[Tensor]) -> Tensor:
+    """The tensor of a source at this call."""
     if source.kind == "tensor":
         return source.value  # type: ignore[no-any-return]
     if source.kind == "argument":
@@ -172,7 +175,7 @@ def _tensor(source: Source, arguments: list[Tensor]) -> Tensor:
     if source.kind == "constant":
         return wrap(source.value)
     assert source.kind == "grad"
-    held = _tensor(source.value, arguments)._grad
+    held = tensor_of(source.value, arguments)._grad
     assert held is not None
     return held
 
@@ -182,7 +185,7 @@ def _array(source: Source, arguments: list[Tensor]) -> Any:
         return source.value._a
     if source.kind == "argument":
         return arguments[source.value]._a
-    return source.value if source.kind == "constant" else _tensor(source, arguments)._a
+    return source.value if source.kind == "constant" else tensor_of(source, arguments)._a
 
 
 class Native:
@@ -229,7 +232,10 @@ class Native:
 
     def copies(self) -> list[Any]:
         """Zeros that lie as the inputs do."""
-        return [_like(a, np.zeros) for a in self.examples]
+        made = [_like(a) for a in self.examples]
+        for a in made:
+            a.fill(0)
+        return made
 
     def some_numbers(self) -> list[float]:
         """As many numbers as a run takes."""
@@ -247,13 +253,13 @@ class Native:
         return [*(_own(o._a, arrays) for o in outputs), *grads]
 
 
-def _like(a: Any, make: Any = np.empty) -> Any:
+def _like(a: Any) -> Any:
     """An array of the same shape, strides and dtype."""
     if not a.size:
         return np.ndarray(a.shape, a.dtype, b"", 0, a.strides)
     span = sum((n - 1) * abs(s) for n, s in zip(a.shape, a.strides, strict=True)) + a.itemsize
     start = -sum((n - 1) * s for n, s in zip(a.shape, a.strides, strict=True) if s < 0)
-    return np.ndarray(a.shape, a.dtype, make(span, np.uint8), start, a.strides)
+    return np.ndarray(a.shape, a.dtype, np.empty(span, np.uint8), start, a.strides)
 
 
 def _own(a: Any, arrays: list[Any]) -> Any:

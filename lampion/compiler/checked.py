@@ -1,0 +1,164 @@
+"""compile(checked=True): every call eagerly and compiled, side by side.
+
+Results, parameters, buffers, gradients, optimizer state and the random stream are compared after
+each call; the eager ones stay. At a difference the program's operators are run one by one against
+their references, and the first kernel that is beyond its bound is written to a file that repeats
+it alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..capture.program import apply_eagerly
+from ..debug.check import difference
+from ..debug.knobs import override
+from ..graph.interpret import interpret
+from ..ops.generator import default_generator
+from ..passes.arrays import launch_body
+from ..passes.fused import Fused
+from ..tensor.tensor import Tensor, wrap
+from .program import Program, tensor_of
+from .trace import Leaves, flatten
+
+__all__ = ["ProgramMismatch", "run_checked"]
+
+
+class ProgramMismatch(AssertionError):
+    """A program's effects or results are not those of the eager run."""
+
+
+class _State:
+    """Everything that a call may change, as it is now."""
+
+    def __init__(self, program: Program, arguments: Sequence[Tensor]) -> None:
+        captured = program.captured
+        self.tensors: dict[str, Tensor] = {}
+        for source, name in zip(captured.sources, captured.graph.names, strict=True):
+            if source.kind in ("tensor", "argument"):
+                self.tensors[name] = tensor_of(source, arguments)
+        for source in (*captured.dropped, *(s for s, _ in captured.grads)):
+            t = tensor_of(source, arguments)
+            self.tensors.setdefault(f"tensor{id(t)}", t)
+        self.arrays = {n: t._a.copy("K") for n, t in self.tensors.items()}
+        self.grads = {n: (t._grad, None if t._grad is None else t._grad._a.copy("K"))
+                      for n, t in self.tensors.items()}
+        self.counts = [(c, c._a.copy()) for u in captured.steps.updates for c in u.counts]
+        self.schedulers = [(s, copy.deepcopy(s.state_dict()), [dict(g) for g in
+                            s.optimizer.param_groups]) for s, _ in captured.steps.after]
+        self.random = default_generator.get_state()
+
+    def restore(self) -> None:
+        """Makes all as it was."""
+        for name, t in self.tensors.items():
+            t._a[...] = self.arrays[name]
+            grad, array = self.grads[name]
+            t._grad = grad
+            if grad is not None:
+                grad._a[...] = array
+        for count, was in self.counts:
+            count._a[...] = was
+        for scheduler, state, groups in self.schedulers:
+            scheduler.load_state_dict(state)
+            for group, was in zip(scheduler.optimizer.param_groups, groups, strict=True):
+                group.update(was)
+        default_generator.set_state(self.random)
+
+    def against(self, other: _State, before: _State) -> str:
+        """Where this state differs from the eager one; empty if nowhere."""
+        for name, a in self.arrays.items():
+            problem = _moved_difference(a, other.arrays[name], before.arrays[name])
+            problem = problem or _grad_difference(self.grads[name][1], other.grads[name][1])
+            if problem:
+                return f"{name}: {problem}"
+        for (_, a), (_, b) in zip(self.counts, other.counts, strict=True):
+            if a != b:
+                return f"a step count: {a}, expected {b}"
+        for (s, a, _), (_, b, _) in zip(self.schedulers, other.schedulers, strict=True):
+            if repr(a) != repr(b):
+                return f"{type(s).__name__}: {a}, expected {b}"
+        if not np.array_equal(self.random._a, other.random._a):
+            return "the random stream is at another place"
+        return ""
+
+
+# Adam and its like divide by the size of the gradient, so where that is next to nothing a step of
+# full length follows from its rounding: so much of the largest step may differ.
+_OF_A_STEP = 0.01
+
+
+def _moved_difference(got: Any, want: Any, before: Any) -> str:
+    """How a tensor that was written to differs, measured by how far the call moved it."""
+    problem = difference(got, want)
+    if not problem or want.dtype.kind != "f" or not want.size:
+        return problem
+    with np.errstate(all="ignore"):
+        off, step = np.abs(got - want).max(), np.abs(want - before).max()
+    return "" if off <= _OF_A_STEP * step else problem
+
+
+def _grad_difference(got: Any, want: Any) -> str:
+    if (got is None) != (want is None):
+        return f"a gradient of {'None' if got is None else got.shape}, expected " + (
+            "None" if want is None else str(want.shape))
+    return "" if got is None else f"the gradient: {problem}" if (
+        problem := difference(got, want)) else ""
+
+
+def run_checked(function: Any, program: Program, leaves: Leaves, numbers: list[float], args: Any,
+                kwargs: Any) -> Any:
+    """The eager result; ProgramMismatch or KernelMismatch where the program gives another."""
+    before = _State(program, leaves.tensors)
+    compiled = program.run(leaves.tensors, numbers)
+    ours = _State(program, leaves.tensors)
+    before.restore()
+    result = function(*args, **kwargs)
+    problem = ours.against(_State(program, leaves.tensors), before) or _result_difference(compiled, result)
+    if problem:
+        before.restore()
+        _blame(program, leaves.tensors, numbers)
+        raise ProgramMismatch(
+            f"{program.captured.graph.name} compiled differs from its eager run: {problem}. Every "
+            "kernel for itself agrees with its reference, so the program that lampion made of "
+            "them is at fault: please report it, with this function")
+    return result
+
+
+def _result_difference(got: Any, want: Any) -> str:
+    ours: list[Tensor] = []
+    theirs: list[Tensor] = []
+    flatten(got, ours)
+    flatten(want, theirs)
+    if len(ours) != len(theirs):
+        return f"a result with {len(ours)} tensors, expected {len(theirs)}"
+    for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        if problem := difference(a._a, b._a):
+            return f"tensor {i} of the result: {problem}"
+    return ""
+
+
+def _blame(program: Program, arguments: Sequence[Tensor], numbers: list[float]) -> None:
+    """KernelMismatch, with its file, if some kernel differs from its reference on its own."""
+    values = [wrap(tensor_of(s, arguments)._a.copy("K")) for s in program.captured.sources]
+    made = program.native.executable
+    with override(check=True, kernels="sync"):
+        interpret(program.captured.graph, values, apply_eagerly, numbers)
+        if made is not None:
+            interpret(made.graph, values, _fused_or_eager, numbers)
+
+
+def _fused_or_eager(op: Any, args: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
+    """A group's kernel beside its references; other operators eagerly."""
+    if not isinstance(op, Fused):
+        return apply_eagerly(op, args, attrs)
+    wanted = op(*args, *attrs)
+    found = launch_body(op.body, [t._a for t in args], attrs, [None] * len(wanted), True)
+    for i, (got, want) in enumerate(zip(found or (), wanted, strict=False)):
+        if problem := difference(got, want._a):
+            raise ProgramMismatch(f"the kernel of {op.name} differs from its references in result "
+                                  f"{i}: {problem}")
+    return wanted
