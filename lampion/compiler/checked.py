@@ -117,7 +117,8 @@ def run_checked(function: Any, program: Program, leaves: Leaves, numbers: list[f
     ours = _State(program, leaves.tensors)
     before.restore()
     result = function(*args, **kwargs)
-    problem = ours.against(_State(program, leaves.tensors), before) or _result_difference(compiled, result)
+    theirs = _State(program, leaves.tensors)
+    problem = ours.against(theirs, before) or _result_difference(compiled, result)
     if problem:
         before.restore()
         _blame(program, leaves.tensors, numbers)
@@ -136,7 +137,7 @@ def _result_difference(got: Any, want: Any) -> str:
     if len(ours) != len(theirs):
         return f"a result with {len(ours)} tensors, expected {len(theirs)}"
     for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-        if problem := difference(a._a, b._a):
+        if problem := difference(np.asarray(getattr(a, "_a", a)), np.asarray(getattr(b, "_a", b))):
             return f"tensor {i} of the result: {problem}"
     return ""
 

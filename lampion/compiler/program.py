@@ -139,6 +139,8 @@ class Program:
                 t._fn = new_node(named(o.spent, Spent), (), ())
                 t._fn.out_st = None
             return t
+        if o.kind == "number":
+            return o.geometry(values[o.place].item())  # type: ignore[no-any-return]
         if o.kind == "window":
             return _view(values[o.place], *o.geometry)
         t = tensor_of(o.source, arguments)

@@ -24,6 +24,7 @@ from ..ops.autocast import set_dtype, switch
 from ..tensor.abstract import AbstractArray
 from ..tensor.tensor import Tensor, wrap
 from . import joint
+from .pending import Pending
 from .steps import Steps
 from .watch import Break, Watcher
 
@@ -45,8 +46,8 @@ class Output(NamedTuple):
     """One tensor of the result.
 
     kind: "value" (place: which output of the graph), "window" (on that value), "input" (the tensor
-    of a source itself), "alias" (the same detached), "view" (of it). Windows and views have a
-    geometry: shape, strides and offset in bytes, dtype.
+    of a source itself), "alias" (the same detached), "view" (of it), "number" (that value as a
+    plain one). Windows and views have a geometry: shape, strides and offset in bytes, dtype.
     """
 
     kind: str
@@ -135,7 +136,7 @@ def _sharing(tensors: list[Tensor]) -> Any:
 
 def rebuild(value: Any, tensors: Any) -> Any:
     """The same structure with each tensor replaced by the next of `tensors`."""
-    if isinstance(value, Tensor):
+    if isinstance(value, (Tensor, Pending)):
         return next(tensors)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*[rebuild(v, tensors) for v in value])
@@ -148,9 +149,9 @@ def rebuild(value: Any, tensors: Any) -> Any:
     return value
 
 
-def flatten(value: Any, found: list[Tensor]) -> None:
-    """Appends the tensors of a structure, in the order of `rebuild`."""
-    if isinstance(value, Tensor):
+def flatten(value: Any, found: list[Any]) -> None:
+    """Appends the tensors (and numbers read from some) of a structure, as `rebuild` meets them."""
+    if isinstance(value, (Tensor, Pending)):
         found.append(value)
     elif isinstance(value, (tuple, list)):
         for v in value:
@@ -217,6 +218,8 @@ def _check_result(value: Any, watcher: Watcher) -> None:
         for v in value:
             _check_result(v, watcher)
     elif isinstance(value, dict):
+        if any(isinstance(k, Pending) for k in value):
+            raise Break("a number read from a tensor as a key", "its end")
         _check_result(list(value.values()), watcher)
     elif not isinstance(value, _RESULTS) and (
             watcher.is_own(value) or isinstance(value, _MADE_ANEW)):
@@ -254,7 +257,7 @@ class _Finish:
 
     def captured(self) -> Captured:
         recorder = self.recorder
-        found: list[Tensor] = []
+        found: list[Any] = []
         flatten(self.result, found)
         self.values: list[Node] = []
         self.tensors: list[Tensor] = []  # behind the values
@@ -356,10 +359,16 @@ class _Finish:
     def outputs(self, found: list[Tensor]) -> list[Output]:
         made: dict[int, Output] = {}
         self.whole: dict[int, int] = {}  # values by the memory that they are
-        for t in sorted(found, key=lambda t: t._base is not None):  # bases before their views
+        tensors = [t for t in found if isinstance(t, Tensor)]
+        for t in sorted(tensors, key=lambda t: t._base is not None):  # bases before their views
             if id(t) not in made:
                 made[id(t)] = self.output(t)
-        return [made[id(t)] for t in found]
+        return [made[id(t)] if isinstance(t, Tensor) else self.number(t) for t in found]
+
+    def number(self, read: Pending) -> Output:
+        """A value that the function reads and returns."""
+        kind = float if isinstance(read, float) else int
+        return Output("number", self.value(read.tensor), geometry=kind)
 
     def output(self, t: Tensor) -> Output:
         recorder = self.recorder

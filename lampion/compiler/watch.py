@@ -21,10 +21,12 @@ from ..nn.modules import _hooks as module_hooks
 from ..nn.modules.module import Module
 from ..optim.lr_scheduler import LRScheduler
 from ..optim.optimizer import Optimizer
+from ..tensor.abstract import AbstractArray
 from ..tensor.tensor import Tensor
 from . import rules
 from .guards import Guards
 from .instrument import NoSource, instrumented, is_watched
+from .pending import Pending, pending
 
 __all__ = ["Break", "Watcher"]
 
@@ -186,6 +188,10 @@ class Watcher:
         base = t if t._base is None else t._base
         return base.__dict__.get("_born_in") is state.recorder
 
+    @staticmethod
+    def _is_recorded(t: Tensor) -> bool:
+        return type(t._a) is AbstractArray and t._a.recorder is not None
+
     def item(self, obj: Any, index: Any) -> Any:
         """`obj[index]`"""
         self.seen(index)
@@ -227,6 +233,9 @@ class Watcher:
 
     def seen(self, value: Any) -> Any:
         """A value whose contents decide what happens."""
+        if isinstance(value, Pending):
+            self.refuse("using a number read from a tensor, which has no value until the program "
+                        "runs: return it, or keep it as a tensor")
         if isinstance(value, _SCALARS) or self.is_own(value) or id(value) in self.given:
             return value
         if isinstance(value, (list, dict, set, frozenset)):
@@ -337,6 +346,10 @@ class Watcher:
     def _method(self, f: types.MethodType, args: Any, kwargs: Any) -> Any:
         owner, function = f.__self__, f.__func__
         if isinstance(owner, Tensor) and rules.is_lampion(function):
+            if function.__name__ == "item" and not args and self._is_recorded(owner):
+                found = pending(owner)
+                if found is not None:
+                    return found
             if function.__name__ in rules.TENSOR_STATE and not self._made_here(owner):
                 self.refuse(f"Tensor.{function.__name__}() of a tensor from outside")
             return self._native(function, (owner, *args), kwargs)
@@ -408,7 +421,7 @@ class Watcher:
         if f.__name__ in rules.SETTINGS:
             self.guards.other(f, f, f"{f.__name__}()")
         for a in (*args, *kwargs.values()):
-            if isinstance(a, (np.ndarray, np.generic, list, dict)):
+            if isinstance(a, (np.ndarray, np.generic, list, dict, tuple, Pending)):
                 self.seen(a)
             elif isinstance(a, types.GeneratorType) and not self.is_own(a):
                 self.refuse("handing on a generator from outside, which moves it on")
@@ -433,6 +446,8 @@ class Watcher:
     def _construct(self, cls: type, args: Any, kwargs: Any) -> Any:
         if cls is type and len(args) == 1:
             return type(args[0])
+        if cls in (float, int) and len(args) == 1 and isinstance(args[0], (Tensor, Pending)):
+            return self._read(cls, args[0])
         if rules.is_pure(cls):
             return self._pure(cls, args, kwargs)
         if issubclass(cls, (Module, Optimizer, LRScheduler)):
@@ -449,6 +464,12 @@ class Watcher:
         if isinstance(init, types.FunctionType):
             self._function(init, (made, *args), kwargs)
         return made
+
+    def _read(self, kind: type, value: Any) -> Any:
+        """`float(tensor)` or `int(tensor)`, or of a number read before."""
+        t = value.tensor if isinstance(value, Pending) else value
+        found = pending(t, kind) if self._is_recorded(t) else None
+        return kind(self.seen(value)) if found is None else found
 
     def _builtin(self, f: Any, args: Any, kwargs: Any) -> Any:
         owner = getattr(f, "__self__", None)
