@@ -10,10 +10,12 @@ from test_kernels_beside_references import ATTRIBUTES, NAMES, SHAPES, arguments
 from test_launchers import CASES, LAYERS, gradients
 
 import lampion as torch
+from lampion.codegen.gemm import gemm
 from lampion.codegen.stream import Recording
 from lampion.debug.knobs import override
 from lampion.ops import native, record
 from lampion.ops.record import LEAVES
+from lampion.runtime import memory
 
 F = torch.nn.functional
 IN_PYTHON = {"sort"}  # NumPy sorts between two kernels
@@ -127,6 +129,27 @@ def test_updates_of_optimizers(name):
             weight.grad = torch.randn(65, 65)
             optimizer.step()
     check(run, name.lower().replace("adamw", "adam"))
+
+
+def careless(x):
+    """A launcher that computes by NumPy on the way."""
+    out = memory.empty(x.shape, x.dtype)
+    gemm(out, np.maximum(x, 0), x)
+    return out
+
+
+def forgetful(x):
+    """A launcher whose kernel adds to memory that is cleared only once."""
+    out = np.zeros(x.shape, x.dtype)
+    gemm(out, x, x, accumulate=True)
+    return out
+
+
+@pytest.mark.parametrize("launcher", [careless, forgetful])
+def test_launchers_that_compute_with_values_are_found(launcher, monkeypatch):
+    monkeypatch.setitem(native.TEMPLATES, "relu", launcher)
+    with pytest.raises(AssertionError, match="relu"):
+        check(lambda: record.launch(LEAVES["relu"], [torch.randn(70, 70).numpy()], ()))
 
 
 @pytest.mark.parametrize("name, arrays, attrs", [
