@@ -47,13 +47,18 @@ def _whole(k: Kernel, kind: Type, a: Value, b: Value, pick: Any) -> Value:
 def _fmax(k: Kernel, kind: Type, a: Value, b: Value) -> Value:
     """The larger; a NaN loses."""
     b = k.like(a, b)
-    return k.select(b.ne(b), a, k.max(a, b)) if kind.is_float else k.max(a, b)
+    return k.select(b.ne(b), a, k.max(a, b)) if kind.is_float else _maximum(k, kind, a, b)
 
 
 def _fmin(k: Kernel, kind: Type, a: Value, b: Value) -> Value:
     """The smaller; a NaN loses."""
     b = k.like(a, b)
-    return k.select(b.ne(b), a, k.min(a, b)) if kind.is_float else k.min(a, b)
+    return k.select(b.ne(b), a, k.min(a, b)) if kind.is_float else _minimum(k, kind, a, b)
+
+
+def _negative(k: Kernel, kind: Type, a: Value) -> Value:
+    """Unsigned numbers wrap around."""
+    return k.like(a, 0) - a if kind.kind == "u" else -a
 
 
 def _power(k: Kernel, kind: Type, a: Value, b: Value) -> Value:
@@ -166,7 +171,7 @@ BODIES: dict[str, Body] = {
     "add": _add, "multiply": _multiply,
     "subtract": lambda k, kind, a, b: a - b,
     "true_divide": lambda k, kind, a, b: a / b,
-    "negative": lambda k, kind, a: -a,
+    "negative": _negative,
     "absolute": lambda k, kind, a: a if kind.kind in "ub" else k.abs(a),
     "fabs": lambda k, kind, a: k.abs(a),
     "square": lambda k, kind, a: a * a,

@@ -265,6 +265,16 @@ def test_references_that_compare_a_number_with_a_number():
         assert torch.equal(index % 7, torch.tensor([i % 7 for i in range(2000)]))
 
 
+@pytest.mark.parametrize("name, dtype", [("fmax", "bool"), ("fmin", "bool"), ("neg", "uint8")])
+def test_booleans_and_unsigned_integers(name, dtype):
+    x = torch.arange(10_000).to(getattr(torch, dtype))
+    args = (x,) if name == "neg" else (x, x.flip(0))
+    with override(kernels="off"):
+        expected = getattr(torch, name)(*args)
+    with override(kernels="sync"):
+        assert torch.equal(getattr(torch, name)(*args), expected)
+
+
 def test_gelu_of_infinities():
     x = torch.tensor([-float("inf"), float("inf"), -3e38, 3e38, -0.0, float("nan")] * 500)
     with override(kernels="off"):
