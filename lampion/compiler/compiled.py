@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import threading
+import time
 import traceback
 import weakref
 from collections import OrderedDict
@@ -28,8 +29,49 @@ __all__ = ["EVERY", "MOST_PROGRAMS", "CompileWarning", "Compiled", "Stance"]
 MOST_PROGRAMS = 64  # of one function; then the one that was used longest ago goes
 _MOST_VARIANTS = 8  # captures for one kind of arguments, which differ in what they read
 _MOST_CAPTURES = 24  # of one kind of arguments; what changes so often is better run eagerly
-_lock = threading.RLock()
 EVERY: weakref.WeakSet[Compiled] = weakref.WeakSet()
+
+
+class _Running:
+    """Held by calls of programs; a capture, which changes the tensors they read, waits for them."""
+
+    def __init__(self) -> None:
+        self.count: list[None] = []  # one element for each; appending is atomic
+
+    def __enter__(self) -> None:
+        self.count.append(None)
+        while Gate.capturing.owner not in (None, threading.get_ident()):
+            self.count.pop()
+            with Gate.capturing.lock:  # until no tensor records any more
+                pass
+            self.count.append(None)
+
+    def __exit__(self, *exc: object) -> None:
+        self.count.pop()
+
+
+class _Capturing:
+    """Held by the one thread that captures."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.owner: int | None = None
+
+    def __enter__(self) -> None:
+        self.lock.acquire()
+        self.owner = threading.get_ident()
+        while Gate.running.count:
+            time.sleep(0.0002)
+
+    def __exit__(self, *exc: object) -> None:
+        self.owner = None
+        self.lock.release()
+
+
+class Gate:
+    """Keeps captures and runs apart."""
+
+    running, capturing = _Running(), _Capturing()
 
 
 class Kind:
@@ -64,20 +106,30 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if state.recorder is not None or Stance.eager or knobs.kernels == "off":
             return self.function(*args, **kwargs)
-        if Stance.capturing:
-            with _lock:  # until no tensor records any more
-                pass
         leaves = Leaves(args, kwargs)
         kind = self._kind(leaves)
         kind.calls += 1
+        with Gate.running:
+            chosen, numbers = self._choose(kind, leaves)
+            if chosen is not None and chosen.ready(leaves.tensors) and not self.options.checked:
+                try:
+                    return chosen.run(leaves.tensors, numbers)
+                except IndexError:  # before any effect: it comes again, at its own place
+                    return self.function(*args, **kwargs)
+        if chosen is not None:
+            return self._otherwise(chosen, leaves, numbers, args, kwargs)
+        return self._miss(kind, leaves, args, kwargs)
+
+    def _choose(self, kind: Kind, leaves: Leaves) -> tuple[Program | None, list[float]]:
+        """The program that holds for this call, and the numbers that it takes."""
         for i, program in enumerate(kind.programs):
             if program.captured.guards.hold():
                 numbers = program.numbers(leaves.tensors)
                 if numbers is not None:
                     if i:
                         kind.programs.insert(0, kind.programs.pop(i))
-                    return self._serve(program, leaves, numbers, args, kwargs)
-        return self._miss(kind, leaves, args, kwargs)
+                    return program, numbers
+        return None, []
 
     def explain(self) -> str:
         """What the programs consist of: kernels with time, FLOPs, bytes and roofline fraction.
@@ -95,7 +147,7 @@ class Compiled:
         """
         from .report import memory
 
-        with _lock:
+        with Gate.capturing:
             return memory(self.function, args, kwargs)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
@@ -120,12 +172,11 @@ class Compiled:
         if captured is not None:
             if kind.programs:
                 self.changes.append(self._change(kind))
-            program = Program(captured, self.options)
-            kind.programs.insert(0, program)
+            kind.programs.insert(0, Program(captured, self.options))
             del kind.programs[_MOST_VARIANTS:]
-            numbers = program.numbers(leaves.tensors)
-            if numbers is not None:
-                return self._serve(program, leaves, numbers, args, kwargs)
+            if kind.programs[0].numbers(leaves.tensors) is not None:
+                kind.calls -= 1
+                return self(*args, **kwargs)
         if isinstance(error, (Break, CaptureError)):
             self._refused(kind, str(error))
         result = self.function(*args, **kwargs)  # raises what the capture met, if it is its own
@@ -136,18 +187,13 @@ class Compiled:
                 traceback.print_exception(error)
         return result
 
-    def _serve(self, program: Program, leaves: Leaves, numbers: list[float], args: Any,
-               kwargs: Any) -> Any:
-        """By the program, or eagerly as long as it is not there."""
+    def _otherwise(self, program: Program, leaves: Leaves, numbers: list[float], args: Any,
+                   kwargs: Any) -> Any:
+        """A call whose program is to be checked, or is not there yet: eagerly."""
         if program.ready(leaves.tensors):
-            if self.options.checked:
-                from .checked import run_checked
+            from .checked import run_checked
 
-                return run_checked(self.function, program, leaves, numbers, args, kwargs)
-            try:
-                return program.run(leaves.tensors, numbers)
-            except IndexError:  # before any effect: it comes again, at its own place
-                pass
+            return run_checked(self.function, program, leaves, numbers, args, kwargs)
         if program.native.error is not None:
             self._say(program.native.error)
         return self.function(*args, **kwargs)
@@ -160,15 +206,12 @@ class Compiled:
             self._say(f"what it reads changes at every call: {self._change(kind)}")
             return None, None
         try:
-            with _lock:
-                Stance.capturing = True
+            with Gate.capturing:
                 captured = trace(self.function, args, kwargs, leaves)
         except NotYet:
             return None, None
         except (Break, Exception) as error:
             return None, error
-        finally:
-            Stance.capturing = False
         kind.captures += 1
         return captured, None
 
@@ -222,4 +265,3 @@ class Stance:
 
     eager = False
     speaks = True
-    capturing = False

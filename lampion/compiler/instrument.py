@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ast
 import copy
+import dis
 import inspect
 import linecache
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -52,10 +53,30 @@ def _rewritten(code: types.CodeType) -> types.CodeType:
         raise NoSource(f"{code.co_name} is a coroutine")
     tree, owner = _definition(code)
     plain = _compiled(_as_def(copy.deepcopy(tree)), owner, code)
-    if not set(plain.co_names) <= set(code.co_names) or plain.co_varnames != code.co_varnames:
+    if not _same(plain, code):
         raise NoSource(f"the source of {code.co_name} in {code.co_filename} has changed")
     definition = _as_def(copy.deepcopy(tree))
     return _compiled(_Rewriter(frozenset(code.co_freevars)).function(definition), owner, code)
+
+
+def _same(a: types.CodeType, b: types.CodeType) -> bool:
+    """Whether two functions do the same; what test runners write into assertions does not count."""
+    if any(name.startswith("@py") for name in b.co_names):
+        return set(a.co_names) <= set(b.co_names) and set(a.co_varnames) <= set(b.co_varnames)
+    return a.co_varnames == b.co_varnames and list(_told(a)) == list(_told(b))
+
+
+def _told(code: types.CodeType) -> Iterator[Any]:
+    """The instructions of a function, but for how methods of imported modules are called."""
+    for i in dis.get_instructions(code):
+        if i.opname in ("PUSH_NULL", "PRECALL", "CACHE"):
+            continue
+        value = i.argval
+        if isinstance(value, types.CodeType):
+            yield from _told(value)
+        else:
+            jump = i.opcode in dis.hasjrel or i.opcode in dis.hasjabs
+            yield i.opname.replace("METHOD", "ATTR"), None if jump else repr(value)
 
 
 def _compiled(definition: Any, owner: str | None, code: types.CodeType) -> types.CodeType:

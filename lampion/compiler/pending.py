@@ -19,6 +19,7 @@ class Pending:
     """What the stand-ins have in common: the tensor that will be read."""
 
     tensor: Tensor
+    where: str  # the user's line that read it
 
     def __reduce__(self) -> Any:
         raise TypeError("a number that does not exist until the program runs")
@@ -32,7 +33,7 @@ class PendingInt(Pending, int):
     """Of an integer tensor."""
 
 
-def pending(t: Tensor, kind: type | None = None) -> Any:
+def pending(t: Tensor, where: str, kind: type | None = None) -> Any:
     """The stand-in for `t.item()`, `float(t)` or `int(t)`; None where there can be none."""
     wanted = kind or (float if t._dtype.kind == 2 else int if t._dtype.kind == 1 else None)
     if wanted not in (float, int) or t._a.size != 1 or (kind and t._dtype.kind > 2):
@@ -40,4 +41,5 @@ def pending(t: Tensor, kind: type | None = None) -> Any:
     made: Any = PendingFloat("nan") if wanted is float else PendingInt(0)
     with no_grad():
         made.tensor = t.detach().clone()  # as it is now: it may be written to later
+    made.where = where
     return made

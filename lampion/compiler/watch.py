@@ -234,8 +234,11 @@ class Watcher:
     def seen(self, value: Any) -> Any:
         """A value whose contents decide what happens."""
         if isinstance(value, Pending):
-            self.refuse("using a number read from a tensor, which has no value until the program "
-                        "runs: return it, or keep it as a tensor")
+            raise Break("using a number read from a tensor, which has no value until the program "
+                        "runs (return it, or keep it as a tensor); it was read", value.where)
+        if isinstance(value, slice):
+            for part in (value.start, value.stop, value.step):
+                self.seen(part)
         if isinstance(value, _SCALARS) or self.is_own(value) or id(value) in self.given:
             return value
         if isinstance(value, (list, dict, set, frozenset)):
@@ -347,7 +350,7 @@ class Watcher:
         owner, function = f.__self__, f.__func__
         if isinstance(owner, Tensor) and rules.is_lampion(function):
             if function.__name__ == "item" and not args and self._is_recorded(owner):
-                found = pending(owner)
+                found = pending(owner, describe(*user_code(2)))
                 if found is not None:
                     return found
             if function.__name__ in rules.TENSOR_STATE and not self._made_here(owner):
@@ -468,7 +471,8 @@ class Watcher:
     def _read(self, kind: type, value: Any) -> Any:
         """`float(tensor)` or `int(tensor)`, or of a number read before."""
         t = value.tensor if isinstance(value, Pending) else value
-        found = pending(t, kind) if self._is_recorded(t) else None
+        where = describe(*user_code(2))
+        found = pending(t, where, kind) if self._is_recorded(t) else None
         return kind(self.seen(value)) if found is None else found
 
     def _builtin(self, f: Any, args: Any, kwargs: Any) -> Any:
