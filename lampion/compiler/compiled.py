@@ -82,6 +82,7 @@ class Kind:
         self.captures = 0
         self.calls = 0
         self.again = 0  # the call at which capturing is tried again
+        self.varying: dict[Any, None] = {}  # see `trace`
 
 
 class Compiled:
@@ -124,7 +125,7 @@ class Compiled:
         """The program that holds for this call, and the numbers that it takes."""
         for i, program in enumerate(kind.programs):
             if program.captured.guards.hold():
-                numbers = program.numbers(leaves.tensors)
+                numbers = program.numbers(leaves.tensors, leaves.floats)
                 if numbers is not None:
                     if i:
                         kind.programs.insert(0, kind.programs.pop(i))
@@ -171,10 +172,10 @@ class Compiled:
             captured, error = self._capture(kind, leaves, args, kwargs)
         if captured is not None:
             if kind.programs:
-                self.changes.append(self._change(kind))
+                self.changes.append(self._change(kind, leaves))
             kind.programs.insert(0, Program(captured, self.options))
             del kind.programs[_MOST_VARIANTS:]
-            if kind.programs[0].numbers(leaves.tensors) is not None:
+            if kind.programs[0].numbers(leaves.tensors, leaves.floats) is not None:
                 kind.calls -= 1
                 return self(*args, **kwargs)
         if isinstance(error, (Break, CaptureError)):
@@ -203,11 +204,11 @@ class Compiled:
         """A new capture, or what stood in its way."""
         if kind.captures >= _MOST_CAPTURES:
             kind.again = sys.maxsize
-            self._say(f"what it reads changes at every call: {self._change(kind)}")
+            self._say(f"what it reads changes at every call: {self._change(kind, leaves)}")
             return None, None
         try:
             with Gate.capturing:
-                captured = trace(self.function, args, kwargs, leaves)
+                captured = trace(self.function, args, kwargs, leaves, _varying(kind, leaves))
         except NotYet:
             return None, None
         except (Break, Exception) as error:
@@ -215,9 +216,14 @@ class Compiled:
         kind.captures += 1
         return captured, None
 
-    def _change(self, kind: Kind) -> str:
-        return next((c for c in (p.captured.guards.change() for p in kind.programs) if c),
-                    "an optimizer's settings")
+    def _change(self, kind: Kind, leaves: Leaves) -> str:
+        """Why the program that was used last does not hold: old and new value."""
+        captured = kind.programs[0].captured
+        for i, x in captured.floats:
+            if str(leaves.floats[i]) != str(x):
+                return f"a float among the arguments was {x}, is {leaves.floats[i]}"
+        return captured.guards.change() or (
+            "which memory is shared, or the settings of an optimizer")
 
     def _refused(self, kind: Kind, reason: str) -> None:
         if self.options.fullgraph:
@@ -242,6 +248,14 @@ class Compiled:
         """Drops all programs."""
         self.kinds.clear()
         self.reasons.clear()
+
+
+def _varying(kind: Kind, leaves: Leaves) -> list[Any]:
+    """Floats that this call has other than earlier ones, or earlier ones had."""
+    for program in kind.programs:
+        kind.varying.update((i, None) for i, x in program.captured.floats if leaves.floats[i] != x)
+        kind.varying.update((e, None) for e in program.captured.guards.changed_floats())
+    return list(kind.varying)
 
 
 def _user_line(error: BaseException) -> str:

@@ -93,6 +93,12 @@ class Guards:
             self._values[i] = now  # equal, and the same object from now on
         return None
 
+    def changed_floats(self) -> list[tuple[int, Any]]:
+        """Entries that were and are floats, of another value: (id of the dict, key)."""
+        return [place for place, (table, key, was, _) in self._entries.items()
+                if was.__class__ is float and table.get(key).__class__ is float
+                and not _same(table[key], was)]
+
     def change(self) -> str | None:
         """The first fact that no longer holds, with its old and new value."""
         found = self._changed_entry()

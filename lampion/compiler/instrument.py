@@ -22,6 +22,7 @@ __all__ = ["NoSource", "instrumented", "is_watched"]
 _WATCHER = "_lampion_watcher"
 _FACTORY = "_lampion_factory"
 _LAMBDA = "_lampion_lambda"
+_WITH_NUMBERS = ("Add", "Sub", "Mult", "Div")
 _FUTURE = 0x1000000  # CO_FUTURE_ANNOTATIONS
 
 
@@ -299,6 +300,9 @@ class _Rewriter(ast.NodeTransformer):
 
     def visit_BinOp(self, node: ast.BinOp) -> Any:
         self.generic_visit(node)
+        kind = type(node.op).__name__
+        if kind in _WITH_NUMBERS:
+            return self._call("binary", node, ast.Constant(kind), node.left, node.right)
         node.left, node.right = self._seen(node.left), self._seen(node.right)
         return node
 

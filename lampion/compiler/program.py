@@ -52,14 +52,20 @@ class Program:
         if captured.backward is not None:
             captured.backward.program = Native(captured.backward.graph, options)
 
-    def numbers(self, arguments: list[Tensor]) -> list[float] | None:
-        """What optimizers hand to this run; None where this call is not as it was captured."""
-        found: list[float] = []
-        for update in self.captured.steps.updates:
+    def numbers(self, arguments: list[Tensor], floats: list[float]) -> list[float] | None:
+        """The floats of this run; None where this call is not as it was captured."""
+        captured = self.captured
+        for i, x in captured.floats:
+            if floats[i] != x or str(floats[i]) != str(x):
+                return None
+        found = [0.0] * len(captured.graph.numbers)
+        for update in captured.steps.updates:
             numbers = update.numbers()
             if numbers is None:
                 return None
-            found += numbers
+            found[update.first:update.first + len(numbers)] = numbers
+        for number in captured.varying:
+            found[number.node.attrs[0]] = number.read(floats)
         return found if self._tensors_fit() and self._apart(arguments) else None
 
     def _apart(self, arguments: list[Tensor]) -> bool:

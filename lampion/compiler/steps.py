@@ -7,6 +7,7 @@ Step counts and schedulers move on after the run, so a run that fails leaves the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..optim.elementwise import ElementwiseOptimizer, scalar_lr
 from ..optim.lr_scheduler import LRScheduler
 from ..optim.optimizer import Optimizer
 from ..tensor.tensor import Tensor
+from .varying import Varying
 
 __all__ = ["NotYet", "Steps", "Update"]
 
@@ -39,6 +41,7 @@ class Update:
         self.record, self.negate = optimizer._update_for(group), bool(group["maximize"])
         self.counts = [s["step"] for s in states] if optimizer._counts_steps else []
         self.key = _key(self.raw() or ())
+        self.first = 0  # place of its first number among those of the program
 
     def raw(self) -> tuple[Any, ...] | None:
         """The numbers of the next step; None where the optimizer is not as it was captured."""
@@ -116,6 +119,12 @@ class Steps:
         place = self.recorder.places.get(id(t))
         if label and place is not None:
             self.recorder.labels.setdefault(place, label)
+
+    def varying(self, value: float, read: Callable[[Any], float]) -> Varying:
+        """A float that every run brings along."""
+        made = Varying(value)
+        made.node, made.read = self.recorder.number(), read
+        return made
 
     def label(self, owner: Any, name: Any) -> str:
         """What an attribute of an object is called in listings."""
@@ -209,6 +218,7 @@ class Steps:
         if not update.key:
             raise NotYet("parameters of one group have made different numbers of steps")
         self.updates.append(update)
+        update.first = len(self.recorder.numbers)
         scalars = tuple(self.recorder.number() if kind is float else kind for kind in update.key)
         for p, state in zip(chosen, states, strict=True):
             self._record(update, p, [state[name] for name in record.state], scalars)

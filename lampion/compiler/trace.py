@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from ..tensor.tensor import Tensor, wrap
 from . import joint
 from .pending import Pending
 from .steps import Steps
+from .varying import Varying
 from .watch import Break, Watcher
 
 __all__ = ["Captured", "Leaves", "Output", "Source", "flatten", "rebuild", "trace"]
@@ -68,41 +69,41 @@ class Captured:
         self.writes = [w for w in graph.writes if w.what == "data"]
         self.grads = [(sources[w.target], w) for w in graph.writes if w.what == "grad"]
         self.dropped: list[Source] = []  # inputs whose gradient the function drops
+        self.varying: list[Varying] = []  # numbers of the program that no optimizer gives
+        self.floats: list[tuple[int, float]] = []  # those among the arguments that must not differ
 
 
 # --- arguments and results ------------------------------------------------------------------------
 
 
 class Leaves:
-    """Arguments as a key, and the tensors among them."""
+    """Arguments as a key, and the tensors and floats among them, which the key leaves out."""
 
-    __slots__ = ("key", "tensors")
+    __slots__ = ("floats", "key", "tensors")
 
     def __init__(self, args: Any, kwargs: Any) -> None:
         self.tensors: list[Tensor] = []
-        self.key = _key(args, self.tensors), _key(kwargs, self.tensors) if kwargs else None
+        self.floats: list[float] = []
+        self.key = self._key(args), self._key(kwargs) if kwargs else None
         if len(self.tensors) > 1:
             self.key = *self.key, _sharing(self.tensors)  # type: ignore[assignment]
 
 
-def _key(value: Any, found: list[Tensor]) -> Any:
-    if isinstance(value, Tensor):
-        found.append(value)
-        a = value._a
-        return (a.shape, a.strides, a.dtype.num, value._rg, value._fn is None, value._base is None,
-                value.__class__)
-    kind = value.__class__
-    if kind is tuple or kind is list:
-        return kind, *[_key(v, found) for v in value]
-    if isinstance(value, dict):
-        return kind, *[(k, _key(v, found)) for k, v in value.items()]
-    if isinstance(value, tuple):
-        return kind, *[_key(v, found) for v in value]
-    if kind is float:
-        return kind, str(value)
-    if kind in _BY_VALUE:
-        return kind, value
-    return kind, Same(value)
+    def _key(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            self.tensors.append(value)
+            a = value._a
+            return (a.shape, a.strides, a.dtype.num, value._rg, value._fn is None,
+                    value._base is None, value.__class__)
+        kind = value.__class__
+        if kind is float:
+            self.floats.append(value)
+            return kind
+        if isinstance(value, dict):
+            return kind, *[(k, self._key(v)) for k, v in value.items()]
+        if isinstance(value, tuple) or kind is list:
+            return kind, *[self._key(v) for v in value]
+        return kind, value if kind in _BY_VALUE else Same(value)
 
 
 _BY_VALUE = (int, bool, str, bytes, type(None), complex)
@@ -134,17 +135,19 @@ def _sharing(tensors: list[Tensor]) -> Any:
     return None if plain else (tuple(places), tuple(storages))
 
 
-def rebuild(value: Any, tensors: Any) -> Any:
-    """The same structure with each tensor replaced by the next of `tensors`."""
+def rebuild(value: Any, tensors: Any, floats: Any = None) -> Any:
+    """The same structure with each tensor replaced by the next of `tensors`, floats likewise."""
     if isinstance(value, (Tensor, Pending)):
         return next(tensors)
+    if isinstance(value, float):
+        return float(value) if floats is None else next(floats)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*[rebuild(v, tensors) for v in value])
+        return type(value)(*[rebuild(v, tensors, floats) for v in value])
     if value.__class__ is tuple or value.__class__ is list:
-        return value.__class__([rebuild(v, tensors) for v in value])
+        return value.__class__([rebuild(v, tensors, floats) for v in value])
     if isinstance(value, dict):
         made = value.copy() if value.__class__ is not dict else {}
-        made.update((k, rebuild(v, tensors)) for k, v in value.items())
+        made.update((k, rebuild(v, tensors, floats)) for k, v in value.items())
         return made
     return value
 
@@ -164,8 +167,13 @@ def flatten(value: Any, found: list[Any]) -> None:
 # --- the capture ----------------------------------------------------------------------------------
 
 
-def trace(fn: Callable[..., Any], args: Any, kwargs: Any, leaves: Leaves) -> Captured:
-    """Captures `fn(*args, **kwargs)`; raises Break or CaptureError and leaves all as it was."""
+def trace(fn: Callable[..., Any], args: Any, kwargs: Any, leaves: Leaves,
+          varying: Sequence[Any] = ()) -> Captured:
+    """Captures `fn(*args, **kwargs)`; raises Break or CaptureError and leaves all as it was.
+
+    varying: what may differ from run to run: places of floats among the arguments, and entries
+    of dicts as (id of the dict, key).
+    """
     recorder = Recorder()
     steps = Steps(recorder)
     watcher = Watcher(steps)
@@ -177,8 +185,8 @@ def trace(fn: Callable[..., Any], args: Any, kwargs: Any, leaves: Leaves) -> Cap
             if id(t) not in recorder.places:
                 recorder.lift(t)
         steps.arguments = {id(t) for t in stand_ins}
-        given = iter(stand_ins)
-        seen = rebuild(args, given), rebuild(kwargs, given)
+        given, floats = iter(stand_ins), iter(_floats(leaves, watcher, varying))
+        seen = rebuild(args, given, floats), rebuild(kwargs, given, floats)
         watcher.take(seen)
         with recorder, _undisturbed():
             result = watcher.call(fn, *seen[0], **seen[1])
@@ -188,7 +196,7 @@ def trace(fn: Callable[..., Any], args: Any, kwargs: Any, leaves: Leaves) -> Cap
         if recorder.switched():
             raise Break("requires_grad of a tensor from outside, which is left changed", "its end")
         _check_result(result, watcher)
-        return _Finish(recorder, watcher, stand_ins, leaves.tensors, result, fn).captured()
+        return _Finish(recorder, watcher, stand_ins, leaves, result, fn).captured()
     finally:
         recorder.restore()
 
@@ -214,7 +222,9 @@ def _check_modes(before: tuple[Any, ...]) -> None:
 
 def _check_result(value: Any, watcher: Watcher) -> None:
     """What a program can return: tensors, plain values, and containers of them."""
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, Varying):
+        value.baked = True
+    elif isinstance(value, (tuple, list)):
         for v in value:
             _check_result(v, watcher)
     elif isinstance(value, dict):
@@ -228,6 +238,20 @@ def _check_result(value: Any, watcher: Watcher) -> None:
 
 _RESULTS = (Tensor, int, float, str, bool, complex, bytes, type(None), slice, range)
 _MADE_ANEW = (types.FunctionType, types.MethodType, types.GeneratorType, functools.partial)
+
+
+def _floats(leaves: Leaves, watcher: Watcher, varying: Sequence[Any]) -> list[float]:
+    """The floats among the arguments, those that vary as numbers of the program."""
+    watcher.varying = {v for v in varying if isinstance(v, tuple)}
+    for i in varying:
+        if isinstance(i, int):
+            read = functools.partial(_nth, i)
+            watcher.numbers[i] = watcher.steps.varying(leaves.floats[i], read)
+    return [watcher.numbers.get(i, x) for i, x in enumerate(leaves.floats)]
+
+
+def _nth(i: int, floats: Sequence[float]) -> float:
+    return floats[i]
 
 
 def _stand_ins(tensors: list[Tensor]) -> list[Tensor]:
@@ -250,9 +274,10 @@ class _Finish:
     """What remains to do when the function has returned."""
 
     def __init__(self, recorder: Recorder, watcher: Watcher, stand_ins: list[Tensor],
-                 arguments: list[Tensor], result: Any, fn: Any) -> None:
+                 leaves: Leaves, result: Any, fn: Any) -> None:
         self.recorder, self.watcher, self.result, self.fn = recorder, watcher, result, fn
-        self.stand_ins, self.arguments = stand_ins, arguments
+        self.stand_ins, self.arguments = stand_ins, leaves.tensors
+        self.floats = leaves.floats
         self.place = {id(t): i for i, t in reversed(list(enumerate(stand_ins)))}
 
     def captured(self) -> Captured:
@@ -272,9 +297,20 @@ class _Finish:
         self.result = rebuild(self.result, iter([_Slot(i) for i in range(len(found))]))
         made = Captured(graph, sources, self.watcher, outputs, self.result, backward)
         made.dropped = self.dropped()
+        made.varying = self.varying()
+        free = {i for i, n in self.watcher.numbers.items() if not n.baked}
+        made.floats = [(i, x) for i, x in enumerate(self.floats) if i not in free]
         self.watcher.guards.close()
         self.check_sharing(made)
         return made
+
+    def varying(self) -> list[Varying]:
+        """Numbers of the program; where a value mattered after all, it must not change."""
+        for place, number in self.watcher.numbers.items():
+            if number.baked and isinstance(place, tuple):
+                read = functools.partial(number.read, ())
+                self.watcher.guards.other(place, read, f"the entry {place[1]!r}")
+        return list(self.watcher.numbers.values())
 
     # --- inputs
 

@@ -27,6 +27,7 @@ from . import rules
 from .guards import Guards
 from .instrument import NoSource, instrumented, is_watched
 from .pending import Pending, pending
+from .varying import BINARY, Varying, as_tensor
 
 __all__ = ["Break", "Watcher"]
 
@@ -57,6 +58,8 @@ class Watcher:
         self.guards = Guards()
         self.steps = steps
         self.own: dict[int, Any] = {}  # objects that the function made, kept alive
+        self.varying: set[Any] = set()  # entries of dicts that may be floats of the program
+        self.numbers: dict[Any, Varying] = {}  # those that are, and floats among the arguments
         self.given: dict[int, Any] = {}  # containers of arguments, which calls are told apart by
         self.known: dict[Any, Any] = {}  # instrumented functions
 
@@ -105,6 +108,7 @@ class Watcher:
     def attribute(self, obj: Any, name: str) -> Any:
         """`obj.name`"""
         kind = type(obj)
+        obj = self.seen(obj) if isinstance(obj, (Varying, Pending)) else obj
         if isinstance(obj, Tensor):
             return self._of_tensor(obj, name)
         if isinstance(obj, types.ModuleType):
@@ -138,8 +142,17 @@ class Watcher:
         value = dict.__getitem__(table, key)
         if self.is_own(owner) or id(owner) in self.given:
             return value
+        if value.__class__ is float and (id(table), key) in self.varying:
+            return self._vary(table, key, value)
         self.guards.entry(table, key, value, f"{_label(owner)}.{name}")
         return self.sight(value, self.steps.label(owner, name))
+
+    def _vary(self, table: dict[Any, Any], key: Any, value: float) -> Any:
+        """An entry that was a float of another value at every call."""
+        place = id(table), key
+        if place not in self.numbers:
+            self.numbers[place] = self.steps.varying(value, lambda _: table[key])
+        return self.numbers[place]
 
     def _by_class(self, obj: Any, name: str, found: Any) -> Any:
         kind = type(obj)
@@ -233,6 +246,9 @@ class Watcher:
 
     def seen(self, value: Any) -> Any:
         """A value whose contents decide what happens."""
+        if isinstance(value, Varying):
+            value.baked = True
+            return float(value)
         if isinstance(value, Pending):
             raise Break("using a number read from a tensor, which has no value until the program "
                         "runs (return it, or keep it as a tensor); it was read", value.where)
@@ -281,6 +297,14 @@ class Watcher:
         if isinstance(value, (*_SCALARS, tuple)) or self.is_own(value):
             return
         self.refuse(f"changing a {type(value).__name__} from outside in place")
+
+    def binary(self, kind: str, left: Any, right: Any) -> Any:
+        """`left + right` and its like."""
+        if isinstance(right, Varying) and isinstance(left, Tensor):
+            right = as_tensor(right, left, state.recorder)
+        elif isinstance(left, Varying) and isinstance(right, Tensor):
+            left = as_tensor(left, right, state.recorder)
+        return BINARY[kind](self.seen(left), self.seen(right))
 
     def text(self, value: Any) -> Any:
         """What stands in an f-string."""
@@ -424,12 +448,12 @@ class Watcher:
         if f.__name__ in rules.SETTINGS:
             self.guards.other(f, f, f"{f.__name__}()")
         for a in (*args, *kwargs.values()):
-            if isinstance(a, (np.ndarray, np.generic, list, dict, tuple, Pending)):
+            if isinstance(a, (np.ndarray, np.generic, list, dict, tuple, Pending, Varying)):
                 self.seen(a)
             elif isinstance(a, types.GeneratorType) and not self.is_own(a):
                 self.refuse("handing on a generator from outside, which moves it on")
-        args = [self.callback(a) for a in args]
-        result = f(*args, **{k: self.callback(v) for k, v in kwargs.items()})
+        args = [_plain(self.callback(a)) for a in args]
+        result = f(*args, **{k: _plain(self.callback(v)) for k, v in kwargs.items()})
         return self.fresh(result) if isinstance(result, (list, dict)) else result
 
     def callback(self, value: Any) -> Any:
@@ -443,7 +467,8 @@ class Watcher:
             if isinstance(a, types.GeneratorType) or type(a).__name__.endswith("iterator"):
                 self.iterate(a)
             self.seen(a)
-        result = f(*map(self.callback, args), **{k: self.callback(v) for k, v in kwargs.items()})
+        args = [_plain(self.callback(a)) for a in args]
+        result = f(*args, **{k: _plain(self.callback(v)) for k, v in kwargs.items()})
         return self.fresh(result) if rules.makes_new(f) else result
 
     def _construct(self, cls: type, args: Any, kwargs: Any) -> Any:
@@ -573,6 +598,10 @@ def _global_names(code: types.CodeType) -> tuple[str, ...]:
 def _class_dict(cls: type) -> dict[str, Any]:
     """The dict behind a class, whose entries are quick to look at."""
     return gc.get_referents(cls.__dict__)[0]  # type: ignore[no-any-return]
+
+
+def _plain(value: Any) -> Any:
+    return float(value) if isinstance(value, Varying) else value
 
 
 def _contents(cell: Any) -> Any:
