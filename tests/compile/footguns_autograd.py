@@ -211,6 +211,22 @@ def transforms(compiled):
         yield fn(ramp(), ramp() - i)
 
 
+@footgun("compiled")
+def eager_first_with_large_tensors(compiled):
+    net = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64))
+
+    def step(x):
+        net.zero_grad()
+        net(x).square().mean().backward()
+
+    x = torch.randn(40, 64)
+    yield step(x), net
+    fn = compiled(step)
+    for _ in range(3):
+        yield fn(x), net
+        yield step(x), net
+
+
 # --- hooks ------------------------------------------------------------------------------------
 
 

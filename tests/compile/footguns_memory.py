@@ -445,7 +445,7 @@ def write_into_an_expanded_tensor(compiled):  # pytorch#152425
 def added_over_an_expanded_tensor(compiled):  # pytorch#183986
     @compiled
     def fn(x, index):
-        return x.expand(3, 4).index_add(0, index, torch.ones(2, 4)), x
+        return x.expand(3, 4).index_add(0, index, torch.ones(2, 4)).contiguous(), x
 
     for i in range(3):
         yield fn(ramp(1, 4), torch.tensor([0, i]))

@@ -4,8 +4,10 @@ import dataclasses
 import enum
 import functools
 import random
+import tempfile
 import time
 from collections import OrderedDict, defaultdict, deque, namedtuple
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -902,6 +904,20 @@ def function_without_source(compiled):
     fn = compiled(space["fn"])
     for n in (1, 2, 1):
         yield fn(ramp(), n)
+
+
+@footgun("correct")
+def source_changed_since_the_import(compiled):
+    text = "def fn(x, k):\n    y = x * {}\n    return y + k\n"
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(3):
+            path = Path(folder, "edited.py")
+            path.write_text(text.format(turn + 2))
+            space = {}
+            exec(compile(path.read_text(), str(path), "exec"), space)
+            path.write_text(text.format(9))
+            fn = compiled(space["fn"])
+            yield fn(ramp(), turn), fn(ramp(), turn)
 
 
 @footgun("correct")

@@ -17,7 +17,7 @@ def item_in_the_middle(compiled):
     @compiled
     def fn(x):
         scale = x.abs().max().item()  # here
-        return x / scale
+        return x / scale  # here
 
     for x in batches(4, 3, 4):
         yield fn(x)

@@ -446,7 +446,7 @@ def weights_tied_and_untied(compiled):
             return self.head(self.embed(x))
 
     net = Tied()
-    opt = torch.optim.Adam(net.parameters(), lr=0.1)
+    opt = torch.optim.Adam(net.parameters(), lr=0.01)
     step = trainer(compiled, net, opt)
     x = torch.tensor([0, 1, 4])
     for i in range(5):

@@ -28,13 +28,13 @@ class Program(NamedTuple):
 
     head: list[str]
     body: list[str]
-    result: str
+    results: list[str]
     calls: str
     seen: str
     changes: list[str]
 
     def text(self) -> str:
-        body = [*self.body, f"return {self.result}"]
+        body = [*self.body, f"return {', '.join(self.results) or None}"]
         return "\n".join([
             PREAMBLE, "def story(compiled):", *_indented(self.head, 4), "    @compiled",
             "    def fn(x, y, k, flag=False):", *_indented(body, 8),
@@ -61,12 +61,13 @@ def given(*shape):
 class Net(nn.Module):
     def __init__(self, p):
         super().__init__()
-        self.linear, self.norm = nn.Linear(D, D), nn.BatchNorm1d(D)
+        self.linear, self.norm = nn.Linear(D, D), nn.BatchNorm1d(D, eps=0.1)
         self.dropout, self.calls = nn.Dropout(p), 0
 
     def forward(self, x):
-        self.calls += COUNTED
-        return self.dropout(torch.tanh(self.norm(self.linear(x))))
+        if COUNTED:
+            self.calls += 1
+        return self.dropout(self.norm(torch.tanh(self.linear(x))))
 
 '''
 
@@ -115,6 +116,7 @@ class Writer:
 
 
 Rule = Callable[[Writer], None]
+STATE = "state['scale']"
 UNARY = ("{0}.tanh()", "{0}.relu()", "{0}.sigmoid()", "{0}.sin()", "{0}.abs()", "-{0}",
          "{0}.clamp(-1, 2)", "F.gelu({0})", "{0}.clamp(max=3).exp()", "F.softplus({0})",
          "{0}.cumsum(-1)", "{0}.softmax(-1)", "{0}.flip(-1)", "{0}.roll(1, 0)", "{0}.clone()",
@@ -275,7 +277,7 @@ def python_state(w: Writer) -> None:
             "state['calls'] += 1", "history.append({}.detach())", "history.append(tuple({}.shape))",
             "turns[0] += 1", "state['last'] = {}.detach()", "history[-1:] = [len(history)]",
             "state.setdefault('k', k)")).format(v.name))
-        w.make(f"{v.name} * state['scale']", v.shape)
+        w.make(f"{v.name} * {w.rng.choice(('random.random()', STATE, STATE))}", v.shape)
 
 
 def drawn(w: Writer) -> None:
@@ -283,7 +285,7 @@ def drawn(w: Writer) -> None:
     if v:
         form = w.rng.choice(("F.dropout({}, 0.4)", "{} + torch.randn_like({})",
                              "{} * torch.rand(D).mean()", "F.dropout({}, 0.2, net.training)",
-                             "torch.bernoulli({}.sigmoid()) * {}", "{} * random.random()"))
+                             "torch.bernoulli({}.sigmoid()) * {}"))
         w.make(form.replace("{}", v.name), v.shape)
 
 
@@ -308,10 +310,12 @@ def without_history(w: Writer) -> None:
 RULES: dict[Rule, int] = {
     unary: 10, binary: 10, product: 4, layer: 3, reduction: 5, view: 8, expanded: 1, joined: 2,
     indexed: 5, whole_numbers: 2, other_type: 1, written: 7, state_written: 3, branch: 4, loop: 2,
-    python_state: 2, drawn: 3, without_history: 1,
+    drawn: 3, without_history: 1,
 }
-OPTIMIZERS = ("SGD(params, lr=0.1)", "SGD(params, lr=0.1, momentum=0.9)", "Adam(params, lr=0.01)",
-              "AdamW(params, lr=0.01)", "RMSprop(params, lr=0.01)", "Adagrad(params, lr=0.1)")
+# A large eps: otherwise gradients that are rounding errors become whole steps.
+OPTIMIZERS = ("SGD(params, lr=0.1)", "SGD(params, lr=0.1, momentum=0.9)",
+              *(f"{name}(params, lr=0.01, eps=1e-2)" for name in (
+                  "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam")))
 CHANGES = (
     "state['scale'] += 0.5", "mode = 'b'", "net.train(turn % 2 == 0)", "buffer.add_(1)",
     "buffer = torch.ones(D)", "net.dropout.p = 0.3", "opt.param_groups[0]['lr'] *= 0.5",
@@ -324,8 +328,8 @@ CHANGES = (
 def _training(w: Writer, body: list[str]) -> None:
     """A loss, and what most training steps do with it."""
     parts = [v for v in w.values if v.kind == "float" and v.own][-3:]
-    loss = " + ".join(f"{v.name}.float().square().mean()" for v in parts)
-    body.append(f"loss = {loss} + net(x).mean()" if parts else "loss = net(x).square().mean()")
+    body.append("loss = F.cross_entropy(net(x), y)")
+    body += [f"loss = loss + {v.name}.float().square().mean()" for v in parts]
     body.append("opt.zero_grad()")
     body.append(w.rng.choice(("loss.backward()", "(loss * k).backward()", "(loss / 2).backward()")))
     if w.chance(0.3):
@@ -340,15 +344,15 @@ def program(seed: int) -> Program:
     """The program of a seed."""
     w = Writer(seed)
     weights = dict(RULES)
-    weights[read] = w.rng.choice((0, 0, 0, 0, 2))
-    weights[narrow_type] = w.rng.choice((0,) * 7 + (2,))
+    weights |= {read: w.rng.choice((0, 0, 0, 0, 2)), python_state: w.rng.choice((0, 0, 3)),
+                narrow_type: w.rng.choice((0,) * 7 + (2,))}
     for rule in w.rng.choices(list(weights), list(weights.values()), k=w.rng.randint(3, 14)):
         rule(w)
     body = list(w.lines)
     if w.chance(0.5):
         _training(w, body)
     made = [v.name for v in w.values[4:]] or ["x"]
-    result = ", ".join(w.rng.sample(made, min(len(made), w.rng.randint(1, 3))))
+    results = w.rng.sample(made, min(len(made), w.rng.randint(1, 3)))
     grad = w.rng.choice(("", ".requires_grad_()"))
     head = [
         f"torch.manual_seed({seed})", f"net = Net({w.rng.choice((0.0, 0.0, 0.5))})",
@@ -364,10 +368,10 @@ def program(seed: int) -> Program:
         "[(5, 2, True), (4, 1.5, False), (5, 2, True)]".replace("1.5", "3"),
         "[(40, 1, False), (40, 2, False), (17, 2, True)]"))
     seen = "x, net, opt, w, buffer, state, history, turns"
-    return Program(head, body, result, calls, seen, changes)
+    return Program(head, body, results, calls, seen, changes)
 
 
 def source(made: Program, seed: int) -> str:
     """The program as a file; the width and whether modules count their calls go by the seed."""
-    constants = f"D, COUNTED = {random.Random(seed).choice((4, 4, 5, 33))}, {int(seed % 5 == 0)}"
+    constants = f"D, COUNTED = {random.Random(seed).choice((4, 4, 5, 33))}, {seed % 8 == 0}"
     return made.text().replace("SHAKE = 0.0", f"SHAKE = 0.0\n{constants}", 1)

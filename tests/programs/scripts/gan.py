@@ -13,8 +13,8 @@ class Generator(nn.Module):
     def __init__(self, hidden=64):
         super().__init__()
         self.net = nn.Sequential(nn.Linear(LATENT, hidden, bias=False), nn.BatchNorm1d(hidden),
-                                 nn.ReLU(True), nn.Linear(hidden, hidden, bias=False),
-                                 nn.BatchNorm1d(hidden), nn.ReLU(True), nn.Linear(hidden, 2))
+                                 nn.SiLU(True), nn.Linear(hidden, hidden, bias=False),
+                                 nn.BatchNorm1d(hidden), nn.SiLU(True), nn.Linear(hidden, 2))
 
     def forward(self, z):
         return 2 * torch.tanh(self.net(z))
@@ -23,9 +23,9 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     def __init__(self, hidden=64):
         super().__init__()
-        self.net = nn.Sequential(nn.Linear(2, hidden), nn.LeakyReLU(0.2, inplace=True),
+        self.net = nn.Sequential(nn.Linear(2, hidden), nn.SiLU(inplace=True),
                                  nn.Dropout(0.2), nn.Linear(hidden, hidden),
-                                 nn.LeakyReLU(0.2, inplace=True), nn.Linear(hidden, 1))
+                                 nn.SiLU(inplace=True), nn.Linear(hidden, 1))
 
     def forward(self, x):
         return self.net(x).view(-1)
