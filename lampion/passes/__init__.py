@@ -14,6 +14,7 @@ from .conditions import is_merged, is_simple, is_well_formed, kernels_fit
 from .executable import Executable, lower
 from .fuse import fuse
 from .layout import strides_of
+from .recompute import recompute
 from .simplify import merge_equal, simplify
 
 __all__ = ["PASSES", "Executable", "Pass", "compile_graph"]
@@ -39,6 +40,8 @@ PASSES = [
          "computes a + b and b + a once"),
     Pass("fuse", fuse, (is_well_formed,), (is_well_formed, kernels_fit), True,
          "puts groups of operators into one kernel each"),
+    Pass("recompute", recompute, (is_well_formed,), (is_well_formed, kernels_fit), True,
+         "makes large values again instead of keeping them"),
 ]
 
 

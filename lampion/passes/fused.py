@@ -19,9 +19,10 @@ class Fused:
     takes_list = view = False
     exact = True
 
-    def __init__(self, body: Body) -> None:
-        self.body = body
-        self.name = f"{body.name}.{body.key}"
+    def __init__(self, body: Body, again: bool = False) -> None:
+        """again: makes values a second time, when they are needed once more."""
+        self.body, self.again = body, again
+        self.name = f"{'again_' * again}{body.name}.{body.key}"
         self.n_tensors = len(body.inputs)
         self.params = tuple([f"x{i}" for i in range(len(body.inputs))]
                             + [f"n{i}" for i in range(len(body.numbers))])

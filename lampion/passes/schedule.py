@@ -7,7 +7,7 @@ from math import prod
 
 from ..graph.node import Graph, Node
 
-__all__ = ["Schedule", "step_of"]
+__all__ = ["Schedule", "size_of", "step_of"]
 
 
 def step_of(node: Node) -> Node:
@@ -17,8 +17,14 @@ def step_of(node: Node) -> Node:
     return node
 
 
-def _bytes(node: Node) -> int:
+def size_of(node: Node) -> int:
+    """Bytes of a value; of several at once none."""
     return 0 if node.shape is None or node.dtype is None else prod(node.shape) * node.dtype.itemsize
+
+
+def is_again(step: Node) -> bool:
+    """Whether a step makes a value a second time, see `recompute.py`."""
+    return bool(getattr(step.op, "again", False))
 
 
 class Schedule:
@@ -35,12 +41,20 @@ class Schedule:
             {self.places[d] for d in reads if d in self.places} for reads in self.reads]
         for first, second in zip(graph.draws, graph.draws[1:], strict=False):
             self.before[self.places[second.digest]].add(self.places[first.digest])
+        for i, step in enumerate(self.steps):
+            if is_again(step):
+                self.wait(i)
         self.sizes = [0] * len(self.steps)
         for n in nodes:
             if n.kind in ("call", "draw", "result"):
                 place = self.places.get(step_of(n).digest)
                 if place is not None and not (n.kind == "call" and n.op.view):
-                    self.sizes[place] += _bytes(n)
+                    self.sizes[place] += size_of(n)
+
+    def wait(self, step: int) -> None:
+        """What is made again is made when its first reader lacks nothing else."""
+        first = min(self.readers(self.steps[step].digest), default=step)
+        self.delay(step, self.before[first])
 
     def sources(self, nodes: Iterable[Node]) -> set[str]:
         """Digests of the calls and inputs that nodes come from."""
@@ -135,6 +149,8 @@ class _Order:
     def growth(self, step: int) -> int:
         """Bytes that a step takes and does not give back."""
         own = self.s.steps[step].digest
+        if is_again(self.s.steps[step]):  # its reader comes at once and frees it
+            return 0
         taken = 0 if own in self.kept else self.s.sizes[step]
         freed = sum(self.s.sizes[self.s.places[d]] for d in self.s.reads[step]
                     if d in self.s.places and d not in self.kept and self.left[d] == {step})
