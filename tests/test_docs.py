@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import linecache
 import pkgutil
 import re
 from pathlib import Path
@@ -89,4 +90,5 @@ def test_block_of_a_page(name, block):
         example = doctest.DocTestParser().get_doctest(block, {}, name, None, 0)
         assert run_examples([example]) > 0
     else:
+        linecache.cache[name] = len(block), None, block.splitlines(True), name  # for captures
         exec(compile(block, name, "exec"), {"__name__": "page"})
