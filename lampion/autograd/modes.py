@@ -31,6 +31,7 @@ class State(threading.local):
     anomaly_check_nan: bool = True
     saved_hooks: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = ()
     recorder: Any = None  # of the capture that runs in this thread
+    batcher: Any = None  # of the innermost vmap that runs in this thread
 
 
 state = State()

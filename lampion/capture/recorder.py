@@ -52,6 +52,8 @@ def _read_window(input: Array, size: Any, stride: Any, offset: int) -> Array:
 class Recorder:
     """Notes what operators do, and which real tensors they touch."""
 
+    level = 0  # what is mapped inside of a capture is above it
+
     def __init__(self) -> None:
         self.interner = Interner()
         self.inputs: list[Node] = []
@@ -215,6 +217,10 @@ class Recorder:
         fresh = self._call(_read_window, (self.value_of(base),), self._window(t), t._a)
         a.value = (fresh, t._st.version)
         return fresh
+
+    def frozen(self, t: Tensor) -> tuple[Node, int]:
+        """The value of `t` as it is now, for an array of its own."""
+        return self.value_of(t), 0
 
     def _window(self, t: Tensor) -> tuple[Any, ...]:
         """Where a view lies in its base, in elements; the base must be dense."""

@@ -105,21 +105,35 @@ class Compiled:
         return sum(len(k.programs) for k in self.kinds.values())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if state.recorder is not None or Stance.eager or knobs.kernels == "off":
+        if state.recorder is not None or state.batcher is not None or Stance.eager or (
+                knobs.kernels == "off"):
             return self.function(*args, **kwargs)
         leaves = Leaves(args, kwargs)
         kind = self._kind(leaves)
         kind.calls += 1
+        failed: Exception | None = None
         with Gate.running:
             chosen, numbers = self._choose(kind, leaves)
             if chosen is not None and chosen.ready(leaves.tensors) and not self.options.checked:
                 try:
-                    return chosen.run(leaves.tensors, numbers)
-                except IndexError:  # before any effect: it comes again, at its own place
-                    return self.function(*args, **kwargs)
-        if chosen is not None:
-            return self._otherwise(chosen, leaves, numbers, args, kwargs)
-        return self._miss(kind, leaves, args, kwargs)
+                    found = chosen.compute(leaves.tensors, numbers)
+                except Exception as error:
+                    failed = error
+                else:
+                    return chosen.finish(leaves.tensors, found)
+        if chosen is None:
+            return self._miss(kind, leaves, args, kwargs)
+        if isinstance(failed, MemoryError):
+            raise self._too_large(chosen, leaves, failed)
+        if failed is not None:  # and nothing has changed: it comes again, at its own place
+            return self.function(*args, **kwargs)
+        return self._otherwise(chosen, leaves, numbers, args, kwargs)
+
+    def _too_large(self, program: Program, leaves: Leaves, error: MemoryError) -> MemoryError:
+        """The error with what takes the memory."""
+        from .report import memory_of
+
+        return MemoryError(f"{error}\n{memory_of(program, leaves.tensors)}")
 
     def _choose(self, kind: Kind, leaves: Leaves) -> tuple[Program | None, list[float]]:
         """The program that holds for this call, and the numbers that it takes."""

@@ -203,7 +203,7 @@ class Watcher:
 
     @staticmethod
     def _is_recorded(t: Tensor) -> bool:
-        return type(t._a) is AbstractArray and t._a.recorder is not None
+        return type(t._a) is AbstractArray and t._a.recorder is state.recorder
 
     def item(self, obj: Any, index: Any) -> Any:
         """`obj[index]`"""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import wraps
 from typing import Any
 
 from .. import ops
+from ..autograd.modes import state
 from ..tensor import Tensor
+from ..tensor.abstract import AbstractOperand
 from ..utils._pytree import tree_flatten, tree_map, tree_unflatten
+from ._batch import Batcher, NeedsLoop, NoDraws
 
 __all__ = ["vmap"]
 
@@ -23,9 +27,12 @@ def vmap(func: Callable[..., Any], in_dims: InDims = 0, out_dims: Any = 0,
       all inputs, or the structure of the inputs. out_dims: where it stands in the outputs.
     randomness: 'different' draws for each element, 'same' once for all, 'error' refuses to draw.
 
-    Today `func` is called for one element after the other and the results are stacked, so nothing
-    is gained in speed yet; but everything that runs without `vmap` runs under it, `.item()` and
-    branches on values too, which PyTorch refuses.
+    chunk_size: how many elements are computed together (None: all).
+
+    `func` is called once, on tensors that stand for one element each, and every operator runs once
+    for the whole batch; operators without a rule for that run in a loop. Where `func` asks for the
+    value of an element (`.item()`, a branch on it) it is called anew for one element after the
+    other, which PyTorch refuses; what it does beside its result may then happen more often.
 
     >>> import lampion as torch
     >>> torch.vmap(torch.dot)(torch.ones(3, 2), torch.ones(3, 2))
@@ -43,11 +50,81 @@ def vmap(func: Callable[..., Any], in_dims: InDims = 0, out_dims: Any = 0,
         leaves, spec = tree_flatten(args)
         dims = _dims_of(label, in_dims, args, leaves)
         size = _batch_size(label, leaves, dims)
-        cases = _cases(leaves, dims, size)
-        results = _run(lambda case: func(*tree_unflatten(case, spec), **kwargs), cases, randomness)
-        stacked = _stacked(label, results, out_dims)
-        return stacked if size else tree_map(lambda t: _emptied(t, out_dims), stacked)
+
+        def call(case: list[Any]) -> Any:
+            return func(*tree_unflatten(case, spec), **kwargs)
+        mapped = _Mapped(label, call, dims, out_dims, randomness)
+        return mapped.run(leaves, size) if chunk_size is None or not size else mapped.in_chunks(
+            leaves, size, chunk_size)
     return wrapped
+
+
+class _Mapped:
+    """A function of a list of leaves, and how it is mapped over them."""
+
+    def __init__(self, label: str, call: Callable[[list[Any]], Any], dims: list[Any],
+                 out_dims: Any, randomness: str) -> None:
+        self.label, self.call, self.dims = label, call, dims
+        self.out_dims, self.randomness = out_dims, randomness
+
+    def run(self, leaves: list[Any], size: int) -> Any:
+        """All elements at once; one by one where the function asks for the value of one."""
+        draws = self.randomness != "error"
+        before = ops.get_rng_state() if draws and state.recorder is None else None
+        batcher = Batcher(size, self.randomness)
+        if size:
+            try:
+                return self.at_once(leaves, batcher)
+            except NeedsLoop as asked:
+                if asked.batcher is not batcher:
+                    raise
+            except AbstractOperand:  # NumPy was called on an element
+                pass
+            if before is not None:
+                ops.set_rng_state(before)
+            elif draws:
+                raise state.recorder.draw("vmap, one element after the other")
+        results = _run(self.call, _cases(leaves, self.dims, size), self.randomness)
+        stacked = _stacked(self.label, results, self.out_dims)
+        return stacked if size else tree_map(lambda t: _emptied(t, self.out_dims), stacked)
+
+    def at_once(self, leaves: list[Any], batcher: Batcher) -> Any:
+        with batcher:
+            result = self.call([leaf if d is None else batcher.element(leaf.movedim(d, 0))
+                                for leaf, d in zip(leaves, self.dims)])
+        found, spec = tree_flatten(result)
+        places = _out_dims_of(self.label, self.out_dims, result)
+        return tree_unflatten([_unwrapped(self.label, batcher, t, d)
+                               for t, d in zip(found, places)], spec)
+
+    def in_chunks(self, leaves: list[Any], size: int, chunk: int) -> Any:
+        parts = [self.run([leaf if d is None else leaf.narrow(d, i, min(chunk, size - i))
+                           for leaf, d in zip(leaves, self.dims)], min(chunk, size - i))
+                 for i in range(0, size, chunk)]
+        columns = [tree_flatten(part)[0] for part in parts]
+        places = _out_dims_of(self.label, self.out_dims, parts[0])
+        return tree_unflatten([c[0] if d is None else ops.cat(c, d)
+                               for c, d in zip(zip(*columns), places)], tree_flatten(parts[0])[1])
+
+
+def _out_dims_of(label: str, out_dims: Any, result: Any) -> list[Any]:
+    try:
+        return _spread(out_dims, result)
+    except ValueError:
+        raise ValueError(f"{label}, ..., out_dims={out_dims})(<inputs>): out_dims is not "
+                         "compatible with the structure of `outputs`") from None
+
+
+def _unwrapped(label: str, batcher: Batcher, value: Any, dim: int | None) -> Any:
+    """A result for the caller, with the batch where it belongs."""
+    if dim is None:
+        if batcher.holds(value):
+            raise ValueError(f"{label}, ...): `{label[5:]}` can not return a BatchedTensor when "
+                             "out_dim is None")
+        return value
+    if not isinstance(value, Tensor):
+        raise _not_a_tensor(label, value)
+    return batcher.full(value).movedim(0, dim)
 
 
 def _spread(dims: Any, tree: Any) -> list[Any]:
@@ -116,37 +193,35 @@ def _cases(leaves: list[Any], dims: list[Any], size: int) -> list[list[Any]]:
 
 
 def _run(call: Callable[[list[Any]], Any], cases: list[list[Any]], randomness: str) -> list[Any]:
-    state = ops.get_rng_state() if randomness != "different" else None
+    """One element after the other."""
+    before = ops.get_rng_state() if randomness == "same" else None
     results: list[Any] = []
-    for case in cases:
-        if results and randomness == "same":
-            ops.set_rng_state(state)
-        results.append(call(case))
-    if randomness == "error" and not ops.equal(state, ops.get_rng_state()):
-        raise RuntimeError("vmap: called random operation while in randomness error mode. Please "
-                           "either use the 'same' or 'different' randomness flags on vmap or "
-                           "perform the randomness operation out of vmap")
+    with NoDraws() if randomness == "error" else nullcontext():
+        for case in cases:
+            if results and before is not None:
+                ops.set_rng_state(before)
+            results.append(call(case))
     return results
 
 
 def _stacked(label: str, results: list[Any], out_dims: Any) -> Any:
     columns = [tree_flatten(result)[0] for result in results]
-    spec = tree_flatten(results[0])[1]
-    try:
-        dims = _spread(out_dims, results[0])
-    except ValueError:
-        raise ValueError(f"{label}, ..., out_dims={out_dims})(<inputs>): out_dims is not "
-                         "compatible with the structure of `outputs`") from None
-    return tree_unflatten([_join(label, parts, d) for parts, d in zip(zip(*columns), dims)], spec)
+    dims = _out_dims_of(label, out_dims, results[0])
+    return tree_unflatten([_join(label, parts, d) for parts, d in zip(zip(*columns), dims)],
+                          tree_flatten(results[0])[1])
 
 
 def _join(label: str, parts: tuple[Any, ...], dim: int | None) -> Any:
     if dim is None:
         return parts[0]
     if not isinstance(parts[0], Tensor):
-        raise ValueError(f"{label}, ...): the function must only return Tensors, got type "
-                         f"{type(parts[0])}. Did you mean to set out_dims= to None for output?")
+        raise _not_a_tensor(label, parts[0])
     return ops.stack(parts, dim)
+
+
+def _not_a_tensor(label: str, value: Any) -> ValueError:
+    return ValueError(f"{label}, ...): the function must only return Tensors, got type "
+                      f"{type(value)}. Did you mean to set out_dims= to None for output?")
 
 
 def _emptied(value: Any, out_dims: Any) -> Any:

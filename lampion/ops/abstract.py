@@ -39,15 +39,17 @@ def run(leaf: Any, tensors: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
 
 
 def _recorder(tensors: tuple[Any, ...]) -> Any:
+    """Who notes the operation: the innermost where there are several."""
+    best = None
     for t in tensors:
+        found = None
         if isinstance(t, Tensor):
-            if type(t._a) is AbstractArray and t._a.recorder is not None:
-                return t._a.recorder
+            found = t._a.recorder if type(t._a) is AbstractArray else None
         elif isinstance(t, (tuple, list)):
             found = _recorder(tuple(t))
-            if found is not None:
-                return found
-    return None
+        if found is not None and (best is None or found.level > best.level):
+            best = found
+    return best
 
 
 def _no_elements(name: str, recorder: Any, tensors: tuple[Any, ...]) -> Exception:

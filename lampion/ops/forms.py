@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ __all__ = [
     "check_writable",
     "convert_array",
     "in_place_form",
+    "keep_old_value",
     "out_form",
     "write",
 ]
@@ -74,17 +76,19 @@ def in_place_form(fn: Any, base: str) -> Any:
         start = next_seq()
         result = fn(self, *args, **kwargs)
         if result._rg:
-            _keep_old_value(self, result._fn, start)
+            keep_old_value(self, result, start)
         return write(self, result, name)
     call.__name__ = call.__qualname__ = name
     call.__doc__ = f"In-place form of `{base}`: the result is written to the tensor."
     return call
 
 
-def _keep_old_value(t: Tensor, node: Any, start: int) -> None:
+def keep_old_value(t: Tensor, result: Tensor, start: int) -> None:
     """Nodes recorded since `start` that saved `t` get a copy of it, as it will be overwritten."""
+    if type(t._a) is AbstractArray and t._a.recorder and t._a.recorder.level:
+        t._a.recorder.keep_old_value(t, result, start)
     old = None
-    stack, seen = [node], set()
+    stack, seen = [result._fn], set()
     while stack:
         node = stack.pop()
         if not isinstance(node, OpNode) or node.seq <= start or node in seen:
@@ -101,7 +105,7 @@ def _frozen(t: Tensor) -> Tensor:
     """The value of `t` now, at its place in the history."""
     a = t._a
     if type(a) is AbstractArray:
-        node = (a.recorder.value_of(t), 0) if a.recorder else None
+        node = a.recorder.frozen(t) if a.recorder else None
         out = wrap(AbstractArray(a.shape, a.dtype, recorder=a.recorder, value=node), t._dtype)
     else:
         out = wrap(a.copy("K"), t._dtype)
@@ -141,9 +145,9 @@ def check_overlap(t: Tensor, name: str) -> None:
 def copy_array(target: Tensor, source: Tensor) -> None:
     """Writes the elements of `source` (broadcast, converted) into `target`."""
     a, b = target._a, source._a
-    recorder = next((x.recorder for x in (a, b) if type(x) is AbstractArray and x.recorder), None)
-    if recorder is not None:
-        recorder.note_write(target, source)
+    recorders = [x.recorder for x in (a, b) if type(x) is AbstractArray and x.recorder]
+    if recorders:
+        max(recorders, key=attrgetter("level")).note_write(target, source)
     elif type(a) is np.ndarray:
         if not a.flags.writeable:
             raise RuntimeError("the tensor shares memory with a read-only NumPy array and cannot "

@@ -382,6 +382,8 @@ def _replaced(args: tuple[Any, ...], stand_ins: Any) -> tuple[Any, ...]:
 class _SymbolRecorder:
     """Runs operators on symbols: tensors hold arrays without data whose value is a symbol."""
 
+    level = 0
+
     def __init__(self, trace: Any) -> None:
         self.trace = trace
 

@@ -278,10 +278,11 @@ class Draw(Leaf):
     __slots__ = ()
 
     def __call__(self, *args: Any) -> Any:
-        recorder = state.recorder
+        recorder, tensors = state.recorder, args[:self.n_tensors]
+        if state.batcher is not None:
+            return state.batcher.draw(self, tensors, args[self.n_tensors:])
         if recorder is None:
             return super().__call__(*args)
-        tensors = args[:self.n_tensors]
         for t in tensors:
             recorder.value_of(t)  # lifts what is no recorded tensor yet
         return self._abstract(tensors, args[self.n_tensors:])
