@@ -52,7 +52,7 @@ _ROOMS = frozenset((
     "fft", "func", "functional", "fx", "hub", "jit", "library", "linalg", "mps",
     "multiprocessing", "nested", "nn", "onnx", "optim", "overrides", "profiler", "quasirandom",
     "random", "return_types", "serialization", "signal", "sparse", "special", "storage",
-    "testing", "types", "utils", "version", "xpu", "_utils", "_tensor",
+    "testing", "types", "utils", "version", "xpu", "_utils", "_tensor", "_dynamo", "_inductor",
     "torch_version"))
 _NAMES = {"save": "serialization", "load": "serialization", "autocast": "amp",
           "GradScaler": "amp", "compile": "compiler", "vmap": "func", "Generator": "random",

@@ -16,6 +16,7 @@ from ..autograd.modes import state
 
 __all__ = ["compile", "is_compiling", "is_dynamo_compiling", "is_exporting", "disable", "reset",
            "cudagraph_mark_step_begin", "list_backends", "allow_in_graph", "set_stance",
+           "explain", "memory",
            "assume_constant_result"]
 
 _MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs", "wait")
@@ -75,6 +76,36 @@ def options_of(fullgraph: bool, mode: str | None, backend: str = "inductor") -> 
     from .program import Options
 
     return Options(fullgraph, mode == "wait" or knobs.kernels == "sync", backend == "aot_eager")
+
+
+def explain(compiled: Any) -> str:
+    """What the programs of a compiled function or module do, kernel by kernel, as text.
+
+    TypeError for anything that `compile` did not return.
+    """
+    return str(_impl(compiled).explain())
+
+
+def memory(compiled: Any, *args: Any, **kwargs: Any) -> Any:
+    """Bytes that a call of a compiled function or module would take, before it runs.
+
+    >>> import lampion as torch
+    >>> fn = torch.compile(torch.nn.Linear(4, 2))
+    >>> table = torch.compiler.memory(fn, torch.ones(8, 4))
+    >>> table.of("parameters"), table.of("results")
+    (40, 64)
+    """
+    return _impl(compiled).memory(*args, **kwargs)
+
+
+def _impl(compiled: Any) -> Any:
+    from .compiled import Compiled
+
+    found = getattr(compiled, "_compiled_call_impl", compiled)
+    if not isinstance(found, Compiled):
+        raise TypeError("expected what torch.compile returned, received "
+                        f"{type(compiled).__name__}")
+    return found
 
 
 def is_compiling() -> bool:

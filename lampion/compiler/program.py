@@ -14,7 +14,9 @@ from ..autograd.node import new_node
 from ..capture.program import apply_eagerly
 from ..debug.knobs import knobs
 from ..graph.interpret import interpret
+from ..graph.node import Graph
 from ..ops import as_strided
+from ..ops.generator import Generator, default_generator
 from ..ops.optimize import note_writes
 from ..passes.arrays import Extents, overlap
 from ..tensor.dtype import from_numpy_dtype
@@ -43,6 +45,7 @@ class Program:
     def __init__(self, captured: Captured, options: Options) -> None:
         self.captured = captured
         self.native = Native(captured.graph, options)
+        self.generators = _generators(captured.graph)
         self.fixed = [s.value if s.kind == "tensor" else None for s in captured.sources]
         self.written: list[Any] = []  # arrays that an earlier run wrote to, and where they lie
         self.extents = Extents([])
@@ -106,9 +109,23 @@ class Program:
 
     def run(self, arguments: list[Tensor], numbers: list[float]) -> Any:
         """One call: the result, with all effects."""
+        return self.finish(arguments, self.compute(arguments, numbers))
+
+    def compute(self, arguments: list[Tensor], numbers: list[float]) -> list[Any]:
+        """The first half: outputs and gradients. Where it raises, nothing has changed."""
+        arrays = [_array(s, arguments) for s in self.captured.sources]
+        streams = [g.stream for g in self.generators]
+        marks = [s.mark() for s in streams]
+        try:
+            return self.native(arrays, numbers)
+        except Exception:
+            for stream, mark in zip(streams, marks, strict=True):
+                stream.back_to(mark)
+            raise
+
+    def finish(self, arguments: list[Tensor], found: list[Any]) -> Any:
+        """The second half: the result, and what the call leaves behind."""
         captured = self.captured
-        arrays = [_array(s, arguments) for s in captured.sources]
-        found = self.native(arrays, numbers)
         n = len(captured.graph.outputs)
         self._effects(arguments, found[n:])
         for update in captured.steps.updates:
@@ -153,6 +170,14 @@ class Program:
         if o.kind == "input":
             return t
         return t.detach() if o.kind == "alias" else _view(t.detach() if t._rg else t, *o.geometry)
+
+
+def _generators(graph: Graph) -> list[Generator]:
+    """The generators that a graph draws from."""
+    found = {id(a): a for n in graph.draws for a in n.attrs if isinstance(a, Generator)}
+    if any(not isinstance(a, Generator) for n in graph.draws for a in n.attrs[-1:]):
+        found[id(default_generator)] = default_generator
+    return list(found.values())
 
 
 def _view(t: Tensor, shape: Any, strides: Any, offset: int, dtype: Any, whole: Any) -> Tensor:
@@ -208,9 +233,18 @@ class Native:
         self.examples: list[Any] = []  # arrays without elements that lie as the inputs do
         self.error: str | None = None
         self.thread: threading.Thread | None = None
+        self.lock = threading.Lock()
 
     def ready(self, examples: list[Any]) -> bool:
         """Whether the program can run natively; if not, its making has begun."""
+        with self.lock:
+            self._start(examples)
+        if self.options.wait and self.thread is not None:
+            self.thread.join()
+        return self.executable is not None
+
+    def _start(self, examples: list[Any]) -> None:
+        """Begins to make the machine code, unless somebody did or it is there."""
         if self.executable is not None and not self.executable.stream.is_current:
             self.executable = self.thread = None  # there are more threads now
         if self.executable is None and self.thread is None:
@@ -218,9 +252,6 @@ class Native:
             self.thread = threading.Thread(target=self._make, args=(examples,), daemon=True,
                                            name="lampion-program")
             self.thread.start()
-        if self.options.wait and self.thread is not None:
-            self.thread.join()
-        return self.executable is not None
 
     def _make(self, examples: list[Any]) -> None:
         try:

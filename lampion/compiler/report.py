@@ -18,7 +18,7 @@ from ..tensor.tensor import Tensor
 from .program import Program
 from .trace import Captured, Leaves, Source, trace
 
-__all__ = ["Memory", "explain", "memory"]
+__all__ = ["Memory", "explain", "memory", "memory_of"]
 
 _KINDS = ("parameters", "buffers", "gradients", "optimizer state", "arguments", "activations",
           "results", "other")
@@ -103,6 +103,14 @@ def memory(function: Callable[..., Any], args: Any, kwargs: Any) -> Memory:
     return Memory(name, rows, batch, slope)
 
 
+def memory_of(program: Program, arguments: list[Tensor]) -> Memory:
+    """What a call of a program that has been made takes."""
+    captured, executable = program.captured, program.native.executable
+    arrays = [_example(s, arguments) for s in captured.sources]
+    live = () if executable is None else _live(executable)
+    return Memory(captured.graph.name, (*_held(captured, arrays), *live))
+
+
 def _batch(args: Any, kwargs: Any) -> int | None:
     sizes = {t._a.shape[0] for t in Leaves(args, kwargs).tensors if t._a.ndim}
     return sizes.pop() if len(sizes) == 1 else None
@@ -126,7 +134,11 @@ def _rows(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 
     captured = trace(function, args, kwargs, leaves := Leaves(args, kwargs))
     arrays = [_example(s, leaves.tensors) for s in captured.sources]
-    executable = compile_graph(captured.graph, arrays)
+    return *_held(captured, arrays), *_live(compile_graph(captured.graph, arrays))
+
+
+def _held(captured: Captured, arrays: list[Any]) -> Iterable[tuple[str, str, int]]:
+    """What is there before a call or after it."""
     rows = [(_kind(s, captured), name, a.nbytes) for s, name, a in zip(
         captured.sources, captured.graph.names, arrays, strict=True)]
     rows += [("gradients", captured.graph.names[w.target], _size(w.node))
@@ -137,7 +149,7 @@ def _rows(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
             rows.append(("results", f"result {i}", _size(node)))
         else:
             rows.append(("activations", f"{_module(node.where)} (kept for backward)", _size(node)))
-    return tuple(rows + list(_live(executable)))
+    return rows
 
 
 def _example(source: Source, arguments: list[Tensor]) -> Any:

@@ -73,8 +73,8 @@ class Update:
         for t in self.counts:
             a = t._a
             a += 1
-        if hasattr(self.optimizer, "_opt_called"):
-            self.optimizer._opt_called = True
+        if hasattr(self.optimizer.step, "_wrapped_by_lr_sched"):  # schedulers look at it
+            self.optimizer._opt_called = True  # type: ignore[attr-defined]
 
 
 def _key(raw: tuple[Any, ...]) -> tuple[Any, ...]:
