@@ -18,6 +18,7 @@ from .. import autograd, ops
 from ..autograd import enable_grad, is_grad_enabled
 from ..tensor import Tensor
 from ..utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+from ._vmap import vmap
 
 __all__ = ["grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp", "linearize", "vjp"]
 
@@ -55,8 +56,9 @@ class _Level:
         return value if keep else tree_map_only(Tensor, lambda t: t.detach(), value)
 
     def pull(self, cotangents: Sequence[Any], keep: bool) -> list[Any]:
-        """The gradients of the inputs, zeros where nothing leads to one."""
-        pairs = [(o, c) for o, c in zip(self.flat, cotangents, strict=True) if o.requires_grad]
+        """The gradients of the inputs, zeros where nothing leads to one; cotangents may be None."""
+        pairs = [(o, c) for o, c in zip(self.flat, cotangents, strict=True)
+                 if o.requires_grad and c is not None]
         found = [None] * len(self.inputs) if not pairs else autograd.grad(
             [o for o, _ in pairs], self.inputs, [c for _, c in pairs], retain_graph=True,
             create_graph=keep, allow_unused=True)
@@ -71,7 +73,8 @@ class _Level:
         linked = [d for d in dummies if d is not None]
 
         def forward(tangents: Sequence[Any], keep: bool) -> list[Any]:
-            pairs = [(b, t) for b, t in zip(back, tangents, strict=True) if b.requires_grad]
+            pairs = [(b, t) for b, t in zip(back, tangents, strict=True)
+                     if b.requires_grad and t is not None]
             found = iter([None] * len(linked) if not pairs else autograd.grad(
                 [b for b, _ in pairs], linked, [t for _, t in pairs], retain_graph=True,
                 create_graph=keep, allow_unused=True))
@@ -224,9 +227,10 @@ def _check_shapes(what: str, given: Sequence[Tensor], name: str, like: Sequence[
 def jacrev(func: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = False,
            chunk_size: int | None = None,
            _preallocate_and_copy: bool = False) -> Callable[..., Any]:
-    """A function that gives the Jacobian, one reverse pass for each element of the outputs.
+    """A function that gives the Jacobian: one reverse pass, mapped over the outputs' elements.
 
-    Its blocks have the shape of the output, then that of the input.
+    Its blocks have the shape of the output, then that of the input. chunk_size: how many elements
+    of the outputs are treated together (None: all).
 
     >>> import lampion as torch
     >>> torch.func.jacrev(lambda x: x ** 2)(torch.tensor([1., 2.]))
@@ -238,34 +242,34 @@ def jacrev(func: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = Fa
         level = _Level(func, args, kwargs, argnums, has_aux)
         _check_outputs(level, "jacrev(f)(*args)")
         keep = level.recorded()
-        blocks = [tree_unflatten(_rows(level, i, keep), level.in_spec)
+        blocks = [tree_unflatten(_rows(level, i, keep, chunk_size), level.in_spec)
                   for i in range(len(level.flat))]
         jacobian = tree_unflatten(blocks, level.out_spec)
         return (jacobian, level.released(level.aux, keep)) if has_aux else jacobian
     return wrapped
 
 
-def _rows(level: _Level, i: int, keep: bool) -> list[Tensor]:
+def _rows(level: _Level, i: int, keep: bool, chunk_size: int | None) -> list[Tensor]:
     """The blocks of output `i`, one for each input."""
     out = level.flat[i]
-    others = [ops.zeros_like(o) for o in level.flat]
-    rows = []
-    for k in range(out.numel()):
-        cotangents = list(others)
-        cotangents[i] = _unit(out, k)
-        rows.append(level.pull(cotangents, keep))
-    return [_joined([row[j] for row in rows], (*out.shape, *t.shape), t)
-            for j, t in enumerate(level.inputs)]
+    if not out.numel():
+        return [t.new_zeros((*out.shape, *t.shape)) for t in level.inputs]
+
+    def pull(cotangent: Tensor) -> list[Tensor]:
+        return level.pull(_alone(level.flat, i, cotangent), keep)
+    rows = vmap(pull, chunk_size=chunk_size)(_units(out))
+    return [r.reshape((*out.shape, *t.shape)) for r, t in zip(rows, level.inputs, strict=True)]
 
 
-def _unit(like: Tensor, k: int) -> Tensor:
-    one = like.new_zeros(like.numel())
-    one[k] = 1
-    return one.reshape(like.shape)
+def _alone(places: Sequence[Any], i: int, value: Any) -> list[Any]:
+    """`value` at place `i`, None elsewhere."""
+    return [value if j == i else None for j in range(len(places))]
 
 
-def _joined(parts: list[Tensor], shape: tuple[int, ...], like: Tensor) -> Tensor:
-    return ops.stack(parts).reshape(shape) if parts else like.new_zeros(shape)
+def _units(like: Tensor) -> Tensor:
+    """Tensors like this one, each with a single one among zeros."""
+    n = like.numel()
+    return ops.eye(n, dtype=like.dtype).reshape(n, *like.shape)  # type: ignore[no-any-return]
 
 
 # --- forward --------------------------------------------------------------------------------------
@@ -317,7 +321,7 @@ def linearize(func: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..
 
 def jacfwd(func: Callable[..., Any], argnums: Argnums = 0, has_aux: bool = False, *,
            randomness: str = "error") -> Callable[..., Any]:
-    """As `jacrev`, one forward product for each element of the inputs."""
+    """As `jacrev`: one forward product, mapped over the inputs' elements."""
     @wraps(func)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         level = _Level(func, args, kwargs, argnums, has_aux)
@@ -336,14 +340,13 @@ def _columns(level: _Level, forward: Callable[..., list[Any]], j: int,
              keep: bool) -> list[Tensor]:
     """The blocks of input `j`, one for each output."""
     like = level.inputs[j]
-    others = [ops.zeros_like(t) for t in level.inputs]
-    columns = []
-    for k in range(like.numel()):
-        tangents = list(others)
-        tangents[j] = _unit(like, k)
-        columns.append(forward(tangents, keep))
-    return [ops.stack([c[i] for c in columns], -1).reshape((*o.shape, *like.shape)) if columns
-            else o.new_zeros((*o.shape, *like.shape)) for i, o in enumerate(level.flat)]
+    if not like.numel():
+        return [o.new_zeros((*o.shape, *like.shape)) for o in level.flat]
+
+    def push(tangent: Tensor) -> list[Any]:
+        return forward(_alone(level.inputs, j, tangent), keep)
+    columns = vmap(push, out_dims=-1)(_units(like))
+    return [c.reshape((*o.shape, *like.shape)) for c, o in zip(columns, level.flat, strict=True)]
 
 
 def hessian(func: Callable[..., Any], argnums: Argnums = 0) -> Callable[..., Any]:
