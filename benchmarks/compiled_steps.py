@@ -217,6 +217,8 @@ def main() -> None:
     set_threads(args.threads)
     chosen = [w for w in WORKLOADS if not args.only or any(part in w for part in args.only)]
     names, rounds = variants(args.torch_compile), 3 if args.quick else args.rounds
+    # OpenMP's threads wait for each other: on a busy machine PyTorch looks slower than it is.
+    print(f"{args.threads} threads, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
     if "steps" in args.what:
         show_steps(chosen, names, rounds, 0.02 if args.quick else 0.2)
     if "replay" in args.what:

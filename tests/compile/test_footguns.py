@@ -1,6 +1,6 @@
 """Every foot-gun ends compiled as it does eagerly, and eagerly as on PyTorch.
 
-More than two hundred stories, each played several times: fifteen seconds.
+More than two hundred stories, each played several times: most of a minute.
 """
 
 from __future__ import annotations
