@@ -94,11 +94,13 @@ def _outside_kernel(index: Array) -> Any:
 
 def _check(name: str, index: Array, size: int) -> None:
     """IndexError where an index is out of bounds; a recording looks at every run."""
-    if recording_here() is not None:
+    here = recording_here()
+    if here is not None:
         kernel = _outside_kernel(index)
         if kernel is None:
             raise RecordingError(f"{name}: indices that no kernel checks")
-        raised(lambda found: kernel(found, index.reshape(-1), size))
+        if not here.has_checked(index, "index", size):
+            raised(lambda found: kernel(found, index.reshape(-1), size), index, "index", size)
         return
     place = outside(index, size)
     if place >= 0:
@@ -434,7 +436,7 @@ def _run_along(name: str, build: _Builder, kinds: tuple[Type, Type], grid: Array
         box = (box[0], grid.shape[1], grid.shape[2] if alone else min(_COLUMNS, grid.shape[2]))
     size = strided.shape[1]
     if raised(lambda found: kernel(grid, strided, index, found, size, outer, axis,
-                                   0 if alone else inner, *box)):
+                                   0 if alone else inner, *box), index, "index", size):
         _check(name, index, size)
     return True
 

@@ -140,7 +140,7 @@ def nll(out: Array, x: Array, target: Array, weight: Array | None, reduction: st
     if kernel is None or target.dtype != np.int64 or x.shape[1] == 0:
         return False
     return not raised(lambda found: kernel(
-        out, x, target, weight, found, x.shape[1], ignore))
+        out, x, target, weight, found, x.shape[1], ignore), target, "class", x.shape[1], ignore)
 
 
 def nll_backward(dx: Array, grad: Array, target: Array, weight: Array | None, reduction: str,
@@ -152,7 +152,8 @@ def nll_backward(dx: Array, grad: Array, target: Array, weight: Array | None, re
     plane = max(dx.shape[1] * dx.shape[2], 1)
     rows = max(_TASK // plane, 1)
     return not raised(lambda found: kernel(
-        dx, grad, target, weight, found, dx.shape[1], ignore, rows))
+        dx, grad, target, weight, found, dx.shape[1], ignore, rows), target, "class", dx.shape[1],
+        ignore)
 
 
 def _kernel(name: str, build: Any, x: Array, weight: Array | None, reduction: str) -> Any:

@@ -27,11 +27,16 @@ def lower(graph: Graph, examples: Sequence[Array], strides: Sequence[Sequence[in
 
     strides: of the outputs, in bytes; their order alone matters.
     """
-    with service.waiting(), Recording() as recording:
-        lowering = Lowering(graph, examples, recording)
-        outputs = lowering.run(strides)
-        stream = recording.finish(outputs)
-    return Executable(graph, stream, lowering.sources, examples)
+    failing: set[str] = set()
+    while True:
+        with service.waiting(), Recording() as recording:
+            lowering = Lowering(graph, examples, recording, failing)
+            outputs = lowering.run(strides)
+            found = lowering.steps_at(recording.late_failures()) - failing
+            if not found:
+                stream = recording.finish(outputs)
+                return Executable(graph, stream, lowering.sources, examples)
+        failing |= found  # once more, with writes to inputs after them
 
 
 class Step(NamedTuple):

@@ -14,12 +14,13 @@ from typing import Any
 
 from ..codegen.survey import Survey
 from ..graph.node import Graph, Interner, Node, Write
+from ..graph.spec import IllegalGraph
 from ..ops.native import TEMPLATES
 from ..ops.optimize import Update
 from ..ops.record import Leaf
 from .body import Body, base_of, is_renaming, surveyed
 from .fused import Fused
-from .schedule import Schedule
+from .schedule import Schedule, step_of
 
 __all__ = ["fuse"]
 
@@ -266,7 +267,8 @@ class _Groups:
 
     def join(self, a: _Group, b: _Group) -> bool:
         """Makes the first group of both, where that is legal and no worse."""
-        if not _alike(a.survey, b.survey) or a.after & b.before or b.after & a.before:
+        if not _alike(a.survey, b.survey) or a.after & b.before or b.after & a.before or (
+                self.looks_at(a, b) or self.looks_at(b, a)):
             return False
         found = surveyed(self.body([*a.units, *b.units]))
         if found is None or not _worth(found, a.survey, b.survey):
@@ -282,6 +284,12 @@ class _Groups:
             if step.after & mask:
                 step.after |= a.after | mask
         return True
+
+    def looks_at(self, reader: _Group, maker: _Group) -> bool:
+        """Whether one reads a window on what the other makes, which must then be in memory."""
+        windows = [v for v in reader.reads.values() if self.is_window(v)]
+        units = [self.units.get(step_of(v).digest) for v in windows]
+        return any(u is not None and u.group is maker for u in units)
 
     def move(self, b: _Group, a: _Group) -> None:
         """Puts what is in `b` into `a`."""
@@ -359,12 +367,15 @@ class _Contracted:
 
     def make(self, node: Node) -> None:
         """Makes a node's new one, after those that it needs."""
-        stack = [node]
+        stack, begun = [node], set[str]()
         while stack:
             at = stack[-1]
             missing = [] if at.digest in self.new else [
                 n for n in self.needs(at) if n.digest not in self.new]
             if missing:
+                if at.digest in begun:
+                    raise IllegalGraph("groups that wait for each other")
+                begun.add(at.digest)
                 stack += missing
                 continue
             stack.pop()

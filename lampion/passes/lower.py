@@ -6,7 +6,8 @@ where there is neither, by the reference itself between two native stretches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,10 @@ class Lowering:
     names: by launch, the operators and the user's line that it comes from.
     """
 
-    def __init__(self, graph: Graph, examples: Sequence[Array], recording: Recording) -> None:
+    def __init__(self, graph: Graph, examples: Sequence[Array], recording: Recording,
+                 failing: Collection[str] = ()) -> None:
         self.graph, self.examples, self.recording = graph, examples, recording
+        self.failing = failing  # digests of steps that may fail; inputs change only after them
         self.values: dict[str, Any] = {}
         self.inputs = [recording.input(a) for a in examples]
         self.values.update({n.digest: a for n, a in zip(graph.inputs, self.inputs, strict=True)})
@@ -50,7 +53,7 @@ class Lowering:
         """Records everything; the outputs, then the values of gradients to be written."""
         schedule = Schedule(self.graph)
         self.places = Places(self.graph)
-        self.targets = in_place(self.graph, schedule, self.examples)
+        self.targets = in_place(self.graph, schedule, self.examples, self.failing)
         outputs = Outputs(self, strides)
         outputs.copy_inputs()
         for step in schedule.order():
@@ -60,6 +63,12 @@ class Lowering:
         given = outputs.found()
         self.write_rest()
         return given
+
+    def steps_at(self, launches: Sequence[int]) -> set[str]:
+        """Digests of the steps that these launches belong to."""
+        starts = [first for first, _ in self.sources]
+        nodes = [self.sources[bisect_right(starts, i) - 1][1] for i in launches]
+        return {n.digest for n in nodes if n is not None}
 
     # --- steps --------------------------------------------------------------------------------
 
@@ -197,7 +206,7 @@ class Lowering:
         if not self.recording.attempt(lambda: copy_into(out, source) or None):
             def run(reads: list[Array], writes: list[Array]) -> None:
                 writes[0][...] = reads[0]
-            self.recording.host(run, [source], [out], "copy")
+            self.recording.host(run, [source], [out], "copy", can_fail=False)
 
     # --- effects ------------------------------------------------------------------------------
 

@@ -1,12 +1,13 @@
 """Which values are computed in the memory of the inputs that they are written to.
 
 A write becomes visible only after every reader of the old value has run, and a kernel reads each
-element before it writes it. Where that cannot be had, the value is computed aside and copied last.
+element before it writes it; and after every step that may fail, so that a run that fails has
+changed nothing. Where that cannot be had, the value is computed aside and copied last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,13 @@ __all__ = ["in_place"]
 Array = np.ndarray[Any, Any]
 
 
-def in_place(graph: Graph, schedule: Schedule, examples: Sequence[Array]) -> dict[str, int]:
-    """By digest of the value: the input whose memory takes it. Makes steps wait for readers."""
+def in_place(graph: Graph, schedule: Schedule, examples: Sequence[Array],
+             failing: Collection[str] = ()) -> dict[str, int]:
+    """By digest of the value: the input whose memory takes it. Makes steps wait for readers.
+
+    failing: digests of steps that may fail, for which they wait too.
+    """
+    first = [schedule.places[d] for d in failing]
     chosen: dict[str, int] = {}
     extents = Extents(examples)
     shown = {step_of(w.node).digest for w in graph.writes if w.what == "data"}
@@ -36,7 +42,7 @@ def in_place(graph: Graph, schedule: Schedule, examples: Sequence[Array]) -> dic
             continue
         if _is_apart(w.target, examples[w.target], extents) and _fits(w, target, graph):
             step = schedule.places[step_of(w.node).digest]
-            if schedule.delay(step, schedule.readers(target.digest)):
+            if schedule.delay(step, [*schedule.readers(target.digest), *first]):
                 chosen[w.node.digest] = w.target
     return chosen
 

@@ -58,6 +58,11 @@ class Code:
                 self.writes = [bool(words[i // 64] >> i % 64 & 1) for i in range(count)]
         return self.writes
 
+    @property
+    def tells(self) -> bool:
+        """Whether the code tells what it writes."""
+        return "written" in self.image.symbols
+
     def __repr__(self) -> str:
         return f"<native code of {self.name}>"
 

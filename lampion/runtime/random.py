@@ -180,6 +180,14 @@ class Stream:
         """A snapshot of the words' state for :meth:`rewind_to`."""
         return self._bits.state
 
+    def mark(self) -> Any:
+        """A snapshot of all that drawing changes, for `back_to`."""
+        return self._bits.state, self.normal, self.float_normal
+
+    def back_to(self, mark: Any) -> None:
+        """As when the mark was made."""
+        self._bits.state, self.normal, self.float_normal = mark
+
     def memory(self) -> Array:
         """The words' state where NumPy keeps it: 624 words and the position, in uint32.
 

@@ -83,17 +83,19 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def raised(launch: Callable[[Array], Any]) -> bool:
+def raised(launch: Callable[[Array], Any], looked_at: Array, *rule: Any) -> bool:
     """Whether `launch(flag)`, kernels that get an int64 array, raises the flag.
 
-    A recording says no: the run stops there with what `Recording.explain` was given.
+    looked_at: the array whose elements decide, by a rule with these facts. A recording says no:
+    the run stops there with what `Recording.explain` was given.
     """
     here = recording_here()
     flag = np.zeros(1, np.int64) if here is None else here.flag()
     launch(flag)
     if here is None:
         return bool(flag[0])
-    here.check(flag)
+    if not here.has_checked(looked_at, *rule):
+        here.check(flag, looked_at, *rule)
     return False
 
 
@@ -251,6 +253,7 @@ class Recording:
         self._steps: list[Noted | Host] = []
         self._data = array_layout().data
         self._explanation: tuple[Callable[..., Any], list[Site | Array]] | None = None
+        self._checked: dict[Any, int] = {}  # arrays and rules, and the step that checks them
         self._restore: Callable[[], None] | None = None
 
     def __enter__(self) -> Recording:
@@ -315,19 +318,40 @@ class Recording:
     # --- what it does -------------------------------------------------------------------------
 
     def host(self, function: Callable[[list[Array], list[Array]], Any], reads: Sequence[Array],
-             writes: Sequence[Array], name: str) -> None:
+             writes: Sequence[Array], name: str, can_fail: bool = True) -> None:
         """A step in Python: function(reads, writes), with arrays that hold during the call."""
         step = Host(name, function, [self._site(a) for a in reads],
-                    [self._site(a) for a in writes])
+                    [self._site(a) for a in writes], can_fail)
         self._steps.append(step)
 
-    def check(self, flag: Array) -> None:
-        """Where the last launch raises its flag, the run ends; see `explain`."""
+    def check(self, flag: Array, looked_at: Array, *rule: Any) -> None:
+        """Where the last launch raises its flag, the run ends; see `explain` and `raised`."""
         last, site = self._steps[-1], self._site(flag)
         assert isinstance(last, Noted) and isinstance(site, Site)
         if self._explanation is None:
             raise RecordingError(f"{last.code.name} raises a flag that nothing explains")
         self._steps[-1] = last._replace(flag=Check(site, *self._explanation))
+        place = self._site(looked_at)
+        if isinstance(place, Site):
+            self._checked[_elements(place), rule] = len(self._steps) - 1
+
+    def has_checked(self, looked_at: Array, *rule: Any) -> bool:
+        """Whether an earlier launch has checked the array by this rule, and nothing wrote to it."""
+        place = self._site(looked_at)
+        if not isinstance(place, Site):
+            return False
+        step = self._checked.get((_elements(place), rule))
+        return step is not None and not any(
+            s.buffer is place.buffer for later in self._steps[step + 1:] for s in _written(later))
+
+    def late_failures(self) -> list[int]:
+        """All steps that may raise, if one of them comes after a write to an input; else []."""
+        failing = [i for i, s in enumerate(self._steps)
+                   if (s.can_fail if isinstance(s, Host) else s.flag is not None)]
+        last = max(failing, default=0)
+        changed = any(site.buffer.kind == "input" for s in self._steps[:last]
+                      for site in _written(s))
+        return failing if changed else []
 
     @contextmanager
     def explain(self, raises: Callable[..., Any], reads: Sequence[Array]) -> Iterator[None]:
@@ -354,6 +378,7 @@ class Recording:
                     a.clear()
             if result is None:
                 del self._steps[steps:]
+                self._checked = {k: at for k, at in self._checked.items() if at < steps}
         return result
 
     def finish(self, outputs: Sequence[Array]) -> Stream:
@@ -429,6 +454,26 @@ class Recording:
                 buffer, offset = found
                 return Site(buffer, offset, a.shape, a.strides, a.dtype)
         return a
+
+
+def _elements(site: Site) -> Any:
+    """Tells arrays apart that have other elements."""
+    long = [(n, s) for n, s in zip(site.shape, site.strides, strict=True) if n != 1]
+    joined: list[tuple[int, int]] = []  # axes that lie in memory as one
+    for n, s in long:
+        if joined and joined[-1][1] == n * s:
+            joined[-1] = joined[-1][0] * n, s
+        else:
+            joined.append((n, s))
+    return id(site.buffer), site.offset, site.dtype, tuple(joined)
+
+
+def _written(step: Noted | Host) -> list[Site]:
+    """What a step writes to; all that it might, where its code does not tell."""
+    if isinstance(step, Host):
+        return [s for s in step.writes if isinstance(s, Site)]
+    writes, told = step.code.written(len(step.words)), step.code.tells
+    return [site for i, site in step.arrays if writes[i] or not told]
 
 
 def _count_uses(buffers: Sequence[Buffer], steps: Sequence[Noted | Host]) -> None:

@@ -111,6 +111,7 @@ class Host(NamedTuple):
     function: Callable[[list[Array], list[Array]], Any]
     reads: list[Site | Array]
     writes: list[Site | Array]
+    can_fail: bool = True
 
 
 class Launch(NamedTuple):

@@ -168,9 +168,9 @@ def test_a_raised_flag_ends_the_run(scaled):
     with Recording() as r:
         x, y = r.input(A), r.input(A)
         with pytest.raises(RecordingError, match="nothing explains"):
-            raised(lambda flag: negative(flag, x))
+            raised(lambda flag: negative(flag, x), x)
         with r.explain(explain, [x]):
-            assert not raised(lambda flag: negative(flag, x))
+            assert not raised(lambda flag: negative(flag, x), x)
         scaled(y, y, 2.0)
         stream = r.finish([])
     target = np.ones(5, np.float32)
@@ -179,8 +179,29 @@ def test_a_raised_flag_ends_the_run(scaled):
     assert target.tolist() == [1] * 5
     stream([A, target])
     assert target.tolist() == [2] * 5
-    assert raised(lambda flag: negative(flag, A - 1)) and not raised(
-        lambda flag: negative(flag, A))
+    assert raised(lambda flag: negative(flag, A - 1), A - 1) and not raised(
+        lambda flag: negative(flag, A), A)
+
+
+def test_what_was_checked_is_not_checked_again_until_it_is_written_to(scaled):
+    k = Kernel("below")
+    found, x, least = k.array("found", I64), k.array("x", F32), k.number("least")
+    k.store(found.ptr, 0, (k.load(x.ptr, 0) < least.cast(F32)).cast(I64))
+    below = service.make(k)
+    with Recording() as r:
+        x, y = r.input(A.reshape(5, 1)), r.input(A)
+        with r.explain(ValueError, []):
+            for looked_at, least in ((x, 0.0), (x, 1.0), (x.reshape(-1), 0.0), (x[1:], 0.0)):
+                raised(lambda flag, a=looked_at, b=least: below(flag, a.reshape(-1), b), looked_at,
+                       "below", least)
+            assert not r.late_failures()
+            scaled(x.reshape(-1), y, 1.0)
+            raised(lambda flag: below(flag, x.reshape(-1), 0.0), x, "below", 0.0)
+        assert [s.flag is not None for s in r._steps] == [True, True, False, True, False, True]
+        assert r.late_failures() == [0, 1, 3, 5]
+        r.host(lambda reads, writes: None, [x], [y], "safe", can_fail=False)
+        r.host(lambda reads, writes: None, [x], [], "unsafe")
+        assert r.late_failures() == [0, 1, 3, 5, 7]
 
 
 # --- what is refused --------------------------------------------------------------------------

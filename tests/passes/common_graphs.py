@@ -155,6 +155,8 @@ FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "one value twice": (lambda a: (lambda b: (b, b, b.view(-1), b.clone()))(a * 2), r(3, 4)),
     "numbers that change nothing": (lambda a: (a.neg().neg() * 1 / 1 - 0, a.expand(3, 4), a.view(
         12).view(4, 3), a.t().t(), a.to(torch.float32)), r(3, 4)),
+    "a value and a window on it": (lambda a, b: (b * b, (a.sigmoid() - a.sigmoid()[0]) + 2 * (
+        b * b)), r(4, 4), r(4)),
     "signs of zeros": (lambda a: (a - 0.0, a + 0.0, 1 / (a * 1), 1 / (a + 0)),
                        torch.tensor([0.0, -0.0, float("nan"), float("-inf")])),
 }
