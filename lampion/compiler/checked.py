@@ -48,9 +48,9 @@ class _State:
         self.arrays = {n: t._a.copy("K") for n, t in self.tensors.items()}
         self.grads = {n: (t._grad, None if t._grad is None else t._grad._a.copy("K"))
                       for n, t in self.tensors.items()}
-        self.counts = [(c, c._a.copy()) for u in captured.steps.updates for c in u.counts]
+        self.counts = [(c, c._a.copy()) for u in captured.updates for c in u.counts]
         self.schedulers = [(s, copy.deepcopy(s.state_dict()), [dict(g) for g in
-                            s.optimizer.param_groups]) for s, _ in captured.steps.after]
+                            s.optimizer.param_groups]) for s, _ in captured.after]
         self.random = default_generator.get_state()
 
     def restore(self) -> None:

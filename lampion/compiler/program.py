@@ -62,7 +62,7 @@ class Program:
             if floats[i] != x or str(floats[i]) != str(x):
                 return None
         found = [0.0] * len(captured.graph.numbers)
-        for update in captured.steps.updates:
+        for update in captured.updates:
             numbers = update.numbers()
             if numbers is None:
                 return None
@@ -128,9 +128,9 @@ class Program:
         captured = self.captured
         n = len(captured.graph.outputs)
         self._effects(arguments, found[n:])
-        for update in captured.steps.updates:
+        for update in captured.updates:
             update.commit()
-        for scheduler, args in captured.steps.after:
+        for scheduler, args in captured.after:
             scheduler.step(*args)
         return self._result(arguments, found[:n])
 

@@ -167,7 +167,7 @@ def _size(node: Any) -> int:
 def _kind(source: Source, captured: Captured) -> str:
     if source.kind != "tensor":
         return {"argument": "arguments", "grad": "gradients"}.get(source.kind, "other")
-    states = [s for u in captured.steps.updates for s in u.states]
+    states = [s for u in captured.updates for s in u.states]
     if any(v is source.value for s in states for v in s.values()):
         return "optimizer state"
     return "parameters" if source.value._rg else "buffers"

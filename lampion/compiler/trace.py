@@ -65,7 +65,8 @@ class Captured:
     def __init__(self, graph: Graph, sources: list[Source], watcher: Watcher, outputs: list[Output],
                  shape: Any, backward: Any) -> None:
         self.graph, self.sources, self.outputs, self.shape = graph, sources, outputs, shape
-        self.guards, self.steps, self.backward = watcher.guards, watcher.steps, backward
+        self.guards, self.backward = watcher.guards, backward
+        self.updates, self.after = watcher.steps.updates, watcher.steps.after
         self.writes = [w for w in graph.writes if w.what == "data"]
         self.grads = [(sources[w.target], w) for w in graph.writes if w.what == "grad"]
         self.dropped: list[Source] = []  # inputs whose gradient the function drops
