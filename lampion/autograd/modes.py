@@ -14,6 +14,7 @@ __all__ = [
     "inference_mode",
     "is_grad_enabled",
     "is_inference_mode_enabled",
+    "made",
     "no_grad",
     "set_grad_enabled",
     "state",
@@ -53,6 +54,14 @@ def followed(fn: F) -> F:
     if recorder is None or recorder.watcher is None:
         return fn
     return recorder.watcher.callback(fn)  # type: ignore[no-any-return]
+
+
+def made(value: Any) -> Any:
+    """`value`, whose containers are new: a capture takes them for the function's own."""
+    recorder = state.recorder
+    if recorder is not None and recorder.watcher is not None:
+        recorder.watcher.made(value)
+    return value
 
 
 Tensor._note_birth = staticmethod(_note_birth)  # type: ignore[assignment]

@@ -161,8 +161,12 @@ def _same_arguments(node: Any, code: types.CodeType) -> bool:
     compiled = compile(ast.Expression(node), code.co_filename, "eval") if isinstance(
         node, ast.Lambda) else None
     inner = compiled and next(c for c in compiled.co_consts if isinstance(c, types.CodeType))
-    return inner is None or (inner.co_names == code.co_names
-                             and inner.co_consts == code.co_consts)
+    return inner is None or (inner.co_names == code.co_names and _plain(inner) == _plain(code))
+
+
+def _plain(code: types.CodeType) -> list[Any]:
+    """The constants of a function; functions inside of it are named after where they stand."""
+    return [c for c in code.co_consts if not isinstance(c, types.CodeType)]
 
 
 def _as_def(node: Any) -> Any:

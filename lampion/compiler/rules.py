@@ -28,7 +28,7 @@ IMPURE = frozenset((
     "set_default_dtype", "set_default_device", "set_default_tensor_type", "set_num_threads",
     "set_num_interop_threads", "set_printoptions", "use_deterministic_algorithms",
     "set_deterministic_debug_mode", "set_float32_matmul_precision", "set_flush_denormal", "save",
-    "load", "from_numpy", "from_dlpack", "from_file", "set_warn_always", "vmap", "compile"))
+    "load", "from_numpy", "from_dlpack", "from_file", "set_warn_always", "compile"))
 
 # Methods of tensors that change or give away what recording cannot follow.
 TENSOR_STATE = frozenset((
@@ -37,6 +37,9 @@ TENSOR_STATE = frozenset((
     "data_ptr", "untyped_storage", "storage", "numpy", "tolist", "item", "__array__",
     "unsqueeze_", "squeeze_", "t_", "transpose_", "swapaxes_", "swapdims_", "as_strided_",
     "__dlpack__", "is_shared", "_version", "is_set_to", "storage_offset"))
+
+# Functions of `torch.func` that change or read modules.
+_OF_MODULES = frozenset(("stack_module_state", "replace_all_batch_norm_modules_"))
 
 # Functions of lampion that tell a setting; a program holds for its value.
 SETTINGS = frozenset((
@@ -88,6 +91,12 @@ def is_lampion(value: Any) -> bool:
 def is_lampion_file(name: str) -> bool:
     """Whether code comes from lampion's own files."""
     return name.startswith(_FOLDER)
+
+
+def is_transform(f: types.FunctionType) -> bool:
+    """Whether a function is one of `torch.func`, or what one of them returned."""
+    place = f.__globals__.get("__name__", "")
+    return place.startswith(f"{_ROOT}.func.") and f.__name__ not in _OF_MODULES
 
 
 def is_pure(f: Any) -> bool:

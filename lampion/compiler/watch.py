@@ -62,6 +62,7 @@ class Watcher:
         self.numbers: dict[Any, Varying] = {}  # those that are, and floats among the arguments
         self.given: dict[int, Any] = {}  # containers of arguments, which calls are told apart by
         self.known: dict[Any, Any] = {}  # instrumented functions
+        self.lent: set[tuple[int, str]] = set()  # entries that hold other tensors for a while
 
     def take(self, arguments: Any) -> None:
         """The containers among the arguments: calls with other contents are of another kind."""
@@ -70,11 +71,30 @@ class Watcher:
             for value in arguments.values() if isinstance(arguments, dict) else arguments:
                 self.take(value)
 
+    def lend(self, places: Any) -> list[tuple[int, str]]:
+        """Entries (table, key, ...) of modules that hold other tensors for a while: guards are
+        taken on those that they hold otherwise."""
+        fresh = [p for p in places if (id(p[0]), p[1]) not in self.lent]
+        for table, key, *_ in fresh:
+            self.guards.entry(table, key, table[key], key)
+        found = [(id(table), key) for table, key, *_ in fresh]
+        self.lent.update(found)
+        return found
+
     # --- what the function makes ----------------------------------------------------------------
 
     def fresh(self, value: Any) -> Any:
         """Something that the function has just made."""
         self.own[id(value)] = value
+        return value
+
+    def made(self, value: Any) -> Any:
+        """The same for all containers in a structure."""
+        if isinstance(value, (list, dict)):
+            self.fresh(value)
+        if isinstance(value, (list, tuple, dict)):
+            for v in value.values() if isinstance(value, dict) else value:
+                self.made(v)
         return value
 
     def is_own(self, value: Any) -> bool:
@@ -83,6 +103,9 @@ class Watcher:
 
     def sight(self, value: Any, label: str = "") -> Any:
         """A tensor from outside becomes an input as soon as it is seen."""
+        if isinstance(value, tuple):
+            for v in value:
+                self.sight(v, label)
         if isinstance(value, Tensor) and not self._made_here(value):
             if id(value) in self.steps.arguments:
                 self.refuse("an argument that is also reached from outside")
@@ -140,7 +163,7 @@ class Watcher:
 
     def _entry(self, table: dict[Any, Any], key: Any, owner: Any, name: Any) -> Any:
         value = dict.__getitem__(table, key)
-        if self.is_own(owner) or id(owner) in self.given:
+        if self.is_own(owner) or id(owner) in self.given or (id(table), key) in self.lent:
             return value
         if value.__class__ is float and (id(table), key) in self.varying:
             return self._vary(table, key, value)
@@ -264,8 +287,8 @@ class Watcher:
             for v in value.values() if isinstance(value, dict) else value:
                 self.sight(v)
         elif isinstance(value, tuple):
-            for v in value:
-                self.seen(self.sight(v))
+            for v in value:  # one from outside was looked through by `sight`
+                self.seen(v if id(v) in self.steps.arguments else self.sight(v))
         elif isinstance(value, np.ndarray):
             self.refuse("using a NumPy array, whose elements may change: pass a tensor instead")
         elif _has_operations(type(value)):  # type: ignore[arg-type]
@@ -396,6 +419,8 @@ class Watcher:
         room = rules.room_of(f.__module__)
         if room in rules.CORE and not _wraps_another(f):
             return self._native(f, args, kwargs)
+        if rules.is_transform(f):  # which calls the user's functions by `followed`
+            return self.made(self._native(f, args, kwargs))
         if room == "func" or (room is not None and f.__name__ in rules.IMPURE):
             self.refuse(f"{f.__name__}()")
         if room is None and rules.is_pure(f):
@@ -458,7 +483,9 @@ class Watcher:
 
     def callback(self, value: Any) -> Any:
         """A function of the user's that someone else will call."""
-        if not isinstance(value, (types.FunctionType, types.MethodType)) or rules.is_lampion(value):
+        if not isinstance(value, (*_FUNCTIONS, functools.partial)) or (
+                isinstance(value, _FUNCTIONS) and rules.is_lampion(value)) or (
+                getattr(value, "func", None) == self.call):
             return value
         return functools.partial(self.call, value)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from .. import autograd, ops
 from ..autograd import enable_grad, is_grad_enabled
+from ..autograd.modes import followed, made
 from ..tensor import Tensor
 from ..utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 from ._vmap import vmap
@@ -36,8 +37,8 @@ class _Level:
         _check_tensors(given)
         with enable_grad():
             self.inputs = [self._fresh(t) for t in given]
-            fresh = tree_unflatten(self.inputs, self.in_spec)
-            self.result = func(*_replaced(args, argnums, fresh), **kwargs)
+            fresh = made(tree_unflatten(self.inputs, self.in_spec))
+            self.result = followed(func)(*_replaced(args, argnums, fresh), **kwargs)
         self.aux: Any = None
         if has_aux:
             self.result, self.aux = _pair(self.result)
@@ -53,7 +54,7 @@ class _Level:
 
     def released(self, value: Any, keep: bool) -> Any:
         """`value` for the caller, who knows nothing of our inputs."""
-        return value if keep else tree_map_only(Tensor, lambda t: t.detach(), value)
+        return tree_map_only(Tensor, lambda t: t if keep else t.detach(), value)
 
     def pull(self, cotangents: Sequence[Any], keep: bool) -> list[Any]:
         """The gradients of the inputs, zeros where nothing leads to one; cotangents may be None."""

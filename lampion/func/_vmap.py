@@ -8,7 +8,7 @@ from functools import wraps
 from typing import Any
 
 from .. import ops
-from ..autograd.modes import state
+from ..autograd.modes import followed, made, state
 from ..tensor import Tensor
 from ..tensor.abstract import AbstractOperand
 from ..utils._pytree import tree_flatten, tree_map, tree_unflatten
@@ -52,7 +52,7 @@ def vmap(func: Callable[..., Any], in_dims: InDims = 0, out_dims: Any = 0,
         size = _batch_size(label, leaves, dims)
 
         def call(case: list[Any]) -> Any:
-            return func(*tree_unflatten(case, spec), **kwargs)
+            return followed(func)(*made(tree_unflatten(case, spec)), **kwargs)
         mapped = _Mapped(label, call, dims, out_dims, randomness)
         return mapped.run(leaves, size) if chunk_size is None or not size else mapped.in_chunks(
             leaves, size, chunk_size)

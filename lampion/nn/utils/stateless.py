@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ...autograd.modes import state
 from ...tensor import Tensor
 from ..modules.module import Module
 
@@ -63,11 +64,15 @@ def reparametrize(module: Module, given: dict[str, Tensor], tie_weights: bool = 
     kept = [table[key] for table, key, _ in places if key in table]
     if len(kept) != len(places):
         raise AttributeError(f"{type(module).__name__} has no tensors under some of {[*wanted]}")
+    watcher = None if state.recorder is None else state.recorder.watcher
+    lent = [] if watcher is None else watcher.lend(places)
     for table, key, value in places:
         table[key] = value
     try:
         yield
     finally:
+        if watcher is not None:
+            watcher.lent.difference_update(lent)
         for (table, key, _), value in zip(places, kept, strict=True):
             table[key] = value
 
