@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 from .node import Graph, Node
@@ -16,22 +18,28 @@ def type_text(node: Node) -> str:
 
 def to_text(graph: Graph) -> str:
     """The whole graph, one node a line, in order of execution."""
-    names = {n.digest: f"%{name}" for n, name in zip(graph.inputs, graph.names, strict=True)}
+    names = {n.digest: _name(name) for n, name in zip(graph.inputs, graph.names, strict=True)}
     names.update((n.digest, f"%number{i}") for i, n in enumerate(graph.numbers))
-    header = ", ".join(f"%{name}: {type_text(n)}" for n, name in zip(
-        graph.inputs, graph.names, strict=True))
+    header = ", ".join(f"{names[n.digest]}: {type_text(n)}" for n in graph.inputs)
     header += "".join(f", {names[n.digest]}" for n in graph.numbers)
     lines = [f"graph {graph.name}({header}):"]
+    count, taken = len(names), set(names.values())
     for node in graph.nodes():
         if node.digest not in names:
-            names[node.digest] = f"%{len(names)}"
+            while f"%{count}" in taken:
+                count += 1
+            names[node.digest], count = f"%{count}", count + 1
             lines.append(f"  {names[node.digest]} = {_call_text(node, names)}"
                          f"{_suffix(type_text(node))}")
     for w in graph.writes:
         mark = ".grad" if w.what == "grad" else ""
-        lines.append(f"  write %{graph.names[w.target]}{mark} <- {names[w.node.digest]}")
+        lines.append(f"  write {_name(graph.names[w.target])}{mark} <- {names[w.node.digest]}")
     lines.append(f"  return {', '.join(names[n.digest] for n in graph.outputs)}")
     return "\n".join(lines)
+
+
+def _name(name: str) -> str:
+    return f"%{name}" if re.fullmatch(r"[\w.]+", name) else f"%{json.dumps(name)}"
 
 
 def _suffix(text: str) -> str:
@@ -56,4 +64,6 @@ def _value_text(value: Any, names: dict[str, str]) -> str:
     if isinstance(value, (tuple, list)):
         inner = ", ".join(_value_text(v, names) for v in value)
         return f"({inner})"
+    if isinstance(value, complex):
+        return f"complex({value.real!r}, {value.imag!r})"
     return repr(value)
