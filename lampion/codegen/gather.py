@@ -1,4 +1,4 @@
-"""Kernels that go where an index says: rows taken, elements gathered, rows and elements added.
+"""Kernels that go where an index says: rows taken and put, elements gathered, both added.
 
 Indices are int64 or int32 and must lie in [0, size): `outside` finds the first that does not, and
 every launcher asks it before memory is touched, unless its caller did. What is added is added in
@@ -25,7 +25,8 @@ from .target import Target
 from .types import F32, F64, I8, I16, I32, I64, Type, dtype_name, of_numpy
 
 __all__ = ["add_along", "add_rows", "build_add_along", "build_add_rows", "build_outside",
-           "build_take", "build_take_along", "build_take_single", "outside", "take", "take_along"]
+           "build_put_rows", "build_take", "build_take_along", "build_take_single", "outside",
+           "put_rows", "take", "take_along"]
 
 Array = np.ndarray[Any, Any]
 
@@ -293,6 +294,23 @@ def build_add_rows(target: Target, element: Type, index: Type) -> Kernel:
     return k
 
 
+def build_put_rows(target: Target, element: Type, index: Type) -> Kernel:
+    """out[o, index[i]] = source[o, i], for i in order: of equal indices the last stays.
+
+    Arguments: out, source (3-D, last axis contiguous), index (1-D). A task is one `o`.
+    """
+    k = Kernel("put_rows")
+    out, source, indices = k.array("out", element), k.array("source", element), k.array(
+        "index", index)
+    with k.parallel(out.size(0)) as (o, _):
+        to, start = k.offset(out.ptr, o * out.stride(0)), k.offset(source.ptr, o * source.stride(0))
+        with k.loop(0, source.size(1)) as i:
+            place = k.load(indices.ptr, i * indices.stride(0)).cast(I64)
+            _copy(k, target, k.offset(to, place * out.stride(1)),
+                  k.offset(start, i * source.stride(1)), out.size(2))
+    return k
+
+
 def _zero(k: Kernel, to: Value, c: Value, lanes: int, mask: Value | None = None) -> None:
     k.store(to, c, k.const(0, to.type.pointee.vector(lanes)), mask)
 
@@ -373,21 +391,46 @@ def add_rows(out: Array, index: Array, source: Array, axis: int, alpha: float = 
 
     index: 1-D. IndexError where an index is out of bounds.
     """
-    shape = (*out.shape[:axis], index.size, *out.shape[axis + 1:])
-    _fit("add_rows", source, shape, index.ndim == 1 and out.dtype == source.dtype)
-    to, start, kind = _three(out, axis), _three(source, axis), _ADDED.get(dtype_name(out.dtype))
-    if kind is None or to is None or start is None or dtype_name(index.dtype) not in _INDICES:
-        return False
-    if to.strides[2] != out.itemsize or start.strides[2] != out.itemsize or (
-            alpha != 1 and not kind.is_float):
+    found, kind = _rows("add_rows", out, index, source, axis), _ADDED.get(dtype_name(out.dtype))
+    if kind is None or found is None or (alpha != 1 and not kind.is_float):
         return False
     kernel = _kernel("add_rows", build_add_rows, (kind, of_numpy(dtype_name(index.dtype))))
     if kernel is None:
         return False
     _check("add_rows", index, out.shape[axis])
-    columns = max(_COLUMNS, -(-to.shape[2] // 64) * 16)
-    kernel(to, start, index, columns, *[alpha] * kind.is_float)
+    columns = max(_COLUMNS, -(-found[0].shape[2] // 64) * 16)
+    kernel(*found, index, columns, *[alpha] * kind.is_float)
     return True
+
+
+def put_rows(out: Array, index: Array, source: Array, axis: int) -> bool:
+    """out[.., index[i], ..] = source[.., i, ..], for i in order; False without a kernel (yet).
+
+    index: 1-D. IndexError where an index is out of bounds.
+    """
+    found = _rows("put_rows", out, index, source, axis)
+    if found is None or out.itemsize not in _BY_SIZE:
+        return False
+    kinds = _BY_SIZE[out.itemsize], of_numpy(dtype_name(index.dtype))
+    kernel = _kernel("put_rows", build_put_rows, kinds)
+    if kernel is None:
+        return False
+    _check("put_rows", index, out.shape[axis])
+    if source.size:
+        kernel(*found, index)
+    return True
+
+
+def _rows(name: str, out: Array, index: Array, source: Array, axis: int
+          ) -> tuple[Array, Array] | None:
+    """out and source as three axes of neighbouring elements; None where that needs a copy."""
+    shape = (*out.shape[:axis], index.size, *out.shape[axis + 1:])
+    _fit(name, source, shape, index.ndim == 1 and out.dtype == source.dtype)
+    to, start = _three(out, axis), _three(source, axis)
+    if to is None or start is None or dtype_name(index.dtype) not in _INDICES:
+        return None
+    apart = any(a.shape[2] > 1 and a.strides[2] != a.itemsize for a in (to, start))
+    return None if apart else (to, start)
 
 
 _COLUMNS = 128  # of a task that adds rows, at least: memory is read in runs of several lines

@@ -447,6 +447,37 @@ def _index_add(x: Array, source: Array, dim: int, index: Any) -> Any:
     return _found(add_rows, copied(x), places, source, dim)
 
 
+@template("index_copy")
+def _index_copy(x: Array, source: Array, dim: int, index: Any) -> Any:
+    return _put(x, source, dim, index._a)
+
+
+@template("index_put")
+def _index_put(x: Array, values: Array, indices: Any, accumulate: bool) -> Any:
+    given = [d for d, index in enumerate(indices) if index is not None]
+    if accumulate or len(given) != 1 or indices[given[0]]._a.ndim != 1:
+        return None
+    dim, places = given[0], indices[given[0]]._a
+    shape = (*x.shape[:dim], places.size, *x.shape[dim + 1:])
+    return _put(x, np.broadcast_to(values, shape), dim, places)
+
+
+def _put(x: Array, source: Array, dim: int, places: Array) -> Any:
+    """A copy of `x`, or itself where it may be changed, with rows of `source`."""
+    from ..codegen.fused import copy
+    from ..codegen.gather import put_rows
+
+    if places.ndim != 1 or x.ndim == 0 or x.dtype != source.dtype or not _aligned(x, source) or (
+            source.shape != (*x.shape[:dim], places.size, *x.shape[dim + 1:])):
+        return None
+    out = place(0, x.shape, x.dtype)
+    if out is not x and not x.flags.c_contiguous:
+        return None
+    if out is not x:
+        copy(out, x)
+    return _found(put_rows, out, places, source, dim)
+
+
 def _along(x: Array, places: Array, dim: int) -> bool:
     """Whether both have one shape but for the axis of the indices."""
     return (x.ndim == places.ndim > 0
@@ -488,6 +519,14 @@ def _topk(x: Array, k: int, dim: int, largest: bool) -> Any:
     shape = (*x.shape[:dim], k, *x.shape[dim + 1:])
     out, places = memory.empty(shape, x.dtype), memory.empty(shape, _INDEX)
     return (out, places) if topk(out, places, x, dim, largest) else None
+
+
+@template("argmax")
+def _argmax(x: Array, dim: int, keepdim: bool) -> Any:
+    found = None if x.ndim == 0 else _topk(x, 1, dim, True)
+    if found is None:
+        return None
+    return found[1] if keepdim else found[1].squeeze(dim)
 
 
 _SORTED = frozenset(map(np.dtype, ("float32", "int32")))

@@ -8,7 +8,7 @@ shapes, strides and dtypes of the arguments. What cannot be traced stays with th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -83,15 +83,29 @@ def explained(leaf: Any, special: Launcher, arrays: list[Any], attrs: tuple[Any,
     if here is None or leaf.takes_list:
         return special(arrays, *attrs) if leaf.takes_list else special(*arrays, *attrs)
     places = [a for a in arrays if a.__class__ is _ndarray]
-    tensors = [a for a in attrs if isinstance(a, Tensor)]
 
     def told(*given: Any) -> None:
         found = iter(given)
         again = [next(found) if a.__class__ is _ndarray else a for a in arrays]
-        leaf.kernel(*again, *(wrap(next(found), a._dtype) if isinstance(a, Tensor) else a
-                              for a in attrs))
-    with here.explain(told, [*places, *(t._a for t in tensors)]):
+        leaf.kernel(*again, *_refilled(attrs, found))
+    with here.explain(told, [*places, *(t._a for t in _tensors_in(attrs))]):
         return special(*arrays, *attrs)
+
+
+def _tensors_in(value: Any) -> list[Tensor]:
+    """Tensors among attributes, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    return [t for x in value for t in _tensors_in(x)] if isinstance(value, (tuple, list)) else []
+
+
+def _refilled(value: Any, found: Iterator[Any]) -> Any:
+    """Attributes with tensors of other arrays, in the same order."""
+    if isinstance(value, Tensor):
+        return wrap(next(found), value._dtype)
+    if isinstance(value, (tuple, list)):
+        return tuple(_refilled(x, found) for x in value)
+    return value
 
 
 def _by_plan(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:

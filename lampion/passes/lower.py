@@ -107,7 +107,7 @@ class Lowering:
         """Where the results of a template should go, by number."""
         results = [(0, step)] if step.shape is not None else [
             (r.attrs[0], r) for r in self.results.get(step.digest, ())]
-        found = {i: self.places.place(r) for i, r in results}
+        found = {i: self.target(r) for i, r in results}
         return {i: a for i, a in found.items() if a is not None}
 
     def by_body(self, step: Node) -> list[Array] | None:

@@ -25,6 +25,8 @@ __all__ = ["in_place"]
 
 Array = np.ndarray[Any, Any]
 
+_INTO_FIRST = ("write_window", "index_copy", "index_put")  # change some elements of the first
+
 
 def in_place(graph: Graph, schedule: Schedule, examples: Sequence[Array],
              failing: Collection[str] = ()) -> dict[str, int]:
@@ -63,8 +65,10 @@ def _fits(w: Write, target: Node, graph: Graph) -> bool:
     is_view = w.node.kind == "call" and w.node.op.view
     if step.kind != "call" or is_view:
         return False
-    if step.op.name == "write_window":
-        return step.args[0] is target and step_of(step.args[1]) is not target  # type: ignore[arg-type]
+    if step.op.name in _INTO_FIRST:
+        others = [n for n in step.operands() if n is not target]
+        return step.args[0] is target and len(others) == len(list(step.operands())) - 1 and all(
+            step_of(n) is not target for n in others)
     if step.op.name in TEMPLATES or step.op.name in ("read_window", "to_device"):
         return False
     job = job_of(step, [w.node])

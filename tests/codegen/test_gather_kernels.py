@@ -178,6 +178,9 @@ def test_the_interpreter_checks_every_access():
     expected = x.copy()
     np.add.at(expected, (slice(None), at), out)
     np.testing.assert_array_equal(total, expected)
+    interpret(gather.build_put_rows(target, I32, I64), total.view("i4"), out.view("i4"), at)
+    expected[:, at] = out
+    np.testing.assert_array_equal(total, expected)
     single = np.zeros((5, 3, 1), "i4")
     columns = np.arange(35, dtype="i4").reshape(5, 7, 1)
     for together in (1, 4):

@@ -62,6 +62,11 @@ def test_a_projected_recurrent_layer():
     ("scatter_add", lambda x, i, along, dim: torch.zeros(17, 19, 23).scatter_add(dim, along, x)),
     ("index_add", lambda x, i, along, dim: torch.zeros(17, 19, 23).index_add(
         dim, torch.arange(x.shape[dim]), x)),
+    ("index_copy", lambda x, i, along, dim: torch.zeros(17, 19, 23).index_copy(
+        dim, i[:9], x.narrow(dim, 3, 9))),
+    ("index_put", lambda x, i, along, dim: torch.zeros(17, 19, 23).index_put(
+        (*[None] * dim, i[:9]), x.narrow(dim, 3, 9)) if dim else x.index_put((i,), x[:1])),
+    ("argmax", lambda x, i, along, dim: x * x.argmax(dim, keepdim=True)),
     ("cumsum", lambda x, i, along, dim: x.cumsum(dim)),
     ("topk", lambda x, i, along, dim: x.topk(5, dim)[0]),
     ("sort", lambda x, i, along, dim: x.sort(dim)[0]),

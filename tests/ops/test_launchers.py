@@ -93,7 +93,8 @@ def test_indices(dim):
         along = torch.randint(0, x.shape[dim], x.shape)
         parts = [x.index_select(dim, i), x.gather(dim, along),
                  torch.zeros(17, 19, 23).scatter_add(dim, along, x),
-                 x.cumsum(dim), x.topk(5, dim)[0]]
+                 torch.zeros(17, 19, 23).index_copy(dim, i[:9], x.narrow(dim, 3, 9)),
+                 x.cumsum(dim), x.topk(5, dim)[0], x * x.argmax(dim, keepdim=True)]
         sum((p * p).sum() for p in parts).backward()
         return [*(p.detach() for p in parts), x.grad]
     close(*both(run), 1e-5)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from common_graphs import FUNCTIONS, MODELS, captured, r, training
 
+import lampion as torch
 from lampion.capture import Program, capture
 from lampion.capture.program import apply_eagerly
 from lampion.codegen import service
@@ -86,6 +87,24 @@ def _flatten(value: Any, found: list[Any]) -> None:
 def test_dropping_a_pass_changes_nothing(name, dropped):
     program, args = training(name)
     run_both(program, args, (dropped,))
+
+
+@pytest.mark.parametrize("put", [
+    lambda cache, at, rows: cache.index_copy_(1, at, rows),
+    lambda cache, at, rows: cache.index_put_((None, at), rows),
+])
+def test_rows_are_put_into_a_cache_where_it_lies(put):
+    def fn(cache, at, rows):
+        put(cache, at, rows)
+        return cache.sum(2)
+    args = r(3, 40, 8), torch.tensor([7, 2]), r(3, 2, 8, seed=1)
+    executable, arrays, _ = run_both(capture(fn, *args), args)
+    names = [launch.name for launch in executable.launches]
+    assert "put_rows" in names and "copy" not in names
+    before = arrays[0].copy()
+    with pytest.raises(IndexError):  # and the cache is as it was
+        executable.run([arrays[0], np.array([1, 40]), arrays[2]])
+    assert (arrays[0] == before).all()
 
 
 def test_arguments_that_begin_to_share_memory_are_refused():
