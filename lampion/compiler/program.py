@@ -28,6 +28,7 @@ __all__ = ["Native", "Options", "Program", "tensor_of"]
 
 
 _FLAGS = attrgetter("_rg", "_fn")
+_LAYOUT = attrgetter("_a.shape", "_a.strides", "_a.dtype")
 
 
 class Options(NamedTuple):
@@ -50,8 +51,11 @@ class Program:
         self.written: list[Any] = []  # arrays that an earlier run wrote to, and where they lie
         self.extents = Extents([])
         self.fixed_ids = {id(t) for t in self.fixed if t is not None}
-        self.outside = [t for t in self.fixed if t is not None]
+        self.outside = captured.outside
+        self.outside_ids = set(map(id, self.outside))
         self.flags = list(map(_FLAGS, self.outside))
+        self.unused = [t for t in self.outside if id(t) not in self.fixed_ids]
+        self.layouts = list(map(_LAYOUT, self.unused))
         if captured.backward is not None:
             captured.backward.program = Native(captured.backward.graph, options)
 
@@ -68,7 +72,11 @@ class Program:
                 return None
             found[update.first:update.first + len(numbers)] = numbers
         for number in captured.varying:
-            found[number.node.attrs[0]] = number.read(floats)
+            value = found[number.node.attrs[0]] = number.read(floats)
+            if value.__class__ is not float:
+                return None
+        if not self.outside_ids.isdisjoint(map(id, arguments)):
+            return None
         return found if self._tensors_fit() and self._apart(arguments) else None
 
     def _apart(self, arguments: list[Tensor]) -> bool:
@@ -98,7 +106,8 @@ class Program:
 
     def _tensors_fit(self) -> bool:
         """Whether the tensors from outside still are what was captured."""
-        return list(map(_FLAGS, self.outside)) == self.flags
+        return list(map(_FLAGS, self.outside)) == self.flags and (
+            list(map(_LAYOUT, self.unused)) == self.layouts)
 
     def ready(self, arguments: list[Tensor]) -> bool:
         """Whether the machine code is there; otherwise it is being made."""
@@ -112,7 +121,12 @@ class Program:
         return self.finish(arguments, self.compute(arguments, numbers))
 
     def compute(self, arguments: list[Tensor], numbers: list[float]) -> list[Any]:
-        """The first half: outputs and gradients. Where it raises, nothing has changed."""
+        """The first half: outputs and gradients. Where it raises, nothing has changed.
+
+        But for gradients that the function drops unread: their memory serves the new ones.
+        """
+        for source in self.captured.unread:
+            tensor_of(source, arguments)._grad = None
         arrays = [_array(s, arguments) for s in self.captured.sources]
         streams = [g.stream for g in self.generators]
         marks = [s.mark() for s in streams]

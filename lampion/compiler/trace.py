@@ -69,7 +69,9 @@ class Captured:
         self.updates, self.after = watcher.steps.updates, watcher.steps.after
         self.writes = [w for w in graph.writes if w.what == "data"]
         self.grads = [(sources[w.target], w) for w in graph.writes if w.what == "grad"]
+        self.outside: list[Tensor] = []  # all tensors from outside that it saw
         self.dropped: list[Source] = []  # inputs whose gradient the function drops
+        self.unread: list[Source] = []  # those whose gradient from before nothing reads
         self.varying: list[Varying] = []  # numbers of the program that no optimizer gives
         self.floats: list[tuple[int, float]] = []  # those among the arguments that must not differ
 
@@ -186,12 +188,15 @@ def trace(fn: Callable[..., Any], args: Any, kwargs: Any, leaves: Leaves,
             if id(t) not in recorder.places:
                 recorder.lift(t)
         steps.arguments = {id(t) for t in stand_ins}
+        steps.twins = {id(s) for s, t in zip(stand_ins, leaves.tensors, strict=True) if s is not t}
         given, floats = iter(stand_ins), iter(_floats(leaves, watcher, varying))
         seen = rebuild(args, given, floats), rebuild(kwargs, given, floats)
         watcher.take(seen)
         with recorder, _undisturbed():
             result = watcher.call(fn, *seen[0], **seen[1])
         _check_modes(modes)
+        if watcher.broken is not None:
+            raise watcher.broken
         if recorder.failed is not None:
             raise recorder.failed
         if recorder.switched():
@@ -293,11 +298,15 @@ class _Finish:
         sources = [self.source(i) for i in range(len(recorder.inputs))]
         graph = Graph(getattr(self.fn, "__name__", type(self.fn).__name__), recorder.inputs,
                       self.names(sources), self.values, writes, recorder.numbers, recorder.draws)
+        outside = [s.value for s in sources if s.kind == "tensor"]
         graph, sources = _pruned(graph, sources)
         check(graph)
         self.result = rebuild(self.result, iter([_Slot(i) for i in range(len(found))]))
         made = Captured(graph, sources, self.watcher, outputs, self.result, backward)
-        made.dropped = self.dropped()
+        made.dropped, made.outside = self.dropped(), outside
+        made.unread = [self.owner(t) for key, (t, _) in self.recorder.grads.items()
+                       if key in self.recorder.settled
+                       and t.__dict__.get("_born_in") is not self.recorder]
         made.varying = self.varying()
         free = {i for i, n in self.watcher.numbers.items() if not n.baked}
         made.floats = [(i, x) for i, x in enumerate(self.floats) if i not in free]

@@ -89,7 +89,8 @@ def _infer(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
 def _settled(leaf: Any, result: AbstractArray, arrays: list[Any], attrs: Any) -> AbstractArray:
     """A result that lies in memory as it would with data: random numbers are drawn in its order."""
     operands = [a for a in arrays if hasattr(a, "strides")]
-    rows = leaf.name in TEMPLATES and (leaf.name != "clone" or attrs[0] is not None)
+    whole = leaf.name != "clone" or attrs[0] is not None
+    rows = leaf.rows or (leaf.name in TEMPLATES and whole)
     if rows or all(a.strides == contiguous_strides(a.shape, a.itemsize) for a in operands):
         return result
     order = order_of(result.shape, operands)

@@ -279,6 +279,10 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
     if not isinstance(value, Tensor):
         value = Tensor._scalar(value, self._dtype) if isinstance(
             value, (bool, int, float, complex)) else _value_tensor(value, self)
+    if type(self._a) is not _ndarray and _is_fill(self, index, value):
+        shape = (*index._a.shape, *(1,) * (self._a.ndim - index._a.ndim))
+        self.masked_fill_(index.reshape(shape), value.reshape(()))
+        return
     viewed, advanced = _basic(self, index)
     if advanced is None:
         _write_view(self, viewed, value)
@@ -291,6 +295,12 @@ def setitem(self: Tensor, index: Any, value: Any) -> None:
     else:
         write(viewed, _index_put(viewed, _fit(viewed, indices, value), indices, False),
               "__setitem__")
+
+
+def _is_fill(t: Tensor, index: Any, value: Tensor) -> bool:
+    """Whether one value goes where a mask says, which needs no look at the mask's elements."""
+    return (isinstance(index, Tensor) and index._dtype.kind == BOOL and index._a.ndim > 0
+            and value._a.size == 1 and t._a.shape[:index._a.ndim] == index._a.shape)
 
 
 def _value_tensor(value: Any, self: Tensor) -> Tensor:

@@ -7,9 +7,17 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["order_of", "settled"]
+__all__ = ["ROWS", "in_rows", "order_of", "settled"]
 
 Array = Any
+
+# Operators of rows, whose results are contiguous however their input lies, as PyTorch's are.
+ROWS = frozenset(("softmax", "log_softmax", "native_layer_norm", "rms_norm", "native_group_norm"))
+
+
+def in_rows(a: Array) -> Array:
+    """The array itself, or a contiguous copy."""
+    return a if a.flags.c_contiguous else np.ascontiguousarray(a)
 
 
 def settled(result: Any, arrays: list[Any], in_rows: bool = False) -> Any:

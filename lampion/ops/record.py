@@ -39,7 +39,7 @@ from ..tensor.dtype import _BY_NUM, dtype, from_numpy_dtype
 from ..tensor.tensor import INFERENCE, Tensor, share
 from .autocast import ACTIVE, adjust
 from .errors import out_of_memory
-from .layout import settled
+from .layout import ROWS, in_rows, settled
 from .native import LEAST, TEMPLATES, FusedRule, launch, launch_list
 
 __all__ = ["LEAVES", "PUBLIC", "Leaf", "leaf", "not_differentiable", "op", "same_shape"]
@@ -79,6 +79,7 @@ class Leaf:
         "node_name", "node_rule",
         "params",
         "plans",
+        "rows",
         "shape",
         "takes_list",
         "view",
@@ -97,6 +98,7 @@ class Leaf:
         # nothing to compute, drawing has an order to keep.
         by_reference = view or "generator" in params or name == "to_device"
         self.launches: dict[Any, Any] | None = None if by_reference else {}
+        self.rows = name in ROWS
         self.failures = 0
         self.least = LEAST  # elements of the largest argument from which a kernel may pay
         self._classes: dict[str, type[OpNode]] = {}
@@ -156,6 +158,8 @@ class Leaf:
         if self.view:
             return self._as_view(tensors, attrs, self.kernel(arrays[0], *attrs))
         reduced = None if self.exact else reduced
+        if self.rows:
+            arrays[0] = in_rows(arrays[0])
         token = enter(IGNORE)
         try:
             result = launch(self, arrays, attrs) if large and self.launches is not None else None
