@@ -27,6 +27,8 @@ from .watch import Break
 __all__ = ["EVERY", "MOST_PROGRAMS", "CompileWarning", "Compiled", "Stance"]
 
 MOST_PROGRAMS = 64  # of one function; then the one that was used longest ago goes
+_AT_ONCE = 8  # kinds of arguments that get a program at their first call; every further eight one
+# call later: sequences that grow at every call cost less eagerly than programs used only once
 _MOST_VARIANTS = 8  # captures for one kind of arguments, which differ in what they read
 _MOST_CAPTURES = 24  # of one kind of arguments; what changes so often is better run eagerly
 EVERY: weakref.WeakSet[Compiled] = weakref.WeakSet()
@@ -77,11 +79,12 @@ class Gate:
 class Kind:
     """Calls with arguments of one kind: their programs, and why there may be none."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: int) -> None:
+        """first: the call at which capturing is tried."""
         self.programs: list[Program] = []
         self.captures = 0
         self.calls = 0
-        self.again = 0  # the call at which capturing is tried again
+        self.again = first  # the call at which capturing is tried again
         self.varying: dict[Any, None] = {}  # see `trace`
 
 
@@ -174,7 +177,7 @@ class Compiled:
                get_default_device())
         found = self.kinds.get(key)
         if found is None:
-            found = self.kinds[key] = Kind()
+            found = self.kinds[key] = Kind(1 + len(self.kinds) // _AT_ONCE)
             if len(self.kinds) > MOST_PROGRAMS:
                 self.kinds.popitem(last=False)
         return found

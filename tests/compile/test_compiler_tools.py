@@ -304,3 +304,13 @@ def test_arguments_in_numpy_run_eagerly_with_the_repair():
     fn = torch.compile(lambda a: torch.from_numpy(a) * 2)
     with pytest.warns(CompileWarning, match="from_numpy"):
         assert fn(np.ones(2, np.float32)).tolist() == [2.0, 2.0]
+
+
+def test_many_kinds_of_arguments_must_come_more_often():
+    fn = torch.compile(lambda x: x.cumsum(0) * 2, mode="wait")
+
+    def all_lengths():
+        for n in range(1, 13):
+            assert fn(torch.ones(n))[-1] == 2 * n
+        return fn.programs
+    assert [all_lengths() for _ in range(2)] == [8, 12]
