@@ -23,6 +23,9 @@ _MODES = (None, "default", "reduce-overhead", "max-autotune", "max-autotune-no-c
 _BACKENDS = ("inductor", "eager", "aot_eager")
 
 
+exporting: list[None] = []  # one element for each export that runs
+
+
 def compile(model: Callable[..., Any] | None = None, *, fullgraph: bool = False,
             dynamic: bool | None = None, backend: Any = "inductor", mode: str | None = None,
             options: Any = None, disable: bool = False, checked: bool = False) -> Any:
@@ -117,8 +120,8 @@ is_dynamo_compiling = is_compiling
 
 
 def is_exporting() -> bool:
-    """Whether the code is being captured for a file: no."""
-    return False
+    """Whether the code is being captured by `torch.export`."""
+    return bool(exporting)
 
 
 def disable(fn: Any = None, recursive: bool = True, *, reason: str | None = None) -> Any:

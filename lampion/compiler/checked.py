@@ -51,6 +51,7 @@ class _State:
         self.counts = [(c, c._a.copy()) for u in captured.updates for c in u.counts]
         self.schedulers = [(s, copy.deepcopy(s.state_dict()), [dict(g) for g in
                             s.optimizer.param_groups]) for s, _ in captured.after]
+        self.counters = [(table, name, table[name]) for table, name, _ in captured.counts]
         self.random = default_generator.get_state()
 
     def restore(self) -> None:
@@ -63,6 +64,8 @@ class _State:
                 grad._a[...] = array
         for count, was in self.counts:
             count._a[...] = was
+        for table, name, was in self.counters:
+            table[name] = was
         for scheduler, state, groups in self.schedulers:
             scheduler.load_state_dict(state)
             for group, was in zip(scheduler.optimizer.param_groups, groups, strict=True):
@@ -72,10 +75,12 @@ class _State:
     def against(self, other: _State, before: _State) -> str:
         """Where this state differs from the eager one; empty if nowhere."""
         noise = _NOISE * max((_largest(g) for _, g in other.grads.values()), default=0.0)
+        longest = max((_moved(a, before.arrays[n]) for n, a in other.arrays.items()), default=0.0)
         for name, a in self.arrays.items():
             grad = other.grads[name][1]
             vague = grad is None or _largest(grad) <= noise
-            problem = _moved_difference(a, other.arrays[name], before.arrays[name], vague)
+            step = longest if vague else _moved(other.arrays[name], before.arrays[name])
+            problem = _moved_difference(a, other.arrays[name], step * (2 if vague else _OF_A_STEP))
             problem = problem or _grad_difference(self.grads[name][1], grad, noise)
             if problem:
                 return f"{name}: {problem}"
@@ -91,20 +96,28 @@ class _State:
 
 
 # Adam and its like divide by the size of the gradient, so where that is next to nothing a step of
-# full length follows from its rounding: so much of the largest step may differ, and all of it
-# where the whole gradient is rounding (a bias before a batch norm) or is not there to look at.
-_OF_A_STEP, _OF_A_VAGUE_STEP = 0.01, 2.0
+# full length follows from its rounding: so much of the largest step of a tensor may differ. Where
+# the whole gradient is rounding (of a bias before a batch norm) or is not there to look at, it may
+# be the longest step of all, there and back.
+_OF_A_STEP = 0.01
 _NOISE = 2e-5  # of the largest gradient: sums that cancel are of this size
 
 
-def _moved_difference(got: Any, want: Any, before: Any, vague: bool) -> str:
-    """How a tensor that was written to differs, measured by how far the call moved it."""
+def _moved(now: Any, before: Any) -> float:
+    """How far a call has moved a tensor."""
+    if now.dtype.kind != "f":
+        return 0.0
+    with np.errstate(all="ignore"):
+        return float(np.nan_to_num(np.abs(now - before)).max(initial=0.0))
+
+
+def _moved_difference(got: Any, want: Any, allowed: float) -> str:
+    """How a tensor that was written to differs by more than it may."""
     problem = difference(got, want)
     if not problem or want.dtype.kind != "f" or not want.size:
         return problem
     with np.errstate(all="ignore"):
-        off, step = np.abs(got - want).max(), np.abs(want - before).max()
-    return "" if off <= (_OF_A_VAGUE_STEP if vague else _OF_A_STEP) * step else problem
+        return "" if np.abs(got - want).max() <= allowed else problem
 
 
 def _largest(a: Any) -> float:

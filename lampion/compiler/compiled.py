@@ -226,8 +226,11 @@ class Compiled:
         try:
             with Gate.capturing:
                 captured = trace(self.function, args, kwargs, leaves, _varying(kind, leaves))
-        except NotYet:
-            return None, None
+        except NotYet as error:
+            if error.prepare is None:
+                return None, None
+            error.prepare()
+            return self._capture(kind, leaves, args, kwargs)
         except (Break, Exception) as error:
             return None, error
         kind.captures += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from operator import attrgetter, is_
 from typing import Any
 
@@ -23,6 +23,8 @@ class Guards:
         self._entries: dict[tuple[int, Any], tuple[dict[Any, Any], Any, Any, str]] = {}
         self._contents: dict[int, tuple[Any, tuple[Any, ...], str]] = {}
         self._cells: dict[int, tuple[Any, Any, str]] = {}
+        self._kinds: dict[int, tuple[Any, type]] = {}
+        self._codes: dict[int, tuple[Any, Any]] = {}
         self._others: dict[Any, tuple[Callable[[], Any], Any, str]] = {}
 
     def entry(self, table: dict[Any, Any], key: Any, value: Any, text: str) -> None:
@@ -33,6 +35,10 @@ class Guards:
         """`table` has no such key."""
         self._entries.setdefault((id(table), key), (table, key, _MISSING, text))
 
+    def knows(self, table: dict[Any, Any], key: Any) -> bool:
+        """Whether something was noted of `table[key]`."""
+        return (id(table), key) in self._entries
+
     def contents(self, container: Any, text: str) -> None:
         """A list, dict or set holds what it holds now."""
         if id(container) not in self._contents:
@@ -42,6 +48,14 @@ class Guards:
         """A variable around a function is what it is now."""
         if id(cell) not in self._cells:
             self._cells[id(cell)] = cell, _held(cell), text
+
+    def kind(self, obj: Any) -> None:
+        """An object is of the class that it is of now."""
+        self._kinds.setdefault(id(obj), (obj, type(obj)))
+
+    def code(self, function: Any) -> None:
+        """A function runs the code that it runs now."""
+        self._codes.setdefault(id(function), (function, function.__code__))
 
     def other(self, key: Any, read: Callable[[], Any], text: str) -> None:
         """`read()` gives what it gives now."""
@@ -56,8 +70,12 @@ class Guards:
         self._values = [e[2] for e in entries]
         self._missing = [_MISSING] * len(entries)
         self._empty = [c for c, was, _ in self._contents.values() if not was]
-        self._full = [(c, was) for c, was, _ in self._contents.values() if was]
+        full = [(c, was) for c, was, _ in self._contents.values() if was]
+        self._dicts = [(c, was[::2], was[1::2]) for c, was in full if c.__class__ is dict]
+        self._full = [(c, was) for c, was in full if c.__class__ is not dict]
         bound = [c for c in self._cells.values() if c[1] is not _MISSING]
+        self._objects, self._classes = _columns(self._kinds.values())
+        self._functions, self._texts = _columns(self._codes.values())
         self._bound, self._held = [c[0] for c in bound], [c[1] for c in bound]
 
     def hold(self) -> bool:
@@ -73,15 +91,21 @@ class Guards:
         found = map(dict.get, self._tables, self._keys, self._missing)
         if not all(map(is_, found, self._values)) and self._changed_entry() is not None:
             return False
-        if not all(map(is_, map(_CONTENTS, self._bound), self._held)) and not all(
-                map(_same, map(_CONTENTS, self._bound), self._held)):
+        if not all(map(is_, map(type, self._objects), self._classes)) or not all(
+                map(is_, map(_CODE, self._functions), self._texts)):
             return False
+        if self._bound and not _all_same(list(map(_CONTENTS, self._bound)), self._held):
+            return False
+        for table, keys, values in self._dicts:
+            if len(table) != len(keys) or not _all_same(table, keys) or not _all_same(
+                    table.values(), values):
+                return False
         for container, was in self._full:
             now = container if container.__class__ is list else _listed(container)
-            if len(now) != len(was) or (not all(map(is_, now, was)) and not all(
-                    map(_same, now, was))):
+            if len(now) != len(was) or not _all_same(now, was):
                 return False
-        return all(_same(read(), was) for read, was, _ in self._others.values())
+        return not self._others or all(_same(read(), was)
+                                       for read, was, _ in self._others.values())
 
     def _changed_entry(self) -> str | None:
         for i, (table, key, value) in enumerate(zip(self._tables, self._keys, self._values,
@@ -96,7 +120,7 @@ class Guards:
     def changed_floats(self) -> list[tuple[int, Any]]:
         """Entries that were and are floats, of another value: (id of the dict, key)."""
         return [place for place, (table, key, was, _) in self._entries.items()
-                if was.__class__ is float and table.get(key).__class__ is float
+                if was.__class__ is float and dict.get(table, key).__class__ is float
                 and not _same(table[key], was)]
 
     def change(self) -> str | None:
@@ -113,10 +137,22 @@ class Guards:
         for now, was, text in cells + others:
             if not _same(now, was):
                 return f"{text} was {_short(was)}, is {_short(now)}"
+        for obj, kind in self._kinds.values():
+            if type(obj) is not kind:
+                return f"an object was a {kind.__name__}, is a {type(obj).__name__}"
+        for f, code in self._codes.values():
+            if f.__code__ is not code:
+                return f"{f.__qualname__} was given other code"
         return None
 
 
+_CODE = attrgetter("__code__")
 _CONTENTS = attrgetter("cell_contents")
+
+
+def _columns(pairs: Iterable[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
+    rows = list(pairs)
+    return [a for a, _ in rows], [b for _, b in rows]
 
 
 def _held(cell: Any) -> Any:
@@ -144,6 +180,11 @@ def _same(now: Any, was: Any) -> bool:
     if now.__class__ is tuple:
         return len(now) == len(was) and all(map(_same, now, was))
     return isinstance(now, _PLAIN) and bool(now == was)
+
+
+def _all_same(now: Iterable[Any], was: Iterable[Any]) -> bool:
+    """Whether two sweeps of equal length meet the same."""
+    return all(map(is_, now, was)) or all(map(_same, now, was))
 
 
 def _short(value: Any) -> str:

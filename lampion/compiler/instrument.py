@@ -91,13 +91,26 @@ def _compiled(definition: Any, owner: str | None, code: types.CodeType) -> types
     for node in ast.walk(factory):  # Python 3.12 and later want to know
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             node.__dict__.setdefault("type_params", [])
-    module = ast.fix_missing_locations(ast.Module([factory], []))
+    imports = _imports(_parsed(code.co_filename))
+    module = ast.fix_missing_locations(ast.Module([*imports, factory], []))
     made = compile(module, code.co_filename, "exec", dont_inherit=True,
                    flags=code.co_flags & _FUTURE)
     for name in (*([owner] if owner else []), _FACTORY, definition.name):
         made = next(c for c in made.co_consts
                     if isinstance(c, types.CodeType) and c.co_name == name)
     return made
+
+
+def _imports(tree: ast.AST) -> list[Any]:
+    """The imports of a module: methods of what is imported are called in another way."""
+    found: list[Any] = []
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            found.append(node)
+        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef,
+                                   ast.Lambda, ast.expr)):
+            found += _imports(node)
+    return found
 
 
 def _parameters(names: list[str]) -> ast.arguments:
@@ -276,6 +289,12 @@ class _Rewriter(ast.NodeTransformer):
         return node
 
     def visit_AugAssign(self, node: ast.AugAssign) -> Any:
+        target, value = node.target, node.value
+        if isinstance(target, ast.Attribute) and isinstance(node.op, ast.Add) and isinstance(
+                value, ast.Constant) and isinstance(value.value, int):
+            owner = self.visit(target.value)
+            count = self._call("count", node, owner, ast.Constant(target.attr), value)
+            return ast.copy_location(ast.Expr(count), node)
         self.generic_visit(node)
         node.value = self._seen(node.value)
         if not isinstance(node.target, ast.Name):
@@ -317,9 +336,19 @@ class _Rewriter(ast.NodeTransformer):
 
     def visit_Compare(self, node: ast.Compare) -> Any:
         self.generic_visit(node)
-        if not all(isinstance(op, (ast.Is, ast.IsNot)) for op in node.ops):
-            node.left = self._seen(node.left)
-            node.comparators = [self._seen(c) for c in node.comparators]
+        operands = [node.left, *node.comparators]
+        if isinstance(node.ops[0], (ast.Is, ast.IsNot)) and len(node.ops) == 1:
+            if any(isinstance(e, ast.Constant) for e in operands):
+                return node
+            same = self._call("identical", node, *operands)
+            return same if isinstance(node.ops[0], ast.Is) else ast.copy_location(
+                ast.UnaryOp(ast.Not(), same), node)
+        operands = [e if isinstance(e, ast.Constant) else self._call("compared", e, e)
+                    for e in operands]
+        for i, op in enumerate(node.ops):
+            if isinstance(op, (ast.In, ast.NotIn)) and not isinstance(operands[i], ast.Constant):
+                operands[i] = self._call("looked_up", operands[i], operands[i])
+        node.left, node.comparators = operands[0], operands[1:]
         return node
 
     def visit_FormattedValue(self, node: ast.FormattedValue) -> Any:

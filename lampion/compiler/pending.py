@@ -7,12 +7,21 @@ every run reads anew.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..autograd.modes import no_grad
 from ..tensor.tensor import Tensor
 
-__all__ = ["Pending", "pending"]
+__all__ = ["NotYet", "Pending", "pending"]
+
+
+class NotYet(Exception):
+    """The function can be captured once it has run, or once `prepare` was called."""
+
+    def __init__(self, what: str, prepare: Callable[[], None] | None = None) -> None:
+        super().__init__(what)
+        self.prepare = prepare
 
 
 class Pending:

@@ -20,7 +20,7 @@ from ..ops.generator import Generator, default_generator
 from ..ops.optimize import note_writes
 from ..passes.arrays import Extents, overlap
 from ..tensor.dtype import from_numpy_dtype
-from ..tensor.tensor import Tensor, wrap
+from ..tensor.tensor import Tensor, share, wrap
 from .joint import Spent, attach, named
 from .trace import Captured, Source, rebuild
 
@@ -144,6 +144,8 @@ class Program:
         self._effects(arguments, found[n:])
         for update in captured.updates:
             update.commit()
+        for table, name, step in captured.counts:
+            table[name] += step
         for scheduler, args in captured.after:
             scheduler.step(*args)
         return self._result(arguments, found[:n])
@@ -196,7 +198,10 @@ def _generators(graph: Graph) -> list[Generator]:
 
 def _view(t: Tensor, shape: Any, strides: Any, offset: int, dtype: Any, whole: Any) -> Tensor:
     """A window on the memory of `t`, which should lie as `whole` says; all in bytes."""
-    width = dtype.itemsize
+    width, a = dtype.itemsize, t._a
+    if t._dtype is dtype and t._base is None and not t._rg and a.strides == whole and (
+            a.flags.c_contiguous):  # as nearly always, and much quicker than an operator
+        return share(t, np.ndarray(shape, a.dtype, a, offset, strides))
     if t._dtype is not dtype:
         t = t.view(dtype)
     elif t._base is None and t._a.strides != whole:

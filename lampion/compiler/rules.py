@@ -10,9 +10,9 @@ import sys
 import types
 from typing import Any
 
-__all__ = ["CONTEXTS", "CORE", "IMPURE", "MUTATORS", "READERS", "SETTINGS", "TENSOR_STATE",
-           "is_compiled", "is_lampion", "is_lampion_file", "is_pure", "is_standard", "makes_new",
-           "room_of"]
+__all__ = ["CONTEXTS", "CORE", "HISTORY", "IMPURE", "MUTATORS", "READERS", "SETTINGS",
+           "TENSOR_STATE", "is_compiled", "is_lampion", "is_lampion_file", "is_pure",
+           "is_standard", "is_transform", "makes_new", "room_of"]
 
 _ROOT = __name__.split(".")[0]
 _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -28,7 +28,8 @@ IMPURE = frozenset((
     "set_default_dtype", "set_default_device", "set_default_tensor_type", "set_num_threads",
     "set_num_interop_threads", "set_printoptions", "use_deterministic_algorithms",
     "set_deterministic_debug_mode", "set_float32_matmul_precision", "set_flush_denormal", "save",
-    "load", "from_numpy", "from_dlpack", "from_file", "set_warn_always", "compile"))
+    "load", "from_numpy", "from_dlpack", "from_file", "set_warn_always", "compile",
+    "is_inference"))
 
 # Methods of tensors that change or give away what recording cannot follow.
 TENSOR_STATE = frozenset((
@@ -36,7 +37,7 @@ TENSOR_STATE = frozenset((
     "share_memory_", "set_", "resize_", "resize_as_", "swap_", "rename_", "apply_", "map_",
     "data_ptr", "untyped_storage", "storage", "numpy", "tolist", "item", "__array__",
     "unsqueeze_", "squeeze_", "t_", "transpose_", "swapaxes_", "swapdims_", "as_strided_",
-    "__dlpack__", "is_shared", "_version", "is_set_to", "storage_offset"))
+    "__dlpack__", "is_shared", "is_inference", "_version", "is_set_to", "storage_offset"))
 
 # Functions of `torch.func` that change or read modules.
 _OF_MODULES = frozenset(("stack_module_state", "replace_all_batch_norm_modules_"))
@@ -46,6 +47,10 @@ SETTINGS = frozenset((
     "get_num_threads", "get_num_interop_threads", "get_default_dtype", "get_default_device",
     "is_grad_enabled", "is_autocast_enabled", "is_inference_mode_enabled",
     "are_deterministic_algorithms_enabled", "get_float32_matmul_precision"))
+
+# What tells the past of a tensor.
+HISTORY = frozenset(("is_leaf", "grad_fn", "_base", "retains_grad", "retain_grad", "output_nr",
+                     "_is_view"))
 
 CONTEXTS = frozenset(("no_grad", "enable_grad", "set_grad_enabled", "autocast", "nullcontext",
                       "record_function", "suppress"))
@@ -108,7 +113,8 @@ def is_pure(f: Any) -> bool:
         return False
     module = getattr(f, "__module__", None)
     if isinstance(f, type) and issubclass(f, BaseException):
-        return True
+        return not isinstance(f.__init__, types.FunctionType) and not isinstance(
+            f.__new__, types.FunctionType)
     return module in _PURE_MODULES or (module in _STDLIB and not isinstance(
         f, types.BuiltinFunctionType))
 

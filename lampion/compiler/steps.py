@@ -21,13 +21,10 @@ from ..optim.elementwise import ElementwiseOptimizer, scalar_lr
 from ..optim.lr_scheduler import LRScheduler
 from ..optim.optimizer import Optimizer
 from ..tensor.tensor import Tensor
+from .pending import NotYet
 from .varying import Varying
 
 __all__ = ["NotYet", "Steps", "Update"]
-
-
-class NotYet(Exception):
-    """The function can be captured once it has run: its optimizer has no state before."""
 
 
 class Update:
@@ -87,7 +84,9 @@ class Steps:
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.arguments: set[int] = set()  # ids of the tensors among the arguments
+        self.twins: set[int] = set()  # those that stand for others, without their past
         self.updates: list[Update] = []
+        self.counts: list[tuple[dict[str, Any], str, int]] = []  # counters, and their steps
         self.after: list[tuple[LRScheduler, tuple[Any, ...]]] = []
         self.modules: list[Module] = []
         self.names: dict[int, str] = {}  # of the outermost module's parts
@@ -213,23 +212,38 @@ class Steps:
         if not chosen:
             return
         record = optimizer._update_for(group)
+        self._begin(watcher, optimizer, group, chosen)
         states = [self._state(watcher, optimizer, p, record) for p in chosen]
         update = Update(optimizer, place, chosen, states)
         if not update.key:
-            raise NotYet("parameters of one group have made different numbers of steps")
+            watcher.stop(NotYet("parameters of one group have made different numbers of steps"))
         self.updates.append(update)
         update.first = len(self.recorder.numbers)
         scalars = tuple(self.recorder.number() if kind is float else kind for kind in update.key)
         for p, state in zip(chosen, states, strict=True):
             self._record(update, p, [state[name] for name in record.state], scalars)
 
+    def _begin(self, watcher: Any, optimizer: ElementwiseOptimizer, group: dict[str, Any],
+               chosen: list[Tensor]) -> None:
+        """A first step begins the state as the optimizer itself would; then it is captured."""
+        record = optimizer._update_for(group)
+        needed = _state_names(optimizer, record)
+        new = [p for p in chosen if any(
+            optimizer.state.get(p, {}).get(name) is None for name in needed)]
+
+        def prepare() -> None:
+            for p in new:
+                optimizer.state[p].update(optimizer._begin(p, group, record))
+        if new:
+            fresh = optimizer._begins_with_zeros(group) and not any(map(optimizer.state.get, new))
+            watcher.stop(NotYet("the optimizer has no state before its first step",
+                                prepare if fresh else None))
+
     def _state(self, watcher: Any, optimizer: Any, p: Tensor, record: Any) -> dict[str, Any]:
-        needed = (*record.state, *(("step",) if optimizer._counts_steps else ()))
-        state = optimizer.state.get(p)
-        if needed and (not state or any(state.get(name) is None for name in needed)):
-            raise NotYet("the optimizer has no state before its first step")
+        needed = _state_names(optimizer, record)
         if not needed:
             return {}
+        state = optimizer.state[p]
         watcher.guards.entry(optimizer.state, p, state, "the state of a parameter")
         for name in needed:
             watcher.guards.entry(state, name, state[name], f"{name} of a parameter")
@@ -252,6 +266,10 @@ class Steps:
             node: Node = recorder.interner.make("result", None, (call,), (i,), tuple(t._a.shape),
                                                 t._a.dtype)
             recorder.assign(t, node)
+
+
+def _state_names(optimizer: ElementwiseOptimizer, record: Any) -> tuple[str, ...]:
+    return (*record.state, *(("step",) if optimizer._counts_steps else ()))
 
 
 def _kind(m: Module) -> str:

@@ -67,6 +67,7 @@ class Captured:
         self.graph, self.sources, self.outputs, self.shape = graph, sources, outputs, shape
         self.guards, self.backward = watcher.guards, backward
         self.updates, self.after = watcher.steps.updates, watcher.steps.after
+        self.counts = watcher.steps.counts
         self.writes = [w for w in graph.writes if w.what == "data"]
         self.grads = [(sources[w.target], w) for w in graph.writes if w.what == "grad"]
         self.outside: list[Tensor] = []  # all tensors from outside that it saw

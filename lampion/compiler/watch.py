@@ -8,9 +8,8 @@ Objects that the function itself made are its own business.
 from __future__ import annotations
 
 import functools
-import gc
 import types
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -23,10 +22,10 @@ from ..optim.lr_scheduler import LRScheduler
 from ..optim.optimizer import Optimizer
 from ..tensor.abstract import AbstractArray
 from ..tensor.tensor import Tensor
-from . import rules
+from . import kinds, rules
 from .guards import Guards
 from .instrument import NoSource, instrumented, is_watched
-from .pending import Pending, pending
+from .pending import NotYet, Pending, pending
 from .varying import BINARY, Varying, as_tensor
 
 __all__ = ["Break", "Watcher"]
@@ -35,9 +34,6 @@ _NOTHING = object()
 _SCALARS = (int, float, str, bool, complex, bytes, type(None), Tensor, slice, range)
 _FUNCTIONS = (types.FunctionType, types.MethodType)
 _LONG = 10_000  # elements of a container whose contents are worth a guard
-_OPERATIONS = ("__bool__", "__len__", "__eq__", "__lt__", "__add__", "__radd__", "__mul__",
-               "__rmul__", "__sub__", "__contains__", "__iadd__", "__getitem__", "__matmul__",
-               "__truediv__", "__str__", "__repr__", "__format__")
 
 
 class Break(BaseException):
@@ -58,11 +54,13 @@ class Watcher:
         self.guards = Guards()
         self.steps = steps
         self.own: dict[int, Any] = {}  # objects that the function made, kept alive
+        self.counted: set[Any] = set()  # entries of dicts that are counters
         self.varying: set[Any] = set()  # entries of dicts that may be floats of the program
         self.numbers: dict[Any, Varying] = {}  # those that are, and floats among the arguments
         self.given: dict[int, Any] = {}  # containers of arguments, which calls are told apart by
         self.known: dict[Any, Any] = {}  # instrumented functions
         self.lent: set[tuple[int, str]] = set()  # entries that hold other tensors for a while
+        self.broken: BaseException | None = None  # why there is no program, even if it was caught
 
     def take(self, arguments: Any) -> None:
         """The containers among the arguments: calls with other contents are of another kind."""
@@ -124,47 +122,85 @@ class Watcher:
 
     def refuse(self, what: str) -> None:
         """Raises Break with the user's line."""
-        raise Break(what, describe(*user_code(2)))
+        self.stop(Break(what, describe(*user_code(2))))
+
+    def stop(self, error: BaseException) -> NoReturn:
+        """Raises an error that holds even where the function catches it."""
+        self.broken = error
+        raise error
 
     # --- reads ----------------------------------------------------------------------------------
 
     def attribute(self, obj: Any, name: str) -> Any:
         """`obj.name`"""
-        kind = type(obj)
+        if kinds.hides(type(obj)):
+            self.refuse(f"reading .{name} of a {type(obj).__name__}")
         obj = self.seen(obj) if isinstance(obj, (Varying, Pending)) else obj
-        if isinstance(obj, Tensor):
-            return self._of_tensor(obj, name)
-        if isinstance(obj, types.ModuleType):
-            return self._of_module(obj, name)
-        if isinstance(obj, type) or kind is super or isinstance(obj, (*_SCALARS, *_FUNCTIONS)):
-            return self._of_class(obj, name)
-        if isinstance(obj, Optimizer) and name in ("step", "zero_grad"):
-            return functools.partial(self.steps.optimizer, self, obj, name)
-        if isinstance(obj, LRScheduler) and name == "step":
-            return functools.partial(self.steps.scheduler, self, obj)
-        found = _static(kind, name)
+        for kind, read in _READING:
+            if isinstance(obj, kind):
+                return read(self, obj, name)
+        if type(obj) in kinds.PLAIN:
+            return getattr(obj, name)
+        return self._of_object(obj, name)
+
+    def _of_object(self, obj: Any, name: str) -> Any:
+        kind, own = type(obj), kinds.instance_dict(obj)
+        found = kinds.static(kind, name)
+        if not self.is_own(obj):
+            self.guards.kind(obj)
         if isinstance(found, property):
+            self._of_classes(kind.__mro__, name)
             return self.call(found.fget, obj)
-        own = _instance_dict(obj)
         if own is not None and name in own and not hasattr(found, "__set__"):
             return self._entry(own, name, obj, name)
-        if isinstance(obj, Module):
-            for table in ("_parameters", "_buffers", "_modules"):
-                if name in own[table]:  # type: ignore[index]
-                    return self._entry(own[table], name, obj, name)  # type: ignore[index]
+        for table in ("_parameters", "_buffers", "_modules") if isinstance(obj, Module) else ():
+            if name in own[table]:  # type: ignore[index]
+                return self._entry(own[table], name, obj, name)  # type: ignore[index]
+        self._of_classes(kind.__mro__, name)
+        self._absent(obj, own, name)
         if found is not None:
             return self._by_class(obj, name, found)
-        fallback = _static(kind, "__getattr__")
+        fallback = kinds.static(kind, "__getattr__")
         if isinstance(fallback, types.FunctionType) and not rules.is_lampion(fallback):
+            self._of_classes(kind.__mro__, "__getattr__")
             return self.call(types.MethodType(fallback, obj), name)
+        value = getattr(obj, name)
+        if not self.is_own(obj) and not rules.is_lampion(kind):
+            self.refuse(f"reading .{name} of a {kind.__name__}, which keeps it out of sight")
+        return value
+
+    def _absent(self, obj: Any, own: Any, name: str) -> None:
+        """Guards on the object's not having an attribute itself."""
         if own is not None and not self.is_own(obj):
             self.guards.absent(own, name, f"{_label(obj)}.{name}")
-        return getattr(obj, name)
+        for table in ("_parameters", "_buffers", "_modules") if isinstance(obj, Module) else ():
+            self.guards.absent(own[table], name, f"{_label(obj)}.{name}")
+
+    def _of_optimizer(self, obj: Any, name: str) -> Any:
+        """`step` and `zero_grad` are for programs what they are in lampion's own classes."""
+        patch = obj.__dict__.get(name)
+        if name not in ("step", "zero_grad") or (
+                patch is not None and not hasattr(patch, "_wrapped_by_lr_sched")) or (
+                name == "zero_grad" and not rules.is_lampion(kinds.static(type(obj), name))):
+            return self._of_object(obj, name)
+        self._of_classes(type(obj).__mro__, name)
+        if patch is None:
+            self.guards.absent(obj.__dict__, name, f"{_label(obj)}.{name}")
+        else:
+            self.guards.entry(obj.__dict__, name, patch, f"{_label(obj)}.{name}")
+        return functools.partial(self.steps.optimizer, self, obj, name)
+
+    def _of_scheduler(self, obj: Any, name: str) -> Any:
+        if name == "step" and name not in obj.__dict__:
+            return functools.partial(self.steps.scheduler, self, obj)
+        return self._of_object(obj, name)
 
     def _entry(self, table: dict[Any, Any], key: Any, owner: Any, name: Any) -> Any:
         value = dict.__getitem__(table, key)
         if self.is_own(owner) or id(owner) in self.given or (id(table), key) in self.lent:
             return value
+        if (id(table), key) in self.counted:
+            self.refuse(f"looking at {name!r} of a {_label(owner)}, which it counts")
         if value.__class__ is float and (id(table), key) in self.varying:
             return self._vary(table, key, value)
         self.guards.entry(table, key, value, f"{_label(owner)}.{name}")
@@ -174,38 +210,68 @@ class Watcher:
         """An entry that was a float of another value at every call."""
         place = id(table), key
         if place not in self.numbers:
-            self.numbers[place] = self.steps.varying(value, lambda _: table[key])
+            self.numbers[place] = self.steps.varying(value, lambda _: dict.get(table, key))
         return self.numbers[place]
 
     def _by_class(self, obj: Any, name: str, found: Any) -> Any:
-        kind = type(obj)
+        kind, own = type(obj), self.is_own(obj)
+        get = kinds.getter(found)
+        if get is not None:
+            return self.call(types.MethodType(get, found), obj, kind)
+        if isinstance(found, functools.cached_property):
+            self.refuse(f"{kind.__name__}.{name}, a cached property that is not there yet")
         value = getattr(obj, name)
-        own = _instance_dict(obj)
-        if own is not None and not self.is_own(obj):
-            self.guards.absent(own, name, f"{_label(obj)}.{name}")
-        if not rules.is_lampion(kind):
-            self._of_classes(kind, name)
-        if not callable(value) and not self.is_own(obj):
+        if isinstance(found, kinds.FIELD):
+            return value
+        if not kinds.is_bound(found) and not own:
             self.guards.other((id(obj), name), lambda: getattr(obj, name, _NOTHING),
                               f"{kind.__name__}.{name}")
-        return value
+        return value if own else self.sight(value)
 
-    def _of_classes(self, kind: type, name: str) -> None:
-        """A guard on what a class of the user's has under a name."""
-        for cls in kind.__mro__:
+    def _of_classes(self, classes: Any, name: str) -> None:
+        """Guards on what is the first of these classes that has a name, and what it has."""
+        for cls in kinds.mutable(classes):
+            text = f"{cls.__name__}.{name}"
             if name in cls.__dict__:
-                self.guards.entry(_class_dict(cls), name, cls.__dict__[name],
-                                  f"{cls.__name__}.{name}")
-                return
+                return self.guards.entry(kinds.class_dict(cls), name, cls.__dict__[name], text)
+            self.guards.absent(kinds.class_dict(cls), name, text)
+        return None
 
     def _of_class(self, obj: Any, name: str) -> Any:
+        found = kinds.static(obj, name)
+        get = None if found is None else kinds.getter(found)
+        self._of_classes(obj.__mro__, name)
+        if get is not None:
+            return self.call(types.MethodType(get, found), None, obj)
         value = getattr(obj, name)
-        if isinstance(obj, type) and not callable(value) and not rules.is_lampion(obj):
+        if not callable(value) and not rules.is_lampion(obj):
             self.guards.other((id(obj), name), lambda: getattr(obj, name, _NOTHING),
                               f"{obj.__name__}.{name}")
         return value
 
+    def _of_super(self, obj: Any, name: str) -> Any:
+        """`super().name`"""
+        classes = obj.__self_class__.__mro__
+        classes = classes[classes.index(obj.__thisclass__) + 1:]
+        self._of_classes(classes, name)
+        found = next((c.__dict__[name] for c in classes if name in c.__dict__), None)
+        return self.call(found.fget, obj.__self__) if isinstance(found, property) else getattr(
+            obj, name)
+
+    def _of_function(self, obj: Any, name: str) -> Any:
+        """Attributes that were put on a function."""
+        function = getattr(obj, "__func__", obj)
+        own = getattr(function, "__dict__", {})
+        if name in own:
+            return self._entry(own, name, function, name)
+        if not name.startswith("__"):
+            self.guards.absent(own, name, f"{function.__name__}.{name}")
+        return getattr(obj, name)
+
     def _of_module(self, obj: types.ModuleType, name: str) -> Any:
+        made_up = name not in vars(obj) and not rules.is_lampion(obj)
+        if made_up and not rules.is_standard(obj.__name__) and "__getattr__" in vars(obj):
+            self.refuse(f"reading {obj.__name__}.{name}, which the module makes up")
         value = self.sight(getattr(obj, name), name)
         if not rules.is_standard(obj.__name__) and name in vars(obj):
             self.guards.entry(vars(obj), name, value, f"{obj.__name__}.{name}")
@@ -214,10 +280,16 @@ class Watcher:
     def _of_tensor(self, t: Tensor, name: str) -> Any:
         if name in ("grad", "_grad"):
             return self.steps.grad_of(t)
-        if name in rules.TENSOR_STATE and not self._made_here(t):
+        if self._made_here(t):
+            return getattr(t, name)
+        if name in rules.TENSOR_STATE or (name in rules.HISTORY and id(t) in self.steps.twins):
             self.refuse(f"Tensor.{name} of a tensor from outside")
-        if name in t.__dict__:
-            return self._entry(t.__dict__, name, t, name)
+        if name in t.__dict__ or kinds.static(type(t), name) is None:
+            if id(t) in self.steps.arguments:
+                self.refuse(f"reading .{name} of an argument")
+            if name in t.__dict__:
+                return self._entry(t.__dict__, name, t, name)
+            self.guards.absent(t.__dict__, name, f"Tensor.{name}")
         return getattr(t, name)
 
     def _made_here(self, t: Tensor) -> bool:
@@ -231,38 +303,61 @@ class Watcher:
     def item(self, obj: Any, index: Any) -> Any:
         """`obj[index]`"""
         self.seen(index)
+        method = kinds.static(type(obj), "__getitem__")
+        if isinstance(method, types.FunctionType) and not isinstance(obj, Tensor):
+            self._of_classes(type(obj).__mro__, "__getitem__")
+            return self.call(types.MethodType(method, obj), index)
         if isinstance(obj, (Tensor, tuple, str, bytes, range, type)):
             return obj[index]  # type: ignore[index]
-        if isinstance(obj, dict) and type(obj).__getitem__ in _ITEM_OF_DICT:
+        if isinstance(obj, dict):
             return self._of_dict(obj, index)
-        if isinstance(obj, list) and type(obj).__getitem__ is list.__getitem__:
+        if isinstance(obj, list):
             self.seen(obj)
             return obj[index]
-        method = _static(type(obj), "__getitem__")
-        if isinstance(method, types.FunctionType):
-            return self.call(types.MethodType(method, obj), index)
         if self.is_own(obj):
             return obj[index]
         return self.refuse(f"reading an item of a {type(obj).__name__}")
 
     def _of_dict(self, obj: dict[Any, Any], key: Any) -> Any:
+        own = self.is_own(obj) or id(obj) in self.given
+        if not own:
+            self.looked_up(key)
         if key in obj:
             return self._entry(obj, key, obj, repr(key))
-        if not self.is_own(obj) and id(obj) not in self.given:
+        if not own:
             self.guards.absent(obj, key, f"the key {key!r} of a dict")
-            if type(obj).__getitem__ is not dict.__getitem__ or hasattr(obj, "default_factory"):
-                self.refuse(f"a new key {key!r} in a dict from outside")
+        missing = kinds.static(type(obj), "__missing__")
+        if isinstance(missing, types.FunctionType):
+            self._of_classes(type(obj).__mro__, "__missing__")
+            return self.call(types.MethodType(missing, obj), key)
+        if not own and missing is not None:
+            self.refuse(f"a new key {key!r} in a dict from outside")
         return obj[key]
+
+    def looked_up(self, key: Any) -> Any:
+        """What is looked for in a container: arguments are other objects at every call."""
+        if isinstance(key, tuple):
+            for k in key:
+                self.looked_up(k)
+        if isinstance(key, Tensor) and id(key) in self.steps.arguments:
+            self.refuse("looking an argument up in a container")
+        return key
 
     def iterate(self, obj: Any) -> Any:
         """What a loop, a `*` or a comprehension walks over."""
-        if isinstance(obj, (*_SCALARS, tuple)) or self.is_own(obj):
+        if kinds.moves(type(obj)):
+            self.refuse(f"walking over a {type(obj).__name__}")
+        method = kinds.static(type(obj), "__iter__")
+        if isinstance(method, types.FunctionType) and not isinstance(obj, Tensor):
+            self._of_classes(type(obj).__mro__, "__iter__")
+            found = self.call(types.MethodType(method, obj))
+            if kinds.moves(type(found)):
+                self.refuse(f"walking over a {type(obj).__name__}")
+            return found
+        if isinstance(obj, (*_SCALARS, tuple)) or self.is_own(obj) or id(obj) in self.given:
             return obj
         if isinstance(obj, rules.READERS):
             return self.seen(obj)
-        method = _static(type(obj), "__iter__")
-        if isinstance(method, types.FunctionType):
-            return self.call(types.MethodType(method, obj))
         return self.refuse(f"walking over a {type(obj).__name__} from outside, which moves it on")
 
     unpacked = iterate
@@ -273,11 +368,16 @@ class Watcher:
             value.baked = True
             return float(value)
         if isinstance(value, Pending):
-            raise Break("using a number read from a tensor, which has no value until the program "
-                        "runs (return it, or keep it as a tensor); it was read", value.where)
+            self.stop(Break("using a number read from a tensor, which has no value until the "
+                            "program runs (return it, or keep it as a tensor); it was read",
+                            value.where))
         if isinstance(value, slice):
             for part in (value.start, value.stop, value.step):
                 self.seen(part)
+        if type(value) in kinds.PLAIN or isinstance(value, Tensor):
+            return value
+        if kinds.has_operations(type(value)):
+            self.refuse(f"using a {type(value).__name__}, which defines operators of its own")
         if isinstance(value, _SCALARS) or self.is_own(value) or id(value) in self.given:
             return value
         if isinstance(value, (list, dict, set, frozenset)):
@@ -286,14 +386,32 @@ class Watcher:
             self.guards.contents(value, f"a {type(value).__name__}")
             for v in value.values() if isinstance(value, dict) else value:
                 self.sight(v)
+                if isinstance(v, (list, dict, set, frozenset, np.ndarray)):
+                    self.seen(v)
         elif isinstance(value, tuple):
             for v in value:  # one from outside was looked through by `sight`
                 self.seen(v if id(v) in self.steps.arguments else self.sight(v))
         elif isinstance(value, np.ndarray):
             self.refuse("using a NumPy array, whose elements may change: pass a tensor instead")
-        elif _has_operations(type(value)):  # type: ignore[arg-type]
-            self.refuse(f"using a {type(value).__name__}, which defines operators of its own")
         return value
+
+    def compared(self, value: Any) -> Any:
+        """What is compared: by value, unless it is of a class that says otherwise."""
+        self.seen(value)
+        for v in value if isinstance(value, (list, tuple, set, frozenset)) else (value,):
+            if v is not value and isinstance(v, (list, tuple)):
+                self.compared(v)
+            elif kinds.compares(type(v)):
+                self.refuse(f"comparing a {type(v).__name__}")
+        return value
+
+    def identical(self, left: Any, right: Any) -> bool:
+        """`left is right`"""
+        for a, b in ((left, right), (right, left)):
+            if isinstance(a, Tensor) and id(a) in self.steps.arguments and (
+                    id(b) not in self.steps.arguments):
+                self.sight(b)  # then every run sees to it that no argument is this one
+        return left is right
 
     # --- changes --------------------------------------------------------------------------------
 
@@ -307,16 +425,34 @@ class Watcher:
             return obj
         if not self.is_own(obj):
             self.refuse(f"setting the attribute {name!r} of a {type(obj).__name__} from outside")
+        if kinds.sets(type(obj), name):
+            self.refuse(f"setting {name!r} of a {type(obj).__name__}, which runs code")
         return obj
+
+    def count(self, obj: Any, name: str, step: int) -> None:
+        """`obj.name += 1`: a counter that nothing else looks at is moved on after each run."""
+        own = kinds.instance_dict(obj)
+        if self.is_own(obj) or isinstance(obj, Tensor) or own is None or type(
+                own.get(name)) is not int or hasattr(kinds.static(type(obj), name), "__set__"):
+            setattr(self.storing(obj, name), name, self.attribute(obj, name) + step)
+            return
+        if self.guards.knows(own, name):
+            self.refuse(f"counting {name!r} of a {type(obj).__name__}, which it looks at too")
+        self.counted.add((id(own), name))
+        self.steps.counts.append((own, name, step))
 
     def storing_item(self, obj: Any) -> Any:
         """Before `obj[...] = ...`"""
         if not isinstance(obj, Tensor) and not self.is_own(obj):
             self.refuse(f"setting an item of a {type(obj).__name__} from outside")
+        if not isinstance(obj, Tensor) and kinds.sets(type(obj), "[]"):
+            self.refuse(f"setting an item of a {type(obj).__name__}, which runs code")
         return obj
 
     def augmenting(self, value: Any) -> None:
         """Before `name += ...`, which changes the object itself where it can be changed."""
+        if kinds.has_operations(type(value)) and not isinstance(value, Tensor):
+            self.seen(value)
         if isinstance(value, (*_SCALARS, tuple)) or self.is_own(value):
             return
         self.refuse(f"changing a {type(value).__name__} from outside in place")
@@ -341,7 +477,8 @@ class Watcher:
         generator = getattr(manager, "gen", None)
         if generator is not None and rules.is_lampion_file(generator.gi_code.co_filename):
             return manager
-        if name not in rules.CONTEXTS:
+        if name not in rules.CONTEXTS or not (rules.is_lampion(type(manager)) or type(
+                manager).__module__ == "contextlib"):
             self.refuse(f"`with` of a {name}")
         return manager
 
@@ -349,9 +486,13 @@ class Watcher:
 
     def call(self, f: Any, *args: Any, **kwargs: Any) -> Any:
         """`f(*args, **kwargs)`"""
-        if isinstance(f, functools.partial):
+        if kinds.hides(type(f)):
+            self.refuse(f"calling a {type(f).__name__}")
+        if type(f) is functools.partial:
             if isinstance(f.func, types.MethodType) and f.func.__self__ is self.steps:
                 return f(*args, **kwargs)
+            if f.keywords and not self.is_own(f):
+                self.guards.contents(f.keywords, "the keywords of a partial")
             return self.call(f.func, *f.args, *args, **{**f.keywords, **kwargs})
         if isinstance(f, types.MethodType):
             return self._method(f, args, kwargs)
@@ -366,12 +507,31 @@ class Watcher:
         if isinstance(f, (types.BuiltinFunctionType, types.MethodWrapperType,
                           types.MethodDescriptorType, types.WrapperDescriptorType)):
             return self._builtin(f, args, kwargs)
-        method = _static(type(f), "__call__")
+        method = kinds.static(type(f), "__call__")
         if isinstance(method, types.FunctionType):
+            self._of_classes(type(f).__mro__, "__call__")
             return self.call(types.MethodType(method, f), *args, **kwargs)
         if isinstance(f, functools._lru_cache_wrapper):
-            return f(*args, **kwargs)
+            return self._cached(f, args, kwargs)
         return self.refuse(f"calling a {type(f).__name__}")
+
+    def _cached(self, f: Any, args: Any, kwargs: Any) -> Any:
+        """A function that remembers: what it remembers is guarded, and new things come eagerly."""
+        def size() -> Any:
+            info = f.cache_info()
+            return info.misses, info.currsize
+        for a in (*args, *kwargs.values()):
+            if isinstance(a, (Tensor, Pending, Varying)):
+                self.looked_up(a if isinstance(a, Tensor) else self.seen(a))
+        before, current, state.recorder = size(), state.recorder, None
+        try:
+            found = f(*args, **kwargs)
+        finally:
+            state.recorder = current
+        if size() != before:
+            self.stop(NotYet(f"{f.__name__} had to be computed first"))
+        self.guards.other((id(f), "cache"), size, f"what {f.__name__} remembers")
+        return self.sight(found)
 
     def module(self, m: Module, args: Any, kwargs: Any) -> Any:
         """A call of a module: its `forward`, between its hooks."""
@@ -384,7 +544,9 @@ class Watcher:
             self.guards.contents(hooks, "hooks of all modules")
             if hooks:
                 self.refuse("hooks of all modules")
-        call = _static(getattr(type(m), "_plain_class", type(m)), "__call__")
+        kind = getattr(type(m), "_plain_class", type(m))
+        self._of_classes(kind.__mro__, "__call__")
+        call = kinds.static(kind, "__call__")
         if call is not _MODULE_CALL:
             return self._function(call, (m, *args), kwargs)
         self.steps.enter(m)
@@ -423,9 +585,10 @@ class Watcher:
             return self.made(self._native(f, args, kwargs))
         if room == "func" or (room is not None and f.__name__ in rules.IMPURE):
             self.refuse(f"{f.__name__}()")
-        if room is None and rules.is_pure(f):
+        pure = room is None and rules.is_pure(f)
+        if pure and f.__closure__ is None and all(map(_is_plain, (*args, *kwargs.values()))):
             return self._pure(f, args, kwargs)
-        if room is None and rules.is_standard(f.__module__):
+        if room is None and not pure and rules.is_standard(f.__module__):
             self.refuse(f"{f.__module__}.{f.__qualname__}()")
         return self._result(f, self.watched(f)(*args, **kwargs))
 
@@ -452,6 +615,7 @@ class Watcher:
     def _names(self, f: types.FunctionType) -> None:
         """Guards on what the function finds outside of itself."""
         table, label = f.__globals__, f.__globals__.get("__name__", "")
+        self.guards.code(f)
         for name in _global_names(f.__code__):
             if name in table:
                 self.guards.entry(table, name, self.sight(table[name], name), f"{label}.{name}")
@@ -490,7 +654,9 @@ class Watcher:
         return functools.partial(self.call, value)
 
     def _pure(self, f: Any, args: Any, kwargs: Any) -> Any:
-        for a in (*args, *kwargs.values()):
+        if f in _BY_IDENTITY and any(isinstance(a, Tensor) or self.is_own(a) for a in args):
+            self.refuse(f"{f.__name__}() of an object that is another at every call")
+        for a in (*args, *kwargs.values()) if f not in _OF_KINDS else ():
             if isinstance(a, types.GeneratorType) or type(a).__name__.endswith("iterator"):
                 self.iterate(a)
             self.seen(a)
@@ -509,12 +675,15 @@ class Watcher:
             self.refuse(f"making a {cls.__name__}")
         if rules.is_lampion(cls):
             return self.fresh(cls(*args, **kwargs))
-        init = _static(cls, "__init__")
+        init = kinds.static(cls, "__init__")
         new: Any = cls.__new__
         if type(cls) is not type or new is not object.__new__:
-            if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+            if issubclass(cls, tuple) and hasattr(cls, "_fields") and kinds.is_made_up(new):
                 return cls(*args, **kwargs)
             self.refuse(f"making a {cls.__name__}")
+        if hasattr(cls, "__del__"):
+            self.refuse(f"making a {cls.__name__}, which runs code when it goes")
+        self._of_classes(cls.__mro__, "__init__")
         made = self.fresh(new(cls))
         if isinstance(init, types.FunctionType):
             self._function(init, (made, *args), kwargs)
@@ -532,7 +701,7 @@ class Watcher:
         if owner is None and isinstance(f, (types.MethodDescriptorType,
                                             types.WrapperDescriptorType)):
             owner, args = args[0], args[1:]
-            f = getattr(owner, f.__name__)
+            f = f.__get__(owner, type(owner))
         if isinstance(owner, types.ModuleType) or owner is None:
             return self._builtin_function(f, args, kwargs)
         if isinstance(owner, type):  # a class method, or __new__
@@ -545,6 +714,9 @@ class Watcher:
         return self.refuse(f"{type(owner).__name__}.{f.__name__}() of an object from outside")
 
     def _of_container(self, f: Any, owner: Any, args: Any, kwargs: Any) -> Any:
+        if isinstance(owner, (dict, set, frozenset)):
+            for a in args:
+                self.looked_up(a)
         if f.__name__ == "get" and isinstance(owner, dict) and not kwargs:
             if args[0] in owner:
                 return self._of_dict(owner, args[0])
@@ -568,7 +740,7 @@ class Watcher:
             return True
         if f is setattr:
             return setattr(self.storing(args[0], args[1]), *args[1:])
-        if f is next and self.is_own(args[0]):
+        if f is next and self.is_own(args[0]) and not kinds.moves(type(args[0])):
             return next(*args)
         if f is iter and len(args) == 1:
             return self.fresh(iter(self.iterate(args[0])))
@@ -577,37 +749,19 @@ class Watcher:
         return self.refuse(f"calling {f.__name__}()")
 
 
-_ITEM_OF_DICT = (dict.__getitem__,)
+_READING: Any = ((Tensor, Watcher._of_tensor), (types.ModuleType, Watcher._of_module),
+            (super, Watcher._of_super), (type, Watcher._of_class),
+            (_FUNCTIONS, Watcher._of_function), (Optimizer, Watcher._of_optimizer),
+            (LRScheduler, Watcher._of_scheduler))
+_BY_IDENTITY = (id, hash)
+_OF_KINDS = (isinstance, issubclass, callable)  # which look at classes alone
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS = tuple(vars(module_hooks)[f"_global_{name}"] for name in (
     "forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks"))
 _MODULE_CALL = Module.__dict__["__call__"]
 
 
-def _static(kind: type, name: str) -> Any:
-    """What the classes of an object have under a name."""
-    for cls in kind.__mro__:
-        if name in cls.__dict__:
-            return cls.__dict__[name]
-    return None
 
-
-def _instance_dict(obj: Any) -> dict[str, Any] | None:
-    try:
-        found = object.__getattribute__(obj, "__dict__")
-    except AttributeError:
-        return None
-    return found if isinstance(found, dict) else None
-
-
-@functools.lru_cache(1024)
-def _has_operations(kind: type) -> bool:
-    """Whether a class of the user's says in Python what operators and tests mean."""
-    return any(isinstance(cls.__dict__.get(name), types.FunctionType)
-               for cls in kind.__mro__ for name in _OPERATIONS
-               if cls is not object and not rules.is_lampion(cls)
-               and not rules.is_standard(cls.__module__)) and not hasattr(
-                   kind, "__dataclass_fields__")
 
 
 @functools.lru_cache(4096)
@@ -622,9 +776,11 @@ def _global_names(code: types.CodeType) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _class_dict(cls: type) -> dict[str, Any]:
-    """The dict behind a class, whose entries are quick to look at."""
-    return gc.get_referents(cls.__dict__)[0]  # type: ignore[no-any-return]
+
+def _is_plain(value: Any) -> bool:
+    """Whether nothing that a function can read of a value is out of sight."""
+    return type(value) in kinds.PLAIN or isinstance(value, (
+        Tensor, type, *_FUNCTIONS, list, tuple, dict, set, frozenset))
 
 
 def _plain(value: Any) -> Any:

@@ -37,6 +37,10 @@ class ElementwiseOptimizer(Optimizer):
             state[name] = zeros_of(p)
         return state
 
+    def _begins_with_zeros(self, group: dict[str, Any]) -> bool:
+        """Whether a first step is like any other, from the state that `_begin` makes."""
+        return True
+
     def _scalars(self, group: dict[str, Any], lr: Any, count: float, state: Any) -> tuple[Any, ...]:
         raise NotImplementedError
 

@@ -69,6 +69,9 @@ class SGD(ElementwiseOptimizer):
         state["momentum_buffer"] = zeros_of(p)
         return 0.0, state
 
+    def _begins_with_zeros(self, group: dict[str, Any]) -> bool:
+        return not group["dampening"]  # which the first step leaves out
+
     def _scalars(self, group: dict[str, Any], lr: Any, count: float, state: Any) -> tuple[Any, ...]:
         decay = group["weight_decay"]
         common = (lr, decay if decay != 0 else None)
