@@ -21,10 +21,10 @@ from ..tensor import Tensor
 from ..tensor.abstract import AbstractArray
 from ..tensor.tensor import wrap
 
-__all__ = ["Batcher", "NeedsLoop", "NoDraws"]
+__all__ = ["SHAPED", "Batcher", "NeedsLoop", "NoDraws"]
 
 # Draws that only look at the shape of their tensor.
-_SHAPED = frozenset(("uniform", "normal", "random", "bernoulli", "exponential", "geometric",
+SHAPED = frozenset(("uniform", "normal", "random", "bernoulli", "exponential", "geometric",
                      "cauchy", "log_normal"))
 # Draws whose parameters are tensors of the shape of the result.
 _PARAMETRIC = frozenset(("bernoulli_of", "bernoulli_each", "normal_mean", "normal_std",
@@ -171,12 +171,12 @@ class Batcher:
     def _draw_once(self, op: Any, tensors: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
         if not any(map(self.holds, tensors)):
             return op(*tensors, *attrs)
-        if op.name not in _SHAPED:
+        if op.name not in SHAPED:
             raise NeedsLoop(self)
         return op(_empty(tensors[0]._a.shape, tensors[0]), *attrs)
 
     def _draw_all(self, op: Any, tensors: tuple[Any, ...], attrs: tuple[Any, ...]) -> Tensor:
-        if op.name in _SHAPED:
+        if op.name in SHAPED:
             return op(_empty((self.size, *tensors[0]._a.shape), tensors[0]),  # type: ignore[no-any-return]
                       *attrs)
         if op.name in _PARAMETRIC:
