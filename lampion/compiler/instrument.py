@@ -21,7 +21,7 @@ __all__ = ["NoSource", "instrumented", "is_watched"]
 
 _WATCHER = "_lampion_watcher"
 _FACTORY = "_lampion_factory"
-_LAMBDA = "_lampion_lambda"
+_FUNCTION = "_lampion_function"
 _WITH_NUMBERS = ("Add", "Sub", "Mult", "Div")
 _FUTURE = 0x1000000  # CO_FUTURE_ANNOTATIONS
 
@@ -57,7 +57,8 @@ def _rewritten(code: types.CodeType) -> types.CodeType:
     if not _same(plain, code):
         raise NoSource(f"the source of {code.co_name} in {code.co_filename} has changed")
     definition = _as_def(copy.deepcopy(tree))
-    return _compiled(_Rewriter(frozenset(code.co_freevars)).function(definition), owner, code)
+    rewriter = _Rewriter(frozenset(code.co_freevars), owner)
+    return _compiled(rewriter.function(definition), owner, code)
 
 
 def _same(a: types.CodeType, b: types.CodeType) -> bool:
@@ -82,6 +83,7 @@ def _told(code: types.CodeType) -> Iterator[Any]:
 
 def _compiled(definition: Any, owner: str | None, code: types.CodeType) -> types.CodeType:
     """The code of a definition inside a factory whose parameters are its free variables."""
+    definition.name = _FUNCTION  # its own name is that of a global, or among the free variables
     factory: Any = ast.FunctionDef(
         name=_FACTORY, args=_parameters([_WATCHER, *code.co_freevars]), decorator_list=[],
         body=[definition, ast.Return(ast.Name(definition.name, ast.Load()))], returns=None)
@@ -98,7 +100,7 @@ def _compiled(definition: Any, owner: str | None, code: types.CodeType) -> types
     for name in (*([owner] if owner else []), _FACTORY, definition.name):
         made = next(c for c in made.co_consts
                     if isinstance(c, types.CodeType) and c.co_name == name)
-    return made
+    return made.replace(co_name=code.co_name)
 
 
 def _imports(tree: ast.AST) -> list[Any]:
@@ -185,7 +187,7 @@ def _plain(code: types.CodeType) -> list[Any]:
 def _as_def(node: Any) -> Any:
     """A definition without decorators and annotations; a lambda becomes one with a `return`."""
     if isinstance(node, ast.Lambda):
-        made = ast.FunctionDef(name=_LAMBDA, args=node.args, body=[ast.Return(node.body)],
+        made = ast.FunctionDef(name=_FUNCTION, args=node.args, body=[ast.Return(node.body)],
                                decorator_list=[], returns=None)
         node = ast.copy_location(made, node)
     node.decorator_list, node.returns = [], None
@@ -205,8 +207,9 @@ def _as_def(node: Any) -> Any:
 class _Rewriter(ast.NodeTransformer):
     """Puts a watcher's method around every expression that meets Python state."""
 
-    def __init__(self, outside: frozenset[str]) -> None:
+    def __init__(self, outside: frozenset[str], owner: str | None) -> None:
         self.outside = outside  # variables of the functions around
+        self.owner = owner  # the class whose private names are meant
         self.rebound: set[str] = set()  # those that are declared to be assigned to, and globals
 
     def _call(self, method: str, node: ast.AST, *args: Any, keywords: Any = ()) -> Any:
@@ -215,10 +218,16 @@ class _Rewriter(ast.NodeTransformer):
 
     def visit_Attribute(self, node: ast.Attribute) -> Any:
         value = self.visit(node.value)
+        name = ast.Constant(self._mangled(node.attr))
         if isinstance(node.ctx, ast.Load):
-            return self._call("attribute", node, value, ast.Constant(node.attr))
-        node.value = self._call("storing", node, value, ast.Constant(node.attr))
+            return self._call("attribute", node, value, name)
+        node.value = self._call("storing", node, value, name)
         return node
+
+    def _mangled(self, name: str) -> str:
+        """The name of an attribute as it is in objects."""
+        private = self.owner and name.startswith("__") and not name.endswith("__")
+        return f"_{str(self.owner).lstrip('_')}{name}" if private else name
 
     def visit_Subscript(self, node: ast.Subscript) -> Any:
         value, index = self.visit(node.value), self.visit(node.slice)

@@ -20,7 +20,7 @@ _FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 # Rooms whose functions depend on their arguments and on the recorded tensors alone.
 CORE = frozenset(("ops", "autograd", "tensor", "graph", "codegen", "runtime", "debug", "capture",
                   "passes", "functional", "linalg", "fft", "special", "_tensor", "types", "amp",
-                  "compiler", "random"))
+                  "compiler", "random", "export"))
 
 # Functions of lampion that change or read what is neither argument nor tensor.
 IMPURE = frozenset((

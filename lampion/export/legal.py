@@ -42,6 +42,8 @@ def check_types(graph: Graph) -> None:
                 known[node.digest] = 0.5
             else:
                 known[node.digest] = _call(node, known)
+    if any(n.shape is None for n in (*graph.outputs, *(w.node for w in graph.writes))):
+        raise GraphError("several results in the place of one")
     for w in graph.writes:
         if w.what != "data":
             raise GraphError("a program that leaves gradients")

@@ -233,6 +233,10 @@ class _Plan:
     def run(self, arguments: list[Tensor]) -> list[Tensor]:
         """The results, after what the function writes."""
         tensors = [*arguments, *self.weights]
+        if state.recorder is not None:
+            for t in tensors:
+                if type(t._a) is np.ndarray:
+                    state.recorder.value_of(t)  # which makes it an input of what is recorded
         if any(type(t._a) is not np.ndarray for t in tensors) or (
                 state.grad and any(t.requires_grad for t in tensors)):
             return self.one_by_one(tensors)

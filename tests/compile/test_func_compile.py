@@ -170,3 +170,21 @@ def test_compiled_functions_inside_of_transforms() -> None:
     assert_close(vmap(inner)(X), (X * X).sum(1))
     assert_close(grad(inner)(W), 2 * W)
     assert_close(vmap(grad(inner))(X), 2 * X)
+
+
+def doubled(x: Any, times: int) -> Any:
+    return x if times == 0 else doubled(x * 2, times - 1)
+
+
+class Private:
+    def __twice(self, x: Any) -> Any:
+        return x * 2
+
+    def call(self, x: Any) -> Any:
+        return self.__twice(x)
+
+
+@pytest.mark.parametrize("fn", [lambda x: doubled(x, 3), Private().call,
+                                lambda x: torch.cat((x, torch.stack((x, x)).sum(0)))])
+def test_recursion_private_names_and_tuples_of_arguments(fn: Any) -> None:
+    same(fn, X)

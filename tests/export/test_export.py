@@ -237,6 +237,9 @@ def test_gradients_transforms_and_compile() -> None:
     model(x).sum().backward()
     assert_close(dict(module.named_parameters())["0.weight"].grad, model[0].weight.grad)
     slope = torch.func.grad(lambda x: program(x[None]).sum())
+    compiled = torch.compile(lambda x: module(x) * 2, mode="wait")
+    assert_close(compiled(x), model(x) * 2)
+    assert compiled.programs == 1
     assert_close(torch.func.vmap(slope)(x), torch.func.grad(lambda x: model(x).sum())(x))
 
 
