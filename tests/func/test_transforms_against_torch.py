@@ -26,12 +26,12 @@ def leaves(library, result):
     return [leaf.detach().numpy() for leaf in flat]
 
 
-def same(fn) -> None:
+def same(fn, atol: float = 2e-6) -> None:
     ours, theirs = leaves(lampion, fn(lampion)), leaves(torch, fn(torch))
     assert len(ours) == len(theirs)
     for a, b in zip(ours, theirs):
         assert a.shape == b.shape
-        np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6)
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=atol)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -64,3 +64,46 @@ def test_per_sample_gradients_of_a_network() -> None:
         return t.func.vmap(t.func.grad(loss), in_dims=(None, 0, 0))(
             params, t.tensor(VALUES), t.tensor([0, 1]))
     same(run)
+
+
+@pytest.mark.parametrize("name", [
+    "rand", "dropout", "normal_of", "same", "several", "parameters", "integers"])
+def test_random_numbers_of_maps(name: str) -> None:
+    fns = {
+        "rand": lambda t: lambda x: x + t.rand(3), "same": lambda t: lambda x: x * t.randn(3),
+        "dropout": lambda t: lambda x: t.nn.functional.dropout(x, 0.3),
+        "normal_of": lambda t: lambda x: x + t.randn_like(x),
+        "several": lambda t: lambda x: (t.rand(2), t.randn(2), x * t.rand(())),
+        "parameters": lambda t: lambda x: t.bernoulli(x.sigmoid()),
+        "integers": lambda t: lambda x: t.randint(0, 100, (4,)),
+    }
+
+    def run(t):
+        t.manual_seed(5)
+        how = "same" if name == "same" else "different"
+        return t.func.vmap(fns[name](t), randomness=how)(t.tensor(VALUES))
+    same(run)
+
+
+def test_per_sample_gradients_and_ensembles() -> None:
+    rng = np.random.default_rng(1)
+    shapes = {"0.weight": (4, 1, 3, 3), "0.bias": (4,), "3.weight": (5, 36), "3.bias": (5,)}
+    values = {n: rng.standard_normal((2, *s)).astype(np.float32) for n, s in shapes.items()}
+    images = rng.standard_normal((6, 1, 5, 5)).astype(np.float32)
+    labels = rng.integers(0, 5, 6)
+
+    def run(t):
+        net = t.nn.Sequential(t.nn.Conv2d(1, 4, 3), t.nn.Tanh(), t.nn.Flatten(),
+                              t.nn.Linear(36, 5))
+        stacked = {n: t.tensor(v) for n, v in values.items()}
+        x, y = t.tensor(images), t.tensor(labels)
+
+        def loss(params, x, y):
+            out = t.func.functional_call(net, params, (x[None],))
+            return t.nn.functional.cross_entropy(out, y[None], label_smoothing=0.1)
+        per_sample = t.func.vmap(t.func.grad(loss), in_dims=(None, 0, 0))
+        first = per_sample({n: v[0] for n, v in stacked.items()}, x, y)
+        both = t.func.vmap(per_sample, in_dims=(0, None, None))(stacked, x, y)
+        outs = t.func.vmap(lambda p: t.func.functional_call(net, p, (x,)))(stacked)
+        return first, both, outs
+    same(run, 1e-5)  # gradients of weights are sums of numbers around one that cancel
