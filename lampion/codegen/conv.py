@@ -15,13 +15,12 @@ from .conv_problem import Array, Ints, Recipe, neighbours, problem
 from .conv_recipes import backward_recipe, forward_recipe
 from .conv_weight_recipe import weight_recipe
 from .conv_winograd_recipe import winograd_backward, winograd_forward, winograd_weight
-from .gemm_tiles import Epilogue
 
 __all__ = ["conv_forward", "conv_grad_input", "conv_grad_weight"]
 
 
 def conv_forward(out: Array, x: Array, w: Array, bias: Array | None, stride: Ints, padding: Ints,
-                 dilation: Ints, groups: int, epilogue: Epilogue | None = None) -> bool:
+                 dilation: Ints, groups: int) -> bool:
     """`out` = convolution of x and w, plus bias.
 
     out (N, O, *L), x (N, C, *S), w (O, C/groups, *K), bias (O,), of one dtype, float32 or float64;
@@ -39,11 +38,10 @@ def conv_forward(out: Array, x: Array, w: Array, bias: Array | None, stride: Int
     [[[2.0, 2.0, 2.0]]]
     """
     x = neighbours(x)
-    key = ("forward", _facts(out, x, w, bias), *map(tuple, (stride, padding, dilation)), groups,
-           epilogue and epilogue.key)
+    key = ("forward", _facts(out, x, w, bias), *map(tuple, (stride, padding, dilation)), groups)
     recipe = _recipes.get(key)
     if recipe is None:
-        p = problem(out, x, w, bias, stride, padding, dilation, groups, epilogue)
+        p = problem(out, x, w, bias, stride, padding, dilation, groups)
         recipe = _remember(
             key, winograd_forward(p) or depthwise_forward(p) or direct_forward(p)
             or forward_recipe(p))
@@ -60,7 +58,7 @@ def conv_grad_input(gx: Array, g: Array, w: Array, bias: Array | None, stride: I
     key = ("input", _facts(gx, g, w, bias), *map(tuple, (stride, padding, dilation)), groups)
     recipe = _recipes.get(key)
     if recipe is None:
-        p = problem(g, gx, w, None, stride, padding, dilation, groups, None)
+        p = problem(g, gx, w, None, stride, padding, dilation, groups)
         if bias is not None and (bias.shape != (gx.shape[1],) or bias.dtype != gx.dtype):
             raise ValueError(f"a bias of shape {bias.shape} and dtype {bias.dtype} for a gradient "
                              f"of shape {gx.shape} and dtype {gx.dtype}")
@@ -81,7 +79,7 @@ def conv_grad_weight(gw: Array, x: Array, g: Array, stride: Ints, padding: Ints,
     key = ("weight", _facts(gw, x, g), *map(tuple, (stride, padding, dilation)), groups)
     recipe = _recipes.get(key)
     if recipe is None:
-        p = problem(g, x, gw, None, stride, padding, dilation, groups, None)
+        p = problem(g, x, gw, None, stride, padding, dilation, groups)
         recipe = _remember(
             key, winograd_weight(p) or depthwise_weight(p) or weight_recipe(p))
     return recipe(gw, x, g, None)

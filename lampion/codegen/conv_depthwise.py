@@ -99,8 +99,6 @@ class _Depthwise:
                     scale = k.splat(k.load(weight, row * ky + column * kx), lanes)
                     sums[r] = k.fma(scale, read, sums[r])
         for line, value in zip(lines, sums, strict=True):
-            if v.epilogue:
-                value = v.epilogue.apply(k, value, channel, mask)
             k.store(line, x, value, mask)
 
     def _starts(self, lines: Sequence[Value], x: Value, lanes: int, mask: Value | None, i: Value,

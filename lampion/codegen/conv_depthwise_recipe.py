@@ -49,7 +49,7 @@ def _lanes(element: Type, width: int) -> int:
 
 
 def _name(v: PartVariant) -> tuple[Any, ...]:
-    return (v.element.name, *v[1:7], v.epilogue.key if v.epilogue else "")
+    return (v.element.name, *v[1:])
 
 
 def depthwise_forward(p: Problem) -> Recipe | None:
@@ -58,7 +58,7 @@ def depthwise_forward(p: Problem) -> Recipe | None:
         return None
     taps = p.w[3] * p.w[4]
     variant = PartVariant(p.element, _two(p.w), _two(p.dilation), _two(p.stride), (1, 1),
-                               _lanes(p.element, p.out[4]), p.bias, p.epilogue)
+                               _lanes(p.element, p.out[4]), p.bias)
     outs = p.w[0] // p.groups
     numbers = _numbers(variant, p.x[0], p.groups, (1, outs), p.padding[1:], p.out[3:], {
         "weight_group": outs * taps, "weight_in": 0, "weight_out": taps,

@@ -34,7 +34,7 @@ def direct_forward(p: Problem) -> Recipe | None:
         return None
     stacked = p.out[4] <= lanes
     variant = PartVariant(p.element, (p.w[3], p.w[4]), (p.dilation[1], p.dilation[2]),
-                          (p.stride[1], p.stride[2]), (1, 1), lanes, p.bias, p.epilogue)
+                          (p.stride[1], p.stride[2]), (1, 1), lanes, p.bias)
     numbers = _numbers(p, variant)
     return None if numbers is None else _recipe(variant, stacked, numbers)
 
@@ -59,8 +59,7 @@ def direct_backward(p: Problem) -> Recipe | None:
 
 
 def _recipe(variant: PartVariant, stacked: bool, numbers: Array) -> Recipe:
-    key = ("conv direct", variant.element.name, *variant[1:7], stacked,
-           variant.epilogue.key if variant.epilogue else "")
+    key = ("conv direct", variant.element.name, *variant[1:], stacked)
 
     def run(out: Array, x: Array, w: Array, bias: Array | None) -> bool:
         kernel = service.kernel(key, lambda target: build_direct(target, variant, stacked))

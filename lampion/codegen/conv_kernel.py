@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .conv_pack import Geometry, Windows
-from .gemm_tiles import Epilogue, Strided, Tiles
+from .gemm_tiles import Strided, Tiles
 from .ir import Kernel, Value
 from .target import Target
 from .types import I32, I64, Type
@@ -29,7 +29,6 @@ class ConvVariant(NamedTuple):
     scattered: bool = False  # columns run through all images, and lie apart in the output
     pieces: int = 0
     step: int = 1
-    epilogue: Epilogue | None = None
 
 
 def build_conv(target: Target, variant: ConvVariant) -> Kernel:
@@ -47,8 +46,7 @@ class _Conv(Tiles):
         self.out, self.x = k.array("out", element), k.array("x", element)
         self.weight, self.bias_array = k.array("weight", element), k.array("bias", element)
         self.numbers = Geometry(k, k.array("numbers", I64))
-        super().__init__(k, target, element, "row" if variant.bias else "", None,
-                         variant.epilogue)
+        super().__init__(k, target, element, "row" if variant.bias else "", None)
 
     def build(self) -> Kernel:
         """A task is some columns of one group, of one image unless they are scattered."""

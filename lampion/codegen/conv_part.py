@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .gemm_pack import each_vector
-from .gemm_tiles import Epilogue
 from .ir import ArrayParam, Kernel, Value
 from .target import Target
 from .types import I64, Type
@@ -47,7 +46,6 @@ class PartVariant(NamedTuple):
     spread: tuple[int, int]
     lanes: int
     bias: bool = False
-    epilogue: Epilogue | None = None
 
     @property
     def together(self) -> int:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .fused import as_contiguous, copied
-from .gemm_tiles import Epilogue
 from .types import F32, F64, Type
 
 __all__ = ["Array", "Ints", "Problem", "Recipe", "Three", "contiguous", "five", "neighbours",
@@ -36,11 +35,10 @@ class Problem(NamedTuple):
     dilation: Three
     groups: int
     bias: bool
-    epilogue: Epilogue | None
 
 
 def problem(out: Array, x: Array, w: Array, bias: Array | None, stride: Ints, padding: Ints,
-             dilation: Ints, groups: int, epilogue: Epilogue | None) -> Problem:
+             dilation: Ints, groups: int) -> Problem:
     """Everything checked; ValueError where something does not fit."""
     element = _ELEMENTS.get(out.dtype)
     arrays = [a for a in (out, x, w, bias) if a is not None]
@@ -56,7 +54,7 @@ def problem(out: Array, x: Array, w: Array, bias: Array | None, stride: Ints, pa
                          "to three spatial axes, the same everywhere")
     p = Problem(element, five(out).shape, five(x).shape, five(w).shape, _steps(out), _steps(x),
                  three(stride, 1), three(padding, 0), three(dilation, 1), groups,
-                 bias is not None, epilogue)
+                 bias is not None)
     _check(p, bias)
     return p
 

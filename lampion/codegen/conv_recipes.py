@@ -27,7 +27,7 @@ from .conv_problem import (
 )
 from .fused import as_contiguous, copied, copy, reshaped
 from .gemm_pack import tile_of
-from .gemm_tiles import K_BLOCK, Epilogue
+from .gemm_tiles import K_BLOCK
 from .target import Target, target
 from .types import Type
 
@@ -53,7 +53,6 @@ class _Product(NamedTuple):
     x: tuple[int, ...]
     x_steps: tuple[int, ...]
     bias: bool
-    epilogue: Epilogue | None
 
 
 def forward_recipe(p: Problem) -> Recipe:
@@ -61,7 +60,7 @@ def forward_recipe(p: Problem) -> Recipe:
     run = _recipe(_Product(
         p.element, p.groups, p.w[0] // p.groups, p.w[1], three(p.w[2:], 1), p.stride, p.dilation,
         three([-n for n in p.padding], 0), three(p.out[2:], 1), p.out_steps, p.x, p.x_steps,
-        p.bias, p.epilogue))
+        p.bias))
 
     def forward(out: Array, x: Array, w: Array, bias: Array | None) -> bool:
         return run(five(out), five(x), w, bias)
@@ -123,7 +122,7 @@ def _phase(p: Problem, found: Sequence[_Phase]) -> _Product:
         p.element, p.groups, p.w[1], p.w[0] // p.groups, three([f.number for f in found], 1),
         (1, 1, 1), three([f.rate for f in found], 1), three([f.start for f in found], 1),
         three([len(range(f.remainder, n, s)) for f, n, s in axes], 1), to, p.out, p.out_steps,
-        p.bias, None)
+        p.bias)
 
 
 # --- recipes ------------------------------------------------------------------------------------
@@ -142,8 +141,8 @@ def _recipe(p: _Product) -> Recipe:
     chosen = target(knobs.target)
     lanes = tile_of(chosen, p.element).lanes
     scattered = _is_scattered(p, lanes)
-    variant = ConvVariant(p.element, p.bias, scattered, *_pieces(p, chosen), p.epilogue)
-    key = ("conv", p.element.name, *variant[1:-1], p.epilogue.key if p.epilogue else "")
+    variant = ConvVariant(p.element, p.bias, scattered, *_pieces(p, chosen))
+    key = ("conv", p.element.name, *variant[1:])
     gap = _gap(p)
     numbers = _numbers(p, scattered, chosen, gap)
 

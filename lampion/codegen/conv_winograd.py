@@ -17,7 +17,7 @@ from typing import NamedTuple
 from .conv_pack import Geometry, Run, Windows
 from .conv_places import Places
 from .gemm_pack import tile_of
-from .gemm_tiles import Epilogue, Strided, Tiles
+from .gemm_tiles import Strided, Tiles
 from .ir import Kernel, Value
 from .target import Target
 from .types import I32, I64, Type
@@ -39,7 +39,6 @@ class WinogradVariant(NamedTuple):
     bias: bool
     pieces: int
     own_weight: bool = False
-    epilogue: Epilogue | None = None
 
 
 def build_winograd(target: Target, variant: WinogradVariant) -> Kernel:
@@ -169,12 +168,8 @@ class _Winograd(Tiles):
                 self._store(out, values, self.writes.row(k.index(a)))
 
     def _finished(self, i: Value, value: Value) -> Value:
-        """With bias and epilogue."""
-        if self.variant.bias:
-            value = value + self.k.load(self.bias_array.ptr, i)
-        if self.variant.epilogue:
-            value = self.variant.epilogue.apply(self.k, value, i, None)
-        return value
+        """With bias."""
+        return value + self.k.load(self.bias_array.ptr, i) if self.variant.bias else value
 
     def _written(self, run: Run, a: Value) -> tuple[Value, Value, Value]:
         """Where row `a` of a run's tiles is written."""

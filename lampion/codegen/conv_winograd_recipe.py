@@ -22,7 +22,7 @@ from .conv_winograd_gradient import (
 from .fused import as_contiguous, copied, copy
 from .gemm import Packed
 from .gemm_pack import tile_of
-from .gemm_tiles import K_BLOCK, Epilogue
+from .gemm_tiles import K_BLOCK
 from .target import target
 from .types import Type
 
@@ -45,7 +45,6 @@ class _Product(NamedTuple):
     padding: tuple[int, int]
     weight: tuple[int, int, int, int]  # steps of rows, channels and taps; the first tap
     bias: bool
-    epilogue: Epilogue | None
 
 
 def winograd_forward(p: Problem) -> Recipe | None:
@@ -53,7 +52,7 @@ def winograd_forward(p: Problem) -> Recipe | None:
     if not _fits(p) or p.out_steps[4] != 1 or p.x_steps[4] != 1:
         return None
     product = _Product(p.element, p.x[0], p.w[0], p.w[1], (p.out[3], p.out[4]), p.padding[1:],
-                       (p.w[1] * 9, 9, 1, 0), p.bias, p.epilogue)
+                       (p.w[1] * 9, 9, 1, 0), p.bias)
     return _recipe(product) if _pays(product) else None
 
 
@@ -62,14 +61,14 @@ def winograd_backward(p: Problem) -> Recipe | None:
     if not _fits(p) or p.out_steps[4] != 1 or p.x_steps[4] != 1 or max(p.padding) > 2:
         return None
     product = _Product(p.element, p.x[0], p.w[1], p.w[0], (p.x[3], p.x[4]),
-                       (2 - p.padding[1], 2 - p.padding[2]), (9, p.w[1] * 9, -1, 8), p.bias, None)
+                       (2 - p.padding[1], 2 - p.padding[2]), (9, p.w[1] * 9, -1, 8), p.bias)
     return _recipe(product) if _pays(product) else None
 
 
 def winograd_weight(p: Problem) -> Recipe | None:
     """The gradient for the weight: some tiles at a time are transformed and multiplied."""
     product = _Product(p.element, p.x[0], p.w[0], p.w[1], (p.out[3], p.out[4]), p.padding[1:],
-                       (0, 0, 0, 0), False, None)
+                       (0, 0, 0, 0), False)
     if not _fits(p) or p.out_steps[4] != 1 or p.x_steps[4] != 1 or not _pays(product):
         return None
     # Without masks the transforms take longer.
@@ -147,14 +146,14 @@ def _recipe(p: _Product) -> Recipe:
     all_panels = -(-math.prod(tiles) * p.images // tile.width)
     rows, panels = _tasks(p, all_panels, tile.rows)
     own = all_panels <= panels
-    variant = WinogradVariant(p.element, p.bias, pieces, own, p.epilogue)
-    element, name = p.element, p.epilogue.key if p.epilogue else ""
+    variant = WinogradVariant(p.element, p.bias, pieces, own)
+    element = p.element
     numbers = _numbers(p, tiles, rows, panels)
     chunk = PLANES * (tile.rows * p.channels + 16)
     space = PLANES * tile.width * panels * (p.channels + min(rows, p.rows)) + own * CHUNKS * chunk
 
     def run(out: Array, x: Array, w: Array, bias: Array | None) -> bool:
-        kernel = service.kernel(("conv winograd", element.name, p.bias, pieces, own, name),
+        kernel = service.kernel(("conv winograd", element.name, p.bias, pieces, own),
                                 lambda target: build_winograd(target, variant))
         transform = service.kernel(("winograd weight", element.name),
                                    lambda target: build_winograd_weight(target, element))

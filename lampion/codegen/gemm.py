@@ -20,7 +20,7 @@ from .gemm_dot import build_dot
 from .gemm_kernel import Variant, build
 from .gemm_pack import Tile, build_pack, tile_of
 from .gemm_stream import MOST_ROWS, build_stream
-from .gemm_tiles import A_BLOCK, K_BLOCK, Epilogue
+from .gemm_tiles import A_BLOCK, K_BLOCK
 from .interpret import numpy_type
 from .ir import Kernel
 from .target import Target, target
@@ -40,8 +40,8 @@ _ELEMENTS = {np.dtype(np.float32): F32, np.dtype(np.float64): F64}
 
 
 def gemm(out: Array, a: Array, b: Array, bias: Array | None = None, accumulate: bool = False,
-         alpha: float = 1.0, epilogue: Epilogue | None = None) -> bool:
-    """`out = epilogue(alpha * a @ b + bias)`, or with `accumulate` plus what `out` held.
+         alpha: float = 1.0) -> bool:
+    """`out = alpha * a @ b + bias`, or with `accumulate` plus what `out` held.
 
     out (m, n), a (m, k), b (k, n) of one dtype, float32 or float64, with any strides; bias (n,).
     Or a and b of bfloat16, the others of float32, where the processor multiplies pairs of them.
@@ -62,11 +62,10 @@ def gemm(out: Array, a: Array, b: Array, bias: Array | None = None, accumulate: 
     """
     key = (out.shape, out.strides, a.shape, a.strides, b.shape, b.strides, out.dtype, a.dtype,
            b.dtype, None if bias is None else (bias.shape, bias.strides, bias.dtype),
-           alpha == 1.0, None if epilogue is None else epilogue.key, knobs.target,
-           knobs.invariant_rows)
+           alpha == 1.0, knobs.target, knobs.invariant_rows)
     recipe = _recipes.get(key)
     if recipe is None:
-        recipe = _remember(key, out, a, b, bias, alpha, epilogue)
+        recipe = _remember(key, out, a, b, bias, alpha)
     return recipe(out, a, b, bias, accumulate, alpha)
 
 
@@ -75,11 +74,11 @@ bmm = gemm  # of out (z, m, n), a (z, m, k), b (z, k, n), or (y, z, ...): see `g
 _recipes: dict[Any, Recipe] = {}
 
 
-def _remember(key: Any, out: Array, a: Array, b: Array, bias: Array | None, alpha: float,
-              epilogue: Epilogue | None) -> Recipe:
+def _remember(key: Any, out: Array, a: Array, b: Array, bias: Array | None, alpha: float
+              ) -> Recipe:
     if len(_recipes) >= 4096:  # programs whose sizes change all the time
         _recipes.clear()
-    problem = _problem(out, a, b, bias, alpha != 1.0, epilogue)
+    problem = _problem(out, a, b, bias, alpha != 1.0)
     recipe = _recipes[key] = _recipe(problem)
     return recipe
 
@@ -102,7 +101,7 @@ class Packed(NamedTuple):
     def launch(self, k: int) -> Recipe:
         """The recipe for the first k rows of B."""
         p = _Problem(self.element, (self.z,), self.m, self.n, k, (self.n, 1),
-                     (self.rows_of_b, 1), (self.n, 1), False, "", False, None)
+                     (self.rows_of_b, 1), (self.n, 1), False, "", False)
         tile = _tile(self.element, knobs.target)
         panel = tile.width * self.rows_of_b
         return _launch(*_product(p, "panels"), tile.width, panel,
@@ -123,7 +122,6 @@ class _Problem(NamedTuple):
     shared: bool  # one B for the whole batch
     bias: str
     scaled: bool
-    epilogue: Epilogue | None
 
     def turned(self) -> _Problem:
         """The transposed problem."""
@@ -133,11 +131,11 @@ class _Problem(NamedTuple):
 
     def variant(self, b: str = "panels") -> Variant:
         """What is compiled."""
-        return Variant(self.element, self.bias, self.scaled, len(self.batch), self.epilogue, b)
+        return Variant(self.element, self.bias, self.scaled, len(self.batch), b)
 
 
-def _problem(out: Array, a: Array, b: Array, bias: Array | None, scaled: bool,
-             epilogue: Epilogue | None) -> _Problem:
+def _problem(out: Array, a: Array, b: Array, bias: Array | None, scaled: bool
+             ) -> _Problem:
     """Everything checked; ValueError where something does not fit."""
     element = _ELEMENTS.get(out.dtype)
     if element == F32 and a.dtype.name == b.dtype.name == "bfloat16":
@@ -156,7 +154,7 @@ def _problem(out: Array, a: Array, b: Array, bias: Array | None, scaled: bool,
         raise ValueError("strides that are no multiples of the element size: copy the array first")
     shared = bool(batch) and all(x == 1 or not s for x, s in zip(batch, b.strides, strict=False))
     return _Problem(element, tuple(batch), m, n, k, _steps(out), _steps(a), _steps(b), shared,
-                    "" if bias is None else "column", scaled, epilogue)
+                    "" if bias is None else "column", scaled)
 
 
 def _steps(x: Array) -> tuple[int, int]:
@@ -174,11 +172,10 @@ def _recipe(p: _Problem) -> Recipe:
     if not p.m * p.n * int(np.prod(p.batch)):
         return lambda *_: True
     if p.out[1] != 1:
-        turn = p.out[0] == 1 and p.epilogue is None
-        return _turned(_recipe(p.turned())) if turn else _copied(p)
+        return _turned(_recipe(p.turned())) if p.out[0] == 1 else _copied(p)
     if p.element == BF16:
         return _pairs(p)
-    if p.n < p.m and p.n == 1 == p.out[0] and p.epilogue is None:
+    if p.n < p.m and p.n == 1 == p.out[0]:
         return _turned(_recipe(p.turned()))  # a vector as one row
     if _is_stream(p):
         return _stream(p)
@@ -247,7 +244,7 @@ def _product(p: _Problem, b: str) -> tuple[Any, Callable[[Target], Kernel]]:
 
 
 def _name(p: _Problem) -> tuple[Any, ...]:
-    return (p.element.name, p.bias, p.scaled, len(p.batch), p.epilogue.key if p.epilogue else "")
+    return (p.element.name, p.bias, p.scaled, len(p.batch))
 
 
 def _is_stream(p: _Problem) -> bool:

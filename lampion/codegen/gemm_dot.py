@@ -129,7 +129,7 @@ class _Dot:
                 self._store(i, j + x, k.offset(c, x), k.extract(value, x), None)
 
     def _store(self, i: Value, j: Value, c: Value, value: Value, mask: Value | None) -> None:
-        """With alpha, what C held, bias and epilogue."""
+        """With alpha, what C held, and bias."""
         k, lanes, variant = self.k, value.type.lanes, self.variant
         if variant.scaled:
             value = value * self.alpha
@@ -143,8 +143,6 @@ class _Dot:
             value = value + k.load(self.bias.ptr, j, lanes, mask)
         elif variant.bias == "row":
             value = value + k.load(self.bias.ptr, i)
-        if variant.epilogue:
-            value = variant.epilogue.apply(k, value, j, mask)
         k.store(c, 0, value, mask)
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .gemm_pack import Panels
-from .gemm_tiles import A_BLOCK, K_BLOCK, Epilogue, Strided, Tiles
+from .gemm_tiles import A_BLOCK, K_BLOCK, Strided, Tiles
 from .ir import Kernel, Value
 from .target import Target
 from .types import F32, I32, I64, Type
@@ -31,7 +31,6 @@ class Variant(NamedTuple):
     bias: str = ""  # "column": one element for each column of C; "row": for each row
     scaled: bool = False  # alpha * A @ B
     axes: int = 0  # leading batch axes of out, a and b
-    epilogue: Epilogue | None = None
     b: str = "panels"  # or how a task packs the panels that it needs: see `Panels.along`
 
 
@@ -60,7 +59,7 @@ class _Gemm(Tiles):
         (self.b_row, self.b_panel, self.b_batch, self.task_rows, self.task_columns, self.block,
          self.pack, self.add) = (k.integer(n) for n in names.split())
         alpha = k.number("alpha", result) if variant.scaled else None
-        super().__init__(k, target, element, variant.bias, alpha, variant.epilogue)
+        super().__init__(k, target, element, variant.bias, alpha)
         self.bias_ptr, self.out_row = bias.ptr, self.out.stride(axes)
         self.m, self.n = self.out.size(axes), self.out.size(axes + 1)
         self.depth = self.a.size(axes + 1)

@@ -113,7 +113,7 @@ class _Stream:
         each_vector(k, self.target, self.variant.element, self.columns, step)
 
     def _finish(self, i: Value) -> None:
-        """The sums of a block into C, with bias and epilogue in the last one."""
+        """The sums of a block into C, with bias in the last one."""
         k, variant, sums = self.k, self.variant, self._sums(i)
         c = k.offset(self.out.ptr, i * self.out.stride(0) + self.j)
 
@@ -140,4 +140,4 @@ class _Stream:
             value = value + k.load(self.bias.ptr, self.j + x, value.type.lanes, mask)
         elif variant.bias == "row":
             value = value + k.load(self.bias.ptr, i)
-        return variant.epilogue.apply(k, value, self.j + x, mask) if variant.epilogue else value
+        return value

@@ -8,7 +8,7 @@ the kernels (`gemm_kernel.py`, `conv_kernel.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from .gemm_pack import each_vector, tile_of
@@ -16,21 +16,13 @@ from .ir import Kernel, Value
 from .target import Target
 from .types import BF16, F32, I32, I64, Type
 
-__all__ = ["A_BLOCK", "Cell", "Epilogue", "K_BLOCK", "Strided", "Tiles"]
+__all__ = ["A_BLOCK", "Cell", "K_BLOCK", "Strided", "Tiles"]
 
 A_BLOCK = 1 << 18
 """Bytes of a task's packed block of A: a quarter of the second-level cache of current cores."""
 
 K_BLOCK = 512
 """Rows of B in one block, at most: with a panel of 32 columns 64 KiB of float32."""
-
-
-class Epilogue(NamedTuple):
-    """What happens to C's elements before they are stored; `key` names it in kernel keys."""
-
-    key: str
-    apply: Callable[[Kernel, Value, Value, Value | None], Value]
-    """(kernel, vector of C, its first column, which lanes are inside or None) to a vector."""
 
 
 class Strided(NamedTuple):
@@ -62,10 +54,10 @@ class Tiles:
     fours = True  # whether tiles of four rows may begin anywhere
 
     def __init__(self, k: Kernel, target: Target, element: Type, bias: str = "",
-                 alpha: Value | None = None, epilogue: Epilogue | None = None) -> None:
+                 alpha: Value | None = None) -> None:
         self.k, self.target, self.element = k, target, element
         self.sum = F32 if element == I32 else element  # i32: pairs of bf16
-        self.bias, self.alpha, self.epilogue = bias, alpha, epilogue
+        self.bias, self.alpha = bias, alpha
         self.tile = tile_of(target, element)
 
     def reserve(self) -> None:
@@ -190,7 +182,7 @@ class Tiles:
                       self.masks[x % vectors]) for x, value in enumerate(sums)]
 
     def _finish(self, cells: Sequence[Cell]) -> None:
-        """Adds what C held where asked, applies the epilogue in the last block, and stores."""
+        """Adds what C held where asked, the bias in the last block, and stores."""
         k = self.k
         old = k.choose(~self.first | self.add.ne(0))
         with old.then:
@@ -199,7 +191,7 @@ class Tiles:
         with old.otherwise:
             old.give(*(c.value for c in cells))
         cells = [c._replace(value=v) for c, v in zip(cells, old.results, strict=True)]
-        if self.bias or self.epilogue:
+        if self.bias:
             branch = k.choose(self.last)
             with branch.then:
                 branch.give(*self._applied(cells))
@@ -213,17 +205,13 @@ class Tiles:
         return self.out_row * cell.row + cell.column
 
     def _applied(self, cells: Sequence[Cell]) -> list[Value]:
-        """The values with their bias, after the epilogue."""
-        k, known, values = self.k, dict[int, Value](), []
+        """The values with their bias."""
+        known, values = dict[int, Value](), []
         for value, row, column, mask in cells:
-            if self.bias:
-                place = id(column if self.bias == "column" else row)
-                if place not in known:
-                    known[place] = self._bias(row, column, value.type.lanes, mask)
-                value = value + known[place]
-            if self.epilogue:
-                value = self.epilogue.apply(k, value, self.j + column, mask)
-            values.append(value)
+            place = id(column if self.bias == "column" else row)
+            if place not in known:
+                known[place] = self._bias(row, column, value.type.lanes, mask)
+            values.append(value + known[place])
         return values
 
     def _bias(self, row: Value, column: Value, lanes: int, mask: Value | None) -> Value:

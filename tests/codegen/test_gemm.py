@@ -15,7 +15,6 @@ from lampion.codegen.gemm_dot import build_dot
 from lampion.codegen.gemm_kernel import Variant, build
 from lampion.codegen.gemm_pack import build_pack, tile_of, transpose
 from lampion.codegen.gemm_stream import MOST_ROWS, build_stream
-from lampion.codegen.gemm_tiles import Epilogue
 from lampion.codegen.interpret import interpret
 from lampion.codegen.ir import Kernel
 from lampion.codegen.target import TARGETS, host
@@ -119,16 +118,6 @@ def test_views_of_heads():
     out = np.empty((2, 3, 9, 9))
     bmm(out, q, k.swapaxes(-1, -2))
     check(out, q @ k.swapaxes(-1, -2), 8)
-
-
-def test_epilogue():
-    relu = Epilogue("relu", lambda k, value, column, mask: k.max(value, 0.0))
-    rng = np.random.default_rng(6)
-    for m, n, k in SIZES:
-        a, b, bias = (rng.standard_normal(s).astype("f4") for s in ((m, k), (k, n), n))
-        for out in (np.empty((m, n), "f4"), np.empty((n, m), "f4").T):
-            gemm(out, a, b, bias, epilogue=relu)
-            check(out, np.maximum(a.astype("f8") @ b + bias, 0), k)
 
 
 def test_pairs_of_bfloat16():
@@ -306,7 +295,7 @@ def test_a_block_of_a_fits_its_memory():
     for m, n, k in itertools.product((1, 50, 500, 5000), (64, 5000), (1, 300, 500, 5000)):
         for element in (F32, F64):
             problem = launcher._Problem(element, (), m, n, k, (n, 1), (4096, 1), (n, 1), False, "",
-                                        False, None)
+                                        False)
             rows, _, block, pack = launcher._plan(problem, tile_of(host(), element))
             if pack:
                 need = max(min(rows, m) * (block + 31), block * (rows + 31)) * element.size
