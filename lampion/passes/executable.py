@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, NamedTuple
@@ -35,7 +35,9 @@ def lower(graph: Graph, examples: Sequence[Array], strides: Sequence[Sequence[in
             found = lowering.steps_at(recording.late_failures()) - failing
             if not found:
                 stream = recording.finish(outputs)
-                return Executable(graph, stream, lowering.sources, examples)
+                sources = [(first - bisect_left(recording.left_out, first), node)
+                           for first, node in lowering.sources]
+                return Executable(graph, stream, sources, examples)
         failing |= found  # once more, with writes to inputs after them
 
 

@@ -251,6 +251,7 @@ class Recording:
         self._numbers = 0
         self.wanted: dict[int, Array] = {}  # where results of the next launch should go
         self._steps: list[Noted | Host] = []
+        self.left_out: list[int] = []
         self._data = array_layout().data
         self._explanation: tuple[Callable[..., Any], list[Site | Array]] | None = None
         self._checked: dict[Any, int] = {}  # arrays and rules, and the step that checks them
@@ -384,6 +385,7 @@ class Recording:
     def finish(self, outputs: Sequence[Array]) -> Stream:
         """The program. outputs: what a call gives, arrays of this recording or views of them.
 
+        Launches whose results nobody reads are `left_out`: their places among all launches.
         RecordingError where NumPy read or wrote an array of the recording.
         """
         touched = [b for a in self._addresses for b in a.touched()]
@@ -396,6 +398,9 @@ class Recording:
             if not isinstance(site, Site):
                 raise RecordingError(f"a result that no launch has written: {_described(a)}")
             sites.append(site)
+        self.left_out = _needless(self._steps, [s.buffer for s in sites])
+        for i in reversed(self.left_out):
+            del self._steps[i]
         _count_uses(self._buffers, self._steps)
         if any(s.buffer.kind == "arena" and s.buffer.first < 0 < s.buffer.size for s in sites):
             raise RecordingError("a result that no launch has written")
@@ -476,19 +481,35 @@ def _written(step: Noted | Host) -> list[Site]:
     return [site for i, site in step.arrays if writes[i] or not told]
 
 
+def _used(step: Noted | Host) -> Iterator[Buffer]:
+    """The memory that a step reads or writes."""
+    sites: list[Any] = ([*step.reads, *step.writes] if isinstance(step, Host)
+                        else [site for _, site in step.arrays])
+    if isinstance(step, Noted) and step.flag is not None:
+        sites += step.flag.reads
+    return (site.buffer for site in sites if isinstance(site, Site))
+
+
+def _needless(steps: Sequence[Noted | Host], outputs: Sequence[Buffer]) -> list[int]:
+    """Launches that only write memory of the arena which no later one uses; Python always runs."""
+    needed, found = set(map(id, outputs)), list[int]()
+    for i, step in reversed(list(enumerate(steps))):
+        written = [] if isinstance(step, Host) or step.flag is not None else _written(step)
+        if written and all(s.buffer.kind == "arena" and id(s.buffer) not in needed
+                           for s in written):
+            found.append(i)
+        else:
+            needed.update(map(id, _used(step)))
+    return found[::-1]
+
+
 def _count_uses(buffers: Sequence[Buffer], steps: Sequence[Noted | Host]) -> None:
     """The first and the last step of every buffer."""
     for b in buffers:
         b.first = b.last = -1
     for i, step in enumerate(steps):
-        sites: list[Any] = ([*step.reads, *step.writes] if isinstance(step, Host)
-                            else [site for _, site in step.arrays])
-        if isinstance(step, Noted) and step.flag is not None:
-            sites += step.flag.reads
-        for site in sites:
-            if isinstance(site, Site):
-                b = site.buffer
-                b.first, b.last = i if b.first < 0 else b.first, i
+        for b in _used(step):
+            b.first, b.last = i if b.first < 0 else b.first, i
 
 
 def _named(b: Buffer) -> str:

@@ -68,6 +68,20 @@ def test_launches_are_noted_and_run_with_other_arrays(scaled):
     assert stream([A + 1], [0.5])[0].tolist() == [1, 2, 3, 4, 5]
 
 
+def test_what_nobody_reads_is_left_out(scaled):
+    with Recording() as r:
+        x = r.input(A)
+        times(scaled, times(scaled, x, 5.0), 5.0)  # neither is needed
+        y = times(scaled, x, 2.0)
+        times(scaled, y, 7.0)
+        scaled(x, x, 3.0)  # an input is what the caller sees
+        stream = r.finish([y])
+    assert r.left_out == [0, 1, 3] and len(stream.launches) == 2
+    given = A.copy()
+    assert stream([given])[0].tolist() == [0, 2, 4, 6, 8]
+    assert given.tolist() == [0, 3, 6, 9, 12]
+
+
 def test_products_run_as_without_recording():
     rng = np.random.default_rng(0)
     a, b = (rng.normal(size=s).astype(np.float32) for s in ((70, 300), (300, 90)))
