@@ -13,7 +13,7 @@ from typing import Any
 
 from . import rules
 
-__all__ = ["FIELD", "PLAIN", "class_dict", "compares", "getter", "has_operations", "hides",
+__all__ = ["FIELD", "PLAIN", "class_dict", "compares", "getter", "has_operations", "hides", "holds",
            "instance_dict", "is_bound", "is_made_up", "moves", "mutable", "sets", "static"]
 
 PLAIN = frozenset((int, float, str, bool, complex, bytes, type(None), slice, range, type(...),
@@ -77,6 +77,13 @@ def has_operations(kind: type) -> bool:
 def compares(kind: type) -> bool:
     """Whether comparing objects runs Python code, that of dataclasses included."""
     return any(_is_users(cls, name) for cls in kind.__mro__ for name in _COMPARISONS)
+
+
+@_kept
+def holds(kind: type) -> bool:
+    """Whether objects are containers whose contents nothing here looks at."""
+    cls = next((c for c in kind.__mro__ if "__len__" in c.__dict__), None)
+    return cls is not None and not issubclass(kind, type) and not rules.is_lampion(cls)
 
 
 @_kept

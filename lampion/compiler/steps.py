@@ -88,6 +88,8 @@ class Steps:
         self.updates: list[Update] = []
         self.counts: list[tuple[dict[str, Any], str, int]] = []  # counters, and their steps
         self.after: list[tuple[LRScheduler, tuple[Any, ...]]] = []
+        self.moved: set[int] = set()  # ids of the groups whose numbers they change
+        self.stepped: set[int] = set()  # ids of the step counts that the updates change
         self.modules: list[Module] = []
         self.names: dict[int, str] = {}  # of the outermost module's parts
 
@@ -152,6 +154,7 @@ class Steps:
         if any(isinstance(a, Tensor) for a in args) or kind.startswith("Reduce"):
             watcher.refuse(f"{kind}.step() with a value of the program")
         self.after.append((scheduler, args))
+        self.moved.update(map(id, scheduler.optimizer.param_groups))
 
     def optimizer(self, watcher: Any, optimizer: Optimizer, name: str, *args: Any,
                   **kwargs: Any) -> None:
@@ -218,10 +221,17 @@ class Steps:
         if not update.key:
             watcher.stop(NotYet("parameters of one group have made different numbers of steps"))
         self.updates.append(update)
+        self._count(watcher, update)
         update.first = len(self.recorder.numbers)
         scalars = tuple(self.recorder.number() if kind is float else kind for kind in update.key)
         for p, state in zip(chosen, states, strict=True):
             self._record(update, p, [state[name] for name in record.state], scalars)
+
+    def _count(self, watcher: Any, update: Update) -> None:
+        """Step counts move on after the run: the function must not look at them."""
+        if any(id(t) in self.recorder.places for t in update.counts):
+            watcher.refuse("looking at a step count that is about to change")
+        self.stepped.update(map(id, update.counts))
 
     def _begin(self, watcher: Any, optimizer: ElementwiseOptimizer, group: dict[str, Any],
                chosen: list[Tensor]) -> None:

@@ -7,6 +7,7 @@ Objects that the function itself made are its own business.
 
 from __future__ import annotations
 
+import collections
 import functools
 import types
 from typing import Any, NoReturn
@@ -107,6 +108,8 @@ class Watcher:
         if isinstance(value, Tensor) and not self._made_here(value):
             if id(value) in self.steps.arguments:
                 self.refuse("an argument that is also reached from outside")
+            if id(value) in self.steps.stepped:
+                self.refuse("looking at a step count after its optimizer's step")
             self.steps.lift(value, label)
             for table in ("_hooks", "_post_hooks") if value._rg else ():
                 hooks = value.__dict__.get(table)
@@ -193,10 +196,13 @@ class Watcher:
     def _of_scheduler(self, obj: Any, name: str) -> Any:
         if name == "step" and name not in obj.__dict__:
             return functools.partial(self.steps.scheduler, self, obj)
+        if self.steps.after:
+            self.refuse(f"looking at a {type(obj).__name__} after its step")
         return self._of_object(obj, name)
 
     def _entry(self, table: dict[Any, Any], key: Any, owner: Any, name: Any) -> Any:
         value = dict.__getitem__(table, key)
+        self.not_moved(table)
         if self.is_own(owner) or id(owner) in self.given or (id(table), key) in self.lent:
             return value
         if (id(table), key) in self.counted:
@@ -380,20 +386,28 @@ class Watcher:
             self.refuse(f"using a {type(value).__name__}, which defines operators of its own")
         if isinstance(value, _SCALARS) or self.is_own(value) or id(value) in self.given:
             return value
-        if isinstance(value, (list, dict, set, frozenset)):
+        if isinstance(value, _CONTAINERS):
             if len(value) > _LONG:
                 self.refuse(f"using a {type(value).__name__} of {len(value)} elements")
+            self.not_moved(value)
             self.guards.contents(value, f"a {type(value).__name__}")
             for v in value.values() if isinstance(value, dict) else value:
                 self.sight(v)
-                if isinstance(v, (list, dict, set, frozenset, np.ndarray)):
+                if isinstance(v, (*_CONTAINERS, np.ndarray)):
                     self.seen(v)
         elif isinstance(value, tuple):
             for v in value:  # one from outside was looked through by `sight`
                 self.seen(v if id(v) in self.steps.arguments else self.sight(v))
         elif isinstance(value, np.ndarray):
             self.refuse("using a NumPy array, whose elements may change: pass a tensor instead")
+        elif kinds.holds(type(value)):
+            self.refuse(f"using a {type(value).__name__}, whose contents may change")
         return value
+
+    def not_moved(self, table: Any) -> None:
+        """What a scheduler's step has changed is there after the run only."""
+        if id(table) in self.steps.moved:
+            self.refuse("looking at an optimizer's group after a scheduler's step")
 
     def compared(self, value: Any) -> Any:
         """What is compared: by value, unless it is of a class that says otherwise."""
@@ -657,7 +671,7 @@ class Watcher:
         if f in _BY_IDENTITY and any(isinstance(a, Tensor) or self.is_own(a) for a in args):
             self.refuse(f"{f.__name__}() of an object that is another at every call")
         for a in (*args, *kwargs.values()) if f not in _OF_KINDS else ():
-            if isinstance(a, types.GeneratorType) or type(a).__name__.endswith("iterator"):
+            if hasattr(type(a), "__next__"):
                 self.iterate(a)
             self.seen(a)
         args = [_plain(self.callback(a)) for a in args]
@@ -666,7 +680,8 @@ class Watcher:
 
     def _construct(self, cls: type, args: Any, kwargs: Any) -> Any:
         if cls is type and len(args) == 1:
-            return type(args[0])
+            return next((k for k in (float, int) if isinstance(args[0], (Varying, Pending))
+                         and isinstance(args[0], k)), type(args[0]))
         if cls in (float, int) and len(args) == 1 and isinstance(args[0], (Tensor, Pending)):
             return self._read(cls, args[0])
         if rules.is_pure(cls):
@@ -708,7 +723,7 @@ class Watcher:
             return self._pure(f, args, kwargs) if owner in rules.READERS else self.refuse(
                 f"calling {owner.__name__}.{f.__name__}")
         if self.is_own(owner):
-            return f(*args, **kwargs)
+            return self._part(f, f(*args, **kwargs))
         if isinstance(owner, rules.READERS) and f.__name__ not in rules.MUTATORS:
             return self._of_container(f, owner, args, kwargs)
         return self.refuse(f"{type(owner).__name__}.{f.__name__}() of an object from outside")
@@ -724,7 +739,11 @@ class Watcher:
             return f(*args)
         self.seen(owner)
         result = self._pure(f, args, kwargs)
-        return self.fresh(result) if f.__name__ in ("copy", "split", "__iter__") else result
+        return self._part(f, result)
+
+    def _part(self, f: Any, result: Any) -> Any:
+        """What a method of a container gives: some make new objects."""
+        return self.fresh(result) if f.__name__ in _MAKING else result
 
     def _builtin_function(self, f: Any, args: Any, kwargs: Any) -> Any:
         if f is getattr:
@@ -753,6 +772,10 @@ _READING: Any = ((Tensor, Watcher._of_tensor), (types.ModuleType, Watcher._of_mo
             (super, Watcher._of_super), (type, Watcher._of_class),
             (_FUNCTIONS, Watcher._of_function), (Optimizer, Watcher._of_optimizer),
             (LRScheduler, Watcher._of_scheduler))
+_CONTAINERS = (list, dict, set, frozenset, collections.deque)
+_MAKING = ("copy", "split", "rsplit", "splitlines", "partition", "keys", "values", "items",
+           "__iter__", "__reversed__", "union", "intersection", "difference",
+           "symmetric_difference")
 _BY_IDENTITY = (id, hash)
 _OF_KINDS = (isinstance, issubclass, callable)  # which look at classes alone
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

@@ -49,6 +49,10 @@ def _made(node: Node, known: dict[str, Any]) -> Any:
     if node.kind == "result":
         several = known[node.args[0].digest]  # type: ignore[union-attr]
         return several.like(node) if several.__class__ is _Each else several[node.attrs[0]]
+    if node.op.name == "read_window":  # of a value that is dense
+        assert node.dtype is not None
+        size, steps, _ = node.attrs
+        return AbstractArray(size, node.dtype, tuple(s * node.dtype.itemsize for s in steps))
     args = [known[a.digest] for a in node.args if isinstance(a, Node)]
     return _viewed(node, args[0]) if node.op.view else _settled(node, args)
 
