@@ -9,7 +9,6 @@ inputs, of the memory of its results.
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 import threading
 import weakref
@@ -50,10 +49,20 @@ class Native:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(image))  # entries jump into it to the very end
 
 
-@functools.cache
+class _Loaded:
+    """The native half, once and for all threads: a second one would have a state of its own."""
+
+    lock = threading.Lock()
+    half: Native | None = None
+
+
 def native() -> Native:
     """The native half, loaded at the first recording."""
-    return Native(NATIVE[0]())
+    if _Loaded.half is None:
+        with _Loaded.lock:
+            if _Loaded.half is None:
+                _Loaded.half = Native(NATIVE[0]())
+    return _Loaded.half
 
 
 # --- what a recording hands over --------------------------------------------------------------
@@ -268,6 +277,7 @@ _streams: weakref.WeakSet[Stream] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     """Another thread of the parent may have been inside a call."""
+    _Loaded.lock = threading.Lock()
     for stream in list(_streams):
         stream._lock = threading.Lock()
 

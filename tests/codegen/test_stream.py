@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from lampion.codegen.stream import Recording, RecordingError, recording_here
 from lampion.codegen.types import F32, I64
 from lampion.debug import kernels
 from lampion.debug.knobs import override
-from lampion.runtime import arena, memory
+from lampion.runtime import arena, memory, stream
 from lampion.runtime.recording import raised
 
 pytestmark = pytest.mark.usefixtures("kernels_at_once")
@@ -458,3 +459,23 @@ def test_written_arrays_are_found_through_loops():
         k.store(first, 0, k.load(c.ptr, i))
         loop.next(second, first)
     assert written(k) == {"a", "b"}
+
+
+def test_threads_share_one_native_half(monkeypatch):
+    real, loads = stream.NATIVE[0], []
+
+    def slow():
+        loads.append(threading.get_ident())
+        time.sleep(0.05)
+        return real()
+
+    monkeypatch.setattr(stream._Loaded, "half", None)
+    monkeypatch.setattr(stream, "NATIVE", [slow])
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(stream.native())) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(loads) == 1
+    assert len({id(half) for half in found}) == 1
