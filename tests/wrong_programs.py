@@ -179,6 +179,8 @@ PROGRAMS: dict[str, Wrong] = {
                                      ("more than 1 value per channel", "[1, 3]")),
     "batch norm channels": Wrong(lambda t: t.nn.BatchNorm1d(3)(t.ones(2, 4)), RuntimeError,
                                  ("4", "3")),
+    "norms of integers": Wrong(lambda t: t.nn.functional.layer_norm(t.arange(4), (4,)),
+                               NotImplementedError, ("LayerNormKernelImpl", "Long")),
     "layer norm": Wrong(lambda t: t.nn.LayerNorm(3)(t.ones(2, 4)), RuntimeError,
                         ("normalized_shape", "[3]", "[2, 4]")),
     "class out of range": Wrong(lambda t: t.nn.functional.cross_entropy(

@@ -77,6 +77,8 @@ def _told(code: types.CodeType) -> Iterator[Any]:
         if isinstance(value, types.CodeType):
             yield from _told(value)
         else:
+            if isinstance(value, str):  # classes inside are named after where they stand
+                value = value.rpartition("<locals>.")[2]
             jump = i.opcode in dis.hasjrel or i.opcode in dis.hasjabs
             yield i.opname.replace("METHOD", "ATTR"), None if jump else repr(value)
 
@@ -244,6 +246,8 @@ class _Rewriter(ast.NodeTransformer):
         args = [self.visit(a) for a in node.args]
         for k in node.keywords:
             k.value = self.visit(k.value)
+            if k.arg is None:
+                k.value = self._call("spread", k.value, k.value)
         return self._call("call", node, func, *args, keywords=node.keywords)
 
     def visit_For(self, node: ast.For) -> Any:
@@ -371,7 +375,13 @@ class _Rewriter(ast.NodeTransformer):
             return node
         return self._call("fresh", node, node)
 
-    visit_List = visit_Dict = visit_Set = _fresh
+    def visit_Dict(self, node: ast.Dict) -> Any:
+        self.generic_visit(node)
+        node.values = [v if k is not None else self._call("spread", v, v)
+                       for k, v in zip(node.keys, node.values, strict=True)]
+        return self._call("fresh", node, node)
+
+    visit_List = visit_Set = _fresh
     visit_ListComp = visit_DictComp = visit_SetComp = visit_GeneratorExp = _fresh
 
     def visit_Global(self, node: Any) -> Any:
@@ -385,10 +395,18 @@ class _Rewriter(ast.NodeTransformer):
     def _refusal(self, node: Any, what: str) -> Any:
         return ast.copy_location(ast.Expr(self._call("refuse", node, ast.Constant(what))), node)
 
-    def _leave(self, node: Any) -> Any:
+    def visit_Raise(self, node: ast.Raise) -> Any:
+        self.generic_visit(node)
+        if node.exc is not None:
+            node.exc = self._call("raising", node.exc, node.exc)
         return node
 
-    visit_Import = visit_ImportFrom = _leave
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> Any:
+        names = ast.Tuple([ast.Constant(a.name) for a in node.names], ast.Load())
+        package = ast.Name("__package__", ast.Load())
+        told = self._call("imported", node, ast.Constant(node.module or ""),
+                          ast.Constant(node.level), package, names)
+        return [node, ast.copy_location(ast.Expr(told), node)]
 
     def _refuse(self, node: Any) -> Any:
         return self._refusal(node, f"a statement of kind {type(node).__name__}")

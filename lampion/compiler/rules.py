@@ -11,7 +11,8 @@ import types
 from typing import Any
 
 __all__ = ["CONTEXTS", "CORE", "HISTORY", "IMPURE", "MUTATORS", "READERS", "SETTINGS",
-           "TENSOR_STATE", "is_compiled", "is_lampion", "is_lampion_file", "is_pure",
+           "TENSOR_STATE", "calls_back", "is_compiled", "is_lampion", "is_lampion_file",
+           "is_operator", "is_pure",
            "is_standard", "is_transform", "makes_new", "room_of"]
 
 _ROOT = __name__.split(".")[0]
@@ -64,6 +65,11 @@ _PURE_BUILTINS = frozenset(getattr(builtins, name) for name in _NAMES.split())
 _PURE_MODULES = frozenset(("math", "operator", "_operator", "itertools", "cmath"))
 _PURE = _PURE_BUILTINS | {functools.reduce, functools.partial, collections.OrderedDict,
                           collections.defaultdict, collections.deque, collections.Counter}
+_CALLING = (map, filter, sorted, min, max, iter, functools.reduce)
+_ITEMS = """
+    getitem setitem delitem contains is is_not call eq ne lt le gt ge iadd iand iconcat ifloordiv
+    ilshift imod imul imatmul ior ipow irshift isub itruediv ixor"""
+_OPERATORS = frozenset(_ITEMS.split())
 _STDLIB = frozenset(("functools", "collections", "contextlib", "dataclasses", "enum", "typing",
                      "abc", "operator", "numbers", "types"))
 
@@ -117,6 +123,16 @@ def is_pure(f: Any) -> bool:
             f.__new__, types.FunctionType)
     return module in _PURE_MODULES or (module in _STDLIB and not isinstance(
         f, types.BuiltinFunctionType))
+
+
+def is_operator(f: Any) -> bool:
+    """Whether a function of `operator` changes, compares or calls what it is given."""
+    return f.__module__ == "_operator" and f.__name__.strip("_") in _OPERATORS
+
+
+def calls_back(f: Any) -> bool:
+    """Whether a pure function calls what it is given."""
+    return f in _CALLING or getattr(f, "__module__", None) == "itertools"
 
 
 def is_compiled(f: Any) -> bool:

@@ -237,6 +237,8 @@ def _check_result(value: Any, watcher: Watcher) -> None:
     elif isinstance(value, dict):
         if any(isinstance(k, Pending) for k in value):
             raise Break("a number read from a tensor as a key", "its end")
+        if isinstance(getattr(value, "default_factory", None), functools.partial):
+            raise Break("returning a defaultdict whose function was made here", "its end")
         _check_result(list(value.values()), watcher)
     elif not isinstance(value, _RESULTS) and (
             watcher.is_own(value) or isinstance(value, _MADE_ANEW)):

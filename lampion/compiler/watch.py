@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import collections
 import functools
+import importlib.util
+import operator
+import sys
 import types
 from typing import Any, NoReturn
 
@@ -319,7 +322,7 @@ class Watcher:
             return self._of_dict(obj, index)
         if isinstance(obj, list):
             self.seen(obj)
-            return obj[index]
+            return self.fresh(obj[index]) if isinstance(index, slice) else obj[index]
         if self.is_own(obj):
             return obj[index]
         return self.refuse(f"reading an item of a {type(obj).__name__}")
@@ -338,7 +341,7 @@ class Watcher:
             return self.call(types.MethodType(missing, obj), key)
         if not own and missing is not None:
             self.refuse(f"a new key {key!r} in a dict from outside")
-        return obj[key]
+        return self.fresh(obj[key])  # a default, or KeyError
 
     def looked_up(self, key: Any) -> Any:
         """What is looked for in a container: arguments are other objects at every call."""
@@ -367,6 +370,12 @@ class Watcher:
         return self.refuse(f"walking over a {type(obj).__name__} from outside, which moves it on")
 
     unpacked = iterate
+
+    def spread(self, table: Any) -> Any:
+        """What `**` takes apart."""
+        if not isinstance(table, dict):
+            self.refuse(f"`**` of a {type(table).__name__}")
+        return self.seen(table)
 
     def seen(self, value: Any) -> Any:
         """A value whose contents decide what happens."""
@@ -479,6 +488,19 @@ class Watcher:
             left = as_tensor(left, right, state.recorder)
         return BINARY[kind](self.seen(left), self.seen(right))
 
+    def raising(self, error: Any) -> Any:
+        """What is raised: of a class, an object is made."""
+        return self.call(error) if isinstance(error, type) else error
+
+    def imported(self, module: str, level: int, package: str | None, names: Any) -> None:
+        """After `from module import names`"""
+        found = sys.modules.get(importlib.util.resolve_name("." * level + module, package))
+        for name in names:
+            if found is None or name == "*":
+                self.refuse(f"`from {module} import {name}`")
+            else:
+                self._of_module(found, name)
+
     def text(self, value: Any) -> Any:
         """What stands in an f-string."""
         if isinstance(value, Tensor):
@@ -527,6 +549,8 @@ class Watcher:
             return self.call(types.MethodType(method, f), *args, **kwargs)
         if isinstance(f, functools._lru_cache_wrapper):
             return self._cached(f, args, kwargs)
+        if isinstance(f, _GETTERS):
+            return self._got(f, *args)
         return self.refuse(f"calling a {type(f).__name__}")
 
     def _cached(self, f: Any, args: Any, kwargs: Any) -> Any:
@@ -544,8 +568,22 @@ class Watcher:
             state.recorder = current
         if size() != before:
             self.stop(NotYet(f"{f.__name__} had to be computed first"))
-        self.guards.other((id(f), "cache"), size, f"what {f.__name__} remembers")
+        after = size()
+        self.guards.other((id(f), "cache", len(self.own)),
+                          lambda: f(*args, **kwargs) if size() == after else _NOTHING,
+                          f"what {f.__name__} remembers")
         return self.sight(found)
+
+    def _got(self, f: Any, obj: Any) -> Any:
+        """What `operator.attrgetter(...)` and its like do with an object."""
+        make, given = f.__reduce__()[:2]
+        if isinstance(f, operator.methodcaller):
+            kwargs = make.keywords if isinstance(make, functools.partial) else {}
+            name, *args = (*make.args, *given) if isinstance(make, functools.partial) else given
+            return self.call(self.attribute(obj, name), *args, **kwargs)
+        found = [self.item(obj, i) if isinstance(f, operator.itemgetter) else
+                 functools.reduce(self.attribute, i.split("."), obj) for i in given]
+        return found[0] if len(found) == 1 else tuple(found)
 
     def module(self, m: Module, args: Any, kwargs: Any) -> Any:
         """A call of a module: its `forward`, between its hooks."""
@@ -667,6 +705,15 @@ class Watcher:
             return value
         return functools.partial(self.call, value)
 
+    def followed(self, value: Any) -> Any:
+        """The same of other things that functions like `map` call."""
+        plain = isinstance(value, (Tensor, Module)) or not callable(value) or (
+            isinstance(value, type) and (rules.is_pure(value) or rules.is_lampion(value))) or (
+            isinstance(value, types.BuiltinFunctionType) and not rules.is_operator(value)
+            and isinstance(value.__self__, types.ModuleType) and rules.is_pure(value))
+        return self.callback(value) if plain or isinstance(value, (
+            *_FUNCTIONS, functools.partial)) else functools.partial(self.call, value)
+
     def _pure(self, f: Any, args: Any, kwargs: Any) -> Any:
         if f in _BY_IDENTITY and any(isinstance(a, Tensor) or self.is_own(a) for a in args):
             self.refuse(f"{f.__name__}() of an object that is another at every call")
@@ -674,8 +721,9 @@ class Watcher:
             if hasattr(type(a), "__next__"):
                 self.iterate(a)
             self.seen(a)
-        args = [_plain(self.callback(a)) for a in args]
-        result = f(*args, **{k: _plain(self.callback(v)) for k, v in kwargs.items()})
+        wrapped = self.followed if rules.calls_back(f) else self.callback
+        args = [_plain(wrapped(a)) for a in args]
+        result = f(*args, **{k: _plain(wrapped(v)) for k, v in kwargs.items()})
         return self.fresh(result) if rules.makes_new(f) else result
 
     def _construct(self, cls: type, args: Any, kwargs: Any) -> Any:
@@ -723,7 +771,9 @@ class Watcher:
             return self._pure(f, args, kwargs) if owner in rules.READERS else self.refuse(
                 f"calling {owner.__name__}.{f.__name__}")
         if self.is_own(owner):
-            return self._part(f, f(*args, **kwargs))
+            for a in () if f.__name__ in _KEEPING else args:
+                self.seen(a)
+            return self._part(f, f(*args, **{k: self.followed(v) for k, v in kwargs.items()}))
         if isinstance(owner, rules.READERS) and f.__name__ not in rules.MUTATORS:
             return self._of_container(f, owner, args, kwargs)
         return self.refuse(f"{type(owner).__name__}.{f.__name__}() of an object from outside")
@@ -763,9 +813,30 @@ class Watcher:
             return next(*args)
         if f is iter and len(args) == 1:
             return self.fresh(iter(self.iterate(args[0])))
+        if rules.is_operator(f):
+            return self._operator(f, args)
         if rules.is_pure(f):
             return self._pure(f, args, kwargs)
         return self.refuse(f"calling {f.__name__}()")
+
+    def _operator(self, f: Any, args: Any) -> Any:
+        """Functions of `operator` that are more than arithmetic."""
+        name = f.__name__.strip("_")
+        if name == "getitem":
+            return self.item(*args)
+        if name in ("is", "is_not"):
+            return self.identical(*args) is (name == "is")
+        if name in ("setitem", "delitem"):
+            self.storing_item(args[0])
+        elif name in ("contains", "eq", "ne", "lt", "le", "gt", "ge"):
+            for a in args:
+                self.looked_up(self.compared(a))
+        elif name == "call":
+            return self.call(*args)
+        else:
+            self.augmenting(args[0])
+            self.seen(args[1])
+        return f(*args)
 
 
 _READING: Any = ((Tensor, Watcher._of_tensor), (types.ModuleType, Watcher._of_module),
@@ -776,6 +847,9 @@ _CONTAINERS = (list, dict, set, frozenset, collections.deque)
 _MAKING = ("copy", "split", "rsplit", "splitlines", "partition", "keys", "values", "items",
            "__iter__", "__reversed__", "union", "intersection", "difference",
            "symmetric_difference")
+_KEEPING = ("append", "appendleft", "insert", "add", "setdefault", "get", "pop", "send", "throw",
+            "__setitem__")  # what they are given they do not look into
+_GETTERS = (operator.attrgetter, operator.itemgetter, operator.methodcaller)
 _BY_IDENTITY = (id, hash)
 _OF_KINDS = (isinstance, issubclass, callable)  # which look at classes alone
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

@@ -11,7 +11,7 @@ import numpy as np
 from ..autograd.modes import no_grad, state
 from ..tensor.dtype import finfo
 from ..tensor.tensor import Tensor
-from .errors import argument_type
+from .errors import argument_type, not_implemented_for
 from .families import Array, OptArray
 from .pad import pad
 from .pool import avg_pool2d, avg_pool3d
@@ -119,7 +119,13 @@ def _normalized_shape(name: str, input: Any, shape: Any, *parameters: Any) -> In
             f"Given normalized_shape={list(found)}, expected input with shape [*, "
             f"{', '.join(str(n) for n in found)}], but got input of size{list(input.shape)}"
         )
+    _check_floating("rms_norm" if name == "rms_norm" else "LayerNormKernelImpl", input)
     return found
+
+
+def _check_floating(name: str, input: Tensor) -> None:
+    if input._dtype.kind < 2:
+        raise not_implemented_for(name, input._dtype)
 
 
 @op("torch F")
@@ -284,6 +290,7 @@ def _batch_norm_of(input: Tensor, running_mean: Any, running_var: Any, weight: A
         )
     _check_channels(input, running_mean=running_mean, running_var=running_var, weight=weight,
                     bias=bias)
+    _check_floating("batch_norm", input)
     stats = (None, None) if training else (running_mean, running_var)
     out, mean, var = _batch_norm(input, weight, bias, *stats, training, eps)
     if training and running_mean is not None and input.numel():
@@ -384,6 +391,7 @@ def _check_group_norm(input: Any, num_groups: int, weight: Any, bias: Any) -> No
                 f"input, but got {label} of shape {list(p.shape)} and input of shape "
                 f"{list(input.shape)}"
             )
+    _check_floating("GroupNormKernelImpl", input)
 
 
 @op("F")
