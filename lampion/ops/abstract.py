@@ -12,7 +12,7 @@ from ..tensor.abstract import AbstractArray, contiguous_strides
 from ..tensor.dtype import from_numpy_dtype
 from ..tensor.tensor import Tensor, share, wrap
 from .errors import device_mismatch
-from .layout import order_of
+from .layout import DENSE, order_of
 from .native import TEMPLATES
 from .record import data_dependent
 
@@ -90,7 +90,7 @@ def _settled(leaf: Any, result: AbstractArray, arrays: list[Any], attrs: Any) ->
     """A result that lies in memory as it would with data: random numbers are drawn in its order."""
     operands = [a for a in arrays if hasattr(a, "strides")]
     whole = leaf.name != "clone" or attrs[0] is not None
-    rows = leaf.rows or (leaf.name in TEMPLATES and whole)
+    rows = leaf.name in DENSE or (leaf.name in TEMPLATES and whole)
     if rows or all(a.strides == contiguous_strides(a.shape, a.itemsize) for a in operands):
         return result
     order = order_of(result.shape, operands)

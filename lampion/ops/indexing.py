@@ -12,6 +12,7 @@ from ..tensor.tensor import Tensor, share, wrap
 from .errors import argument_type, wrap_dim
 from .families import Array, OptArray, broadcast_shape
 from .forms import bump, check_overlap, check_writable, write
+from .layout import in_rows
 from .promotion import cast
 from .record import data_dependent, leaf, not_differentiable, op, publish, same_shape
 from .view import _select, _unsqueeze, alias, slice_dim
@@ -219,7 +220,7 @@ def _index_shape(a: Any, indices: Any) -> Any:
 
 @leaf(_index_grad, name="index", shape=_index_shape, exact=True)
 def _index(input: Array, indices: Any) -> Array:
-    return input[_index_key(input.shape, _unwrap(indices))]
+    return in_rows(input[_index_key(input.shape, _unwrap(indices))])
 
 
 def _index_op(t: Tensor, advanced: list[Any]) -> Tensor:

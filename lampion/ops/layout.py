@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ROWS", "in_rows", "order_of", "settled"]
+__all__ = ["DENSE", "ROWS", "in_rows", "order_of", "settled"]
 
 Array = Any
 
 # Operators of rows, whose results are contiguous however their input lies, as PyTorch's are.
 ROWS = frozenset(("softmax", "log_softmax", "native_layer_norm", "rms_norm", "native_group_norm"))
+
+DENSE = ROWS | {"index"}  # whose results alone are
 
 
 def in_rows(a: Array) -> Array:

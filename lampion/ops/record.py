@@ -39,7 +39,7 @@ from ..tensor.dtype import _BY_NUM, dtype, from_numpy_dtype
 from ..tensor.tensor import INFERENCE, Tensor, share
 from .autocast import ACTIVE, adjust
 from .errors import out_of_memory
-from .layout import ROWS, in_rows, settled
+from .layout import DENSE, ROWS, in_rows, settled
 from .native import LEAST, TEMPLATES, FusedRule, launch, launch_list
 
 __all__ = ["LEAVES", "PUBLIC", "Leaf", "leaf", "not_differentiable", "op", "same_shape"]
@@ -167,7 +167,8 @@ class Leaf:
                 result = (self.kernel(*arrays, *attrs) if reduced is None
                           else self.kernel(*map(_widen, arrays), *attrs))
                 if large and self.launches is not None and self.name != "clone":
-                    result = settled(result, arrays, self.name in TEMPLATES)
+                    dense = self.name in TEMPLATES or self.name in DENSE
+                    result = settled(result, arrays, dense)
         except AbstractOperand:  # an index tensor without elements
             return self._abstract(tensors, attrs)
         except MemoryError as error:
