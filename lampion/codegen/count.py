@@ -77,7 +77,7 @@ class _Walk:
             return
         elif what == "scalar":
             self.numbers[id(value)] = int(argument)
-        else:
+        elif rest[0] < len(argument[0]):  # packed operands have one axis, and sizes nobody uses
             number = argument[0 if what == "size" else 1][rest[0]]
             self.numbers[id(value)] = number // (1 if what == "size" else rest[1])
 

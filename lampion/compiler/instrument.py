@@ -23,6 +23,7 @@ _WATCHER = "_lampion_watcher"
 _FACTORY = "_lampion_factory"
 _FUNCTION = "_lampion_function"
 _WITH_NUMBERS = ("Add", "Sub", "Mult", "Div")
+_COMPARED = ("Lt", "LtE", "Gt", "GtE", "Eq", "NotEq")
 _FUTURE = 0x1000000  # CO_FUTURE_ANNOTATIONS
 
 
@@ -95,7 +96,7 @@ def _compiled(definition: Any, owner: str | None, code: types.CodeType) -> types
     for node in ast.walk(factory):  # Python 3.12 and later want to know
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             node.__dict__.setdefault("type_params", [])
-    imports = _imports(_parsed(code.co_filename))
+    imports = _imports(_parse(*_text(code.co_filename)))
     module = ast.fix_missing_locations(ast.Module([*imports, factory], []))
     made = compile(module, code.co_filename, "exec", dont_inherit=True,
                    flags=code.co_flags & _FUTURE)
@@ -127,9 +128,7 @@ def _parameters(names: list[str]) -> ast.arguments:
 
 def _definition(code: types.CodeType) -> tuple[Any, str | None]:
     """The syntax tree of the function with this code, and the class whose body it stands in."""
-    module = _parsed(code.co_filename)
-    found = [(node, owner) for node, owner in _functions(module)
-             if _first_line(node) == code.co_firstlineno and _named(node, code.co_name)]
+    found = _functions(*_text(code.co_filename)).get((code.co_firstlineno, code.co_name), [])
     if len(found) > 1:  # several lambdas in one line
         found = [(n, o) for n, o in found if _same_arguments(n, code)]
     if len(found) != 1:
@@ -138,11 +137,11 @@ def _definition(code: types.CodeType) -> tuple[Any, str | None]:
     return found[0]
 
 
-def _parsed(filename: str) -> ast.Module:
+def _text(filename: str) -> tuple[str, str]:
     lines = linecache.getlines(filename)
     if not lines:
         raise NoSource(f"no source of {filename}")
-    return _parse("".join(lines), filename)
+    return "".join(lines), filename
 
 
 @lru_cache(64)
@@ -153,22 +152,30 @@ def _parse(text: str, filename: str) -> ast.Module:
         raise NoSource(f"the source of {filename} has changed: {error}") from None
 
 
-def _functions(tree: ast.AST, owner: str | None = None) -> Any:
-    for node in ast.iter_child_nodes(tree):
+@lru_cache(64)
+def _functions(text: str, filename: str) -> dict[tuple[int, str], list[tuple[Any, str | None]]]:
+    """All functions of a file by first line and name, with the class that they stand in."""
+    found: dict[tuple[int, str], list[tuple[Any, str | None]]] = {}
+    left: list[tuple[Any, str | None]] = [(_parse(text, filename), None)]
+    while left:
+        node, owner = left.pop()
         if isinstance(node, (ast.FunctionDef, ast.Lambda, ast.AsyncFunctionDef)):
-            yield node, owner
-            yield from _functions(node, owner)
-        else:
-            yield from _functions(node, node.name if isinstance(node, ast.ClassDef) else owner)
+            name = getattr(node, "name", "<lambda>")
+            found.setdefault((_first_line(node), name), []).append((node, owner))
+        elif isinstance(node, ast.ClassDef):
+            owner = node.name
+        for name in node._fields:
+            part = getattr(node, name, None)
+            if part.__class__ is list:
+                left += [(x, owner) for x in reversed(part) if isinstance(x, ast.AST)]
+            elif isinstance(part, ast.AST):
+                left.append((part, owner))
+    return found
 
 
 def _first_line(node: Any) -> int:
     decorators = getattr(node, "decorator_list", [])
     return min([node.lineno, *(d.lineno for d in decorators)])
-
-
-def _named(node: Any, name: str) -> bool:
-    return name == "<lambda>" if isinstance(node, ast.Lambda) else bool(node.name == name)
 
 
 def _same_arguments(node: Any, code: types.CodeType) -> bool:
@@ -309,10 +316,17 @@ class _Rewriter(ast.NodeTransformer):
             count = self._call("count", node, owner, ast.Constant(target.attr), value)
             return ast.copy_location(ast.Expr(count), node)
         self.generic_visit(node)
-        node.value = self._seen(node.value)
+        value = node.value
         if not isinstance(node.target, ast.Name):
+            node.value = self._seen(value)
             return node
         name = ast.copy_location(ast.Name(node.target.id, ast.Load()), node)
+        kind = type(node.op).__name__
+        if kind in _WITH_NUMBERS:
+            made = self._call("augmented", node, ast.Constant(kind), name, value)
+            return self._guarded(ast.copy_location(ast.Assign([node.target], made), node),
+                                 [node.target])
+        node.value = self._seen(node.value)
         check = ast.copy_location(ast.Expr(self._call("augmenting", node, name)), node)
         *refused, check = self._guarded(check, [node.target])
         return [*refused, check, node]
@@ -356,6 +370,9 @@ class _Rewriter(ast.NodeTransformer):
             same = self._call("identical", node, *operands)
             return same if isinstance(node.ops[0], ast.Is) else ast.copy_location(
                 ast.UnaryOp(ast.Not(), same), node)
+        kind = type(node.ops[0]).__name__
+        if len(node.ops) == 1 and kind in _COMPARED:
+            return self._call("compare", node, ast.Constant(kind), *operands)
         operands = [e if isinstance(e, ast.Constant) else self._call("compared", e, e)
                     for e in operands]
         for i, op in enumerate(node.ops):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-__all__ = ["Node", "Graph", "Write", "Interner", "nodes_in", "stable"]
+__all__ = ["Node", "Graph", "Write", "Interner", "name_of", "nodes_in", "stable"]
 
 
 class Node:
@@ -22,18 +23,18 @@ class Node:
     where: the user's line that asked for it, or None; equal nodes keep the first.
     """
 
-    __slots__ = ("kind", "op", "args", "attrs", "shape", "dtype", "digest", "where")
+    __slots__ = ("kind", "op", "args", "attrs", "shape", "dtype", "digest", "where", "_operands")
 
     def __init__(self, kind: str, op: Any, args: tuple[Node | None, ...], attrs: tuple[Any, ...],
                  shape: Any, dtype: np.dtype[Any] | None, digest: str) -> None:
         self.kind, self.op, self.args, self.attrs = kind, op, args, attrs
         self.shape, self.dtype, self.digest = shape, dtype, digest
         self.where: Any = None
+        self._operands = (*[a for a in args if isinstance(a, Node)], *nodes_in(attrs))
 
-    def operands(self) -> Iterator[Node]:
+    def operands(self) -> tuple[Node, ...]:
         """Every node that this one needs, those inside attributes included."""
-        yield from (a for a in self.args if isinstance(a, Node))
-        yield from nodes_in(self.attrs)
+        return self._operands
 
 
 def nodes_in(value: Any) -> Iterator[Node]:
@@ -75,8 +76,14 @@ class Interner:
 
 def _digest(kind: str, op: Any, args: Any, attrs: Any, shape: Any, dtype: Any) -> str:
     text = "|".join((kind, "" if op is None else op.name, stable(args), stable(attrs),
-                     str(shape), str(dtype)))
+                     str(shape), name_of(dtype)))
     return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@lru_cache(256)
+def name_of(dtype: np.dtype[Any] | None) -> str:
+    """Of a dtype: NumPy makes it anew each time."""
+    return str(dtype)
 
 
 def stable(value: Any) -> str:
@@ -118,7 +125,7 @@ class Graph:
                 order.append(node)
                 continue
             stack.append((node, True))
-            stack.extend((a, False) for a in reversed(list(node.operands())))
+            stack.extend((a, False) for a in reversed(node.operands()))
         return order
 
     def __str__(self) -> str:

@@ -50,6 +50,13 @@ def _attention_shape(query: Any, key: Any, value: Any, *_: Any) -> Any:
     return [((*lead, query.shape[-2], value.shape[-1]), query.dtype), (rows, query.dtype)]
 
 
+def _backward_shape(grad: Any, out: Any, logarithm: Any, query: Any, key: Any, value: Any,
+                    mask: Any, *_: Any) -> Any:
+    additive = mask is not None and mask.dtype != bool
+    return [*[(a.shape, query.dtype) for a in (query, key, value)],
+            (mask.shape, query.dtype) if additive else ((0,), np.dtype(np.float64))]
+
+
 def _attention_grad(
     g: Any,
     needs: Any,
@@ -95,7 +102,7 @@ def _sum_to(x: Any, shape: tuple[int, ...]) -> Any:
     return x.sum(tuple(i for i, n in enumerate(shape) if n == 1 != x.shape[i]), keepdims=True)
 
 
-@leaf({}, name="scaled_dot_product_attention_backward")
+@leaf({}, name="scaled_dot_product_attention_backward", shape=_backward_shape)
 def _attention_backward(
     grad: Array, out: Array, logarithm: Array, query: Array, key: Array, value: Array,
     mask: OptArray, causal: bool, scale: float

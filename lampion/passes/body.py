@@ -16,7 +16,7 @@ import numpy as np
 from ..codegen.expression import Symbol, Trace, Untraceable
 from ..codegen.plan import Given, traced
 from ..codegen.survey import Survey, survey
-from ..graph.node import Node, nodes_in, stable
+from ..graph.node import Node, name_of, nodes_in, stable
 from ..ops.native import renamed
 from ..ops.optimize import Update
 
@@ -69,7 +69,7 @@ class _Key:
         for i, call in enumerate(self.body.calls):
             args = ",".join(map(self.value, call.args))
             attrs = ",".join(map(self.value, call.attrs))
-            lines.append(f"{call.op.name}({args};{attrs}):{call.shape}{call.dtype}")
+            lines.append(f"{call.op.name}({args};{attrs}):{call.shape}{name_of(call.dtype)}")
             self.places[call.digest] = f"c{i}"
         lines.append(",".join(map(self.value, self.body.roots)))
         return hashlib.blake2b("\n".join(lines).encode(), digest_size=12).hexdigest()
@@ -94,7 +94,7 @@ class _Key:
             self.body.numbers.append(node)
             return f"n{len(self.body.numbers)}"
         self.body.inputs.append(node)
-        return f"i{len(self.body.inputs)}:{node.shape}{node.dtype}"
+        return f"i{len(self.body.inputs)}:{node.shape}{name_of(node.dtype)}"
 
 
 # --- on symbols -------------------------------------------------------------------------------

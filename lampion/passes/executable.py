@@ -88,7 +88,8 @@ class Executable:
         self.graph, self.stream = graph, stream
         self.launches = _steps(stream, sources)
         self.written = sorted({w.target for w in graph.writes if w.what == "data"})
-        self.shared = [Extents([examples[i] for i in self.written]).shared(a) for a in examples]
+        written = Extents([examples[i] for i in self.written])
+        self.shared = [written.shared(a) for a in examples]
         self.seen: list[Callable[[], Any]] = [_nothing] * len(examples)
         self.extents: Extents | None = None  # of the arrays that are written to
 

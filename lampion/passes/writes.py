@@ -8,11 +8,11 @@ changed nothing. Where that cannot be had, the value is computed aside and copie
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..codegen.expression import Symbol, Trace
+from ..codegen.expression import Trace
 from ..codegen.plan import reduced_axes
 from ..graph.node import Graph, Node, Write
 from ..ops.native import TEMPLATES
@@ -84,22 +84,44 @@ def _reads_first(job: Job, root: int, target: Node) -> bool:
         return True
     if len(places) > 1 or job.inputs[places[0]].digest != target.digest:
         return False
-    try:
-        trace, roots = _traced(job.body)
-    except Exception:  # no expression: the step will run in Python, on memory of its own
+    found = _footprint(job.body)
+    if found is None:  # the step will run in Python, on memory of its own
         return False
-    place, symbol = places[0], roots[root]
-    dims = trace.input_axes[trace.places.index(place)]
-    same = _atoms(trace, dims) == _atoms(trace, symbol.dims)
-    reduced = reduced_axes(trace, roots)
-    inside = bool(reduced & set(_atoms(trace, dims)))
-    return same and not inside
+    read = found.inputs[places[0]]
+    return read == found.roots[root] and found.reduced.isdisjoint(read)
+
+
+class _Footprint(NamedTuple):
+    """The axes along which a kernel reads each input and makes each root, and sums."""
+
+    inputs: list[list[int]]
+    roots: list[list[int]]
+    reduced: set[int]
+
+
+_known: dict[str, _Footprint | None] = {}  # by key of the body
+_MOST_KNOWN = 1 << 14
+
+
+def _footprint(body: Body) -> _Footprint | None:
+    """None where a body has no expression."""
+    if body.key not in _known:
+        if len(_known) >= _MOST_KNOWN:
+            _known.clear()
+        _known[body.key] = _traced(body)
+    return _known[body.key]
+
+
+def _traced(body: Body) -> _Footprint | None:
+    trace = Trace()
+    try:
+        roots = trace_body(body, trace)
+    except Exception:
+        return None
+    axes = dict(zip(trace.places, trace.input_axes, strict=True))
+    return _Footprint([_atoms(trace, axes.get(i, ())) for i in range(len(body.inputs))],
+                      [_atoms(trace, r.dims) for r in roots], set(reduced_axes(trace, roots)))
 
 
 def _atoms(trace: Trace, dims: Sequence[int | None]) -> list[int]:
     return [x for d in dims if d is not None for x in trace.atoms(d)]
-
-
-def _traced(body: Body) -> tuple[Trace, list[Symbol]]:
-    trace = Trace()
-    return trace, trace_body(body, trace)
