@@ -7,6 +7,8 @@ made functional: a write through a view becomes a new value of its base.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from gc import get_referrers
 from sys import getrefcount
 from typing import Any
@@ -19,7 +21,7 @@ from ..graph.node import Interner, Node
 from ..ops.record import LEAVES, leaf, same_shape
 from ..tensor.abstract import AbstractArray, contiguous_strides
 from ..tensor.storage import address
-from ..tensor.tensor import INFERENCE, Tensor, storage_of
+from ..tensor.tensor import INFERENCE, Tensor, storage_of, wrap
 
 __all__ = ["Recorder", "CaptureError"]
 
@@ -64,11 +66,15 @@ class Recorder:
         self.written: set[int] = set()
         self.constants: set[int] = set()  # inputs made by the program itself, with data
         self.numbers: list[Node] = []  # given at each run
+        self.given: list[float] = []  # what they are while the program is captured
+        self.decisions: Any = None  # takes questions about values, where somebody answers them
         self.draws: list[Node] = []  # of random numbers, in their turn
         # Tensors whose gradient the program may change, with what they had, and those of them
         # whose gradient it set or dropped before anything read it.
         self.grads: dict[int, tuple[Tensor, Any]] = {}
         self.settled: set[int] = set()
+        self.early: set[int] = set()  # those where that was before anything was computed
+        self.placed = False  # whether anything was
         self.flags: list[tuple[Tensor, bool]] = []  # which inputs wanted gradients
         self.read: set[int] = set()  # those whose gradient from before was looked at
         self.failed: Exception | None = None  # what could not be recorded, even if it was caught
@@ -88,6 +94,19 @@ class Recorder:
     def __exit__(self, *exc: object) -> None:
         state.recorder = None
         INFERENCE[0] -= 1
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Meanwhile new tensors are real ones."""
+        self.__exit__()
+        try:
+            yield
+        finally:
+            self.__enter__()
+
+    def real(self, t: Tensor) -> Tensor:
+        """A tensor on the memory that an input had before it was lifted."""
+        return wrap(self.originals[self.places[id(t)]][0], t._dtype)
 
     # --- values ---------------------------------------------------------------------------------
 
@@ -168,6 +187,7 @@ class Recorder:
             t._grad = grad
         for t, flag in self.flags:
             t._rg = flag
+        self.originals, self.sharers = [], []  # others ask how many hold a storage
 
     def switched(self) -> bool:
         """Whether the program left an input wanting gradients that did not, or the reverse."""
@@ -181,6 +201,8 @@ class Recorder:
         _, original = self.grads.setdefault(id(t), (t, t._grad))
         if settled and (not known or t._grad is original):
             self.settled.add(id(t))
+            if not self.placed:
+                self.early.add(id(t))
 
     def read_grad(self, t: Tensor) -> None:
         """Called before the gradient of `t` is looked at."""
@@ -188,11 +210,12 @@ class Recorder:
         if t._grad is original and id(t) not in self.settled:
             self.read.add(id(t))
 
-    def number(self) -> Node:
-        """A float that every run brings along."""
+    def number(self, value: float = 0.0) -> Node:
+        """A float that every run brings along; `value` is that of the capture."""
         node = self.interner.make("number", None, (), (len(self.numbers),), (),
                                   np.dtype(np.float64))
         self.numbers.append(node)
+        self.given.append(value)
         return node
 
     def assign(self, t: Tensor, node: Node) -> None:
@@ -270,6 +293,7 @@ class Recorder:
 
     def _place(self, node: Node) -> None:
         """Notes where the user asked for a node, once."""
+        self.placed = True
         if node.where is None:
             node.where = (*user_code(4), self.path)
 
@@ -306,6 +330,10 @@ class Recorder:
 
     def materialize(self, t: Tensor, what: str) -> Any:
         """Called when a program wants to look at a value that does not exist yet."""
+        if what == "bool()" and self.decisions is not None:
+            found = self.decisions.branch(t, what)
+            if found is not None:
+                return found
         raise self._error(f"reading a value with {what}",
                           "the value does not exist until the program runs")
 

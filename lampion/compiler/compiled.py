@@ -9,7 +9,7 @@ import time
 import traceback
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from ..autograd.modes import state
@@ -18,6 +18,7 @@ from ..debug.frames import describe
 from ..debug.knobs import knobs
 from ..ops.autocast import switch
 from ..tensor import get_default_device, get_default_dtype
+from .decisions import Mispredicted, is_branch
 from .program import Options, Program
 from .rules import is_lampion_file
 from .steps import NotYet
@@ -30,6 +31,7 @@ MOST_PROGRAMS = 64  # of one function; then the one that was used longest ago go
 _AT_ONCE = 8  # kinds of arguments that get a program at their first call; every further eight one
 # call later: sequences that grow at every call cost less eagerly than programs used only once
 _MOST_VARIANTS = 8  # captures for one kind of arguments, which differ in what they read
+_MOST_MISSES = 8  # runs in vain, from which on no more than each fourth may be
 _MOST_CAPTURES = 24  # of one kind of arguments; what changes so often is better run eagerly
 EVERY: weakref.WeakSet[Compiled] = weakref.WeakSet()
 
@@ -86,6 +88,15 @@ class Kind:
         self.calls = 0
         self.again = first  # the call at which capturing is tried again
         self.varying: dict[Any, None] = {}  # see `trace`
+        self.missed = 0  # runs of programs that turned out to go another way
+        self.branching = True  # whether programs may be made for one way of several
+
+    def miss(self) -> None:
+        """Counts such a run; where they are many, values that decide are left to eager runs."""
+        self.missed += 1
+        if self.missed > _MOST_MISSES and self.missed * 4 > self.calls:
+            self.branching, self.again = False, 0
+            self.programs = [p for p in self.programs if not p.captured.branches]
 
 
 class Compiled:
@@ -115,22 +126,33 @@ class Compiled:
         kind = self._kind(leaves)
         kind.calls += 1
         failed: Exception | None = None
+        tried: list[Program] = []
         with Gate.running:
             chosen, numbers = self._choose(kind, leaves)
-            if chosen is not None and chosen.ready(leaves.tensors) and not self.options.checked:
+            while chosen is not None and not self.options.checked and chosen.ready(leaves.tensors):
                 try:
                     found = chosen.compute(leaves.tensors, numbers)
                 except Exception as error:
                     failed = error
                 else:
                     return chosen.finish(leaves.tensors, found)
+                tried.append(chosen)
+                chosen, numbers = self._after(failed, kind, leaves, tried)
+        if failed is not None and not is_branch(failed):  # and nothing has changed
+            return self.function(*args, **kwargs)  # it comes again, at its own place
         if chosen is None:
             return self._miss(kind, leaves, args, kwargs)
-        if isinstance(failed, MemoryError):
-            raise self._too_large(chosen, leaves, failed)
-        if failed is not None:  # and nothing has changed: it comes again, at its own place
-            return self.function(*args, **kwargs)
         return self._otherwise(chosen, leaves, numbers, args, kwargs)
+
+    def _after(self, error: Exception, kind: Kind, leaves: Leaves,
+               tried: list[Program]) -> tuple[Program | None, list[float]]:
+        """Another program that may serve a call, after some have failed."""
+        if isinstance(error, MemoryError):
+            raise self._too_large(tried[-1], leaves, error) from None
+        if not is_branch(error):
+            return None, []
+        kind.miss()
+        return self._choose(kind, leaves, tried)
 
     def _too_large(self, program: Program, leaves: Leaves, error: MemoryError) -> MemoryError:
         """The error with what takes the memory."""
@@ -138,10 +160,11 @@ class Compiled:
 
         return MemoryError(f"{error}\n{memory_of(program, leaves.tensors)}")
 
-    def _choose(self, kind: Kind, leaves: Leaves) -> tuple[Program | None, list[float]]:
+    def _choose(self, kind: Kind, leaves: Leaves,
+                tried: Collection[Program] = ()) -> tuple[Program | None, list[float]]:
         """The program that holds for this call, and the numbers that it takes."""
         for i, program in enumerate(kind.programs):
-            if program.captured.guards.hold():
+            if program not in tried and program.captured.guards.hold():
                 numbers = program.numbers(leaves.tensors, leaves.floats)
                 if numbers is not None:
                     if i:
@@ -211,7 +234,10 @@ class Compiled:
         if program.ready(leaves.tensors):
             from .checked import run_checked
 
-            return run_checked(self.function, program, leaves, numbers, args, kwargs)
+            try:
+                return run_checked(self.function, program, leaves, numbers, args, kwargs)
+            except Mispredicted:
+                return self.function(*args, **kwargs)
         if program.native.error is not None:
             self._say(program.native.error)
         return self.function(*args, **kwargs)
@@ -225,12 +251,10 @@ class Compiled:
             return None, None
         try:
             with Gate.capturing:
-                captured = trace(self.function, args, kwargs, leaves, _varying(kind, leaves))
-        except NotYet as error:
-            if error.prepare is None:
-                return None, None
-            error.prepare()
-            return self._capture(kind, leaves, args, kwargs)
+                captured = trace(self.function, args, kwargs, leaves, _varying(kind, leaves),
+                                 kind.branching)
+        except NotYet:
+            return None, None
         except (Break, Exception) as error:
             return None, error
         kind.captures += 1
@@ -243,6 +267,7 @@ class Compiled:
             if str(leaves.floats[i]) != str(x):
                 return f"a float among the arguments was {x}, is {leaves.floats[i]}"
         return captured.guards.change() or (
+            f"which way is taken at {', '.join(captured.branches)}" if captured.branches else
             "which memory is shared, or the settings of an optimizer")
 
     def _refused(self, kind: Kind, reason: str) -> None:

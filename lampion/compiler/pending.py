@@ -1,19 +1,29 @@
-"""Numbers that a captured function reads from its tensors, and may only return.
+"""Numbers that a captured function reads from its tensors: they exist when the program has run.
 
-`loss.item()` has no value while the function is captured. It gives a stand-in that passes for a
-float or an int; the watcher refuses whatever looks at its value, and what is left is a result that
-every run reads anew.
+`loss.item()` gives a stand-in that passes for a float or an int. Arithmetic with it is recorded in
+double precision and gives another; comparisons are decisions of the program (`decisions.py`); the
+watcher refuses whatever else looks at the value. What is left is read when the program has run.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
-from ..autograd.modes import no_grad
+from ..autograd.modes import no_grad, state
+from ..ops import tensor
+from ..tensor.dtype import float64, int64
 from ..tensor.tensor import Tensor
+from .varying import BINARY, Varying, as_tensor
 
-__all__ = ["NotYet", "Pending", "pending"]
+__all__ = ["COMPARED", "NotYet", "Pending", "as_operand", "combined", "comparison", "pending"]
+
+COMPARED: dict[str, Callable[[Any, Any], Any]] = {
+    "Lt": operator.lt, "LtE": operator.le, "Gt": operator.gt, "GtE": operator.ge,
+    "Eq": operator.eq, "NotEq": operator.ne,
+}
+_SMALL = 1 << 31  # integers below: their sums, differences and products fit into 64 bits
 
 
 class NotYet(Exception):
@@ -47,8 +57,58 @@ def pending(t: Tensor, where: str, kind: type | None = None) -> Any:
     wanted = kind or (float if t._dtype.kind == 2 else int if t._dtype.kind == 1 else None)
     if wanted not in (float, int) or t._a.size != 1 or (kind and t._dtype.kind > 2):
         return None
-    made: Any = PendingFloat("nan") if wanted is float else PendingInt(0)
     with no_grad():
-        made.tensor = t.detach().clone()  # as it is now: it may be written to later
-    made.where = where
+        return _made(wanted, t.detach().clone(), where)  # as it is now: it may be written to
+
+
+def _made(kind: Any, t: Tensor, where: str) -> Any:
+    made: Any = PendingFloat("nan") if kind is float else PendingInt(0)
+    made.tensor, made.where = t, where
     return made
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (Pending, Varying)) or value.__class__ in (int, float, bool)
+
+
+def _as_double(value: Any, d: Any) -> Tensor:
+    """A number as a tensor of one element."""
+    if isinstance(value, Pending):
+        return value.tensor.reshape(()).to(d)
+    if isinstance(value, Varying):
+        return as_tensor(value, tensor(0, dtype=d), state.recorder)
+    return tensor(value, dtype=d)
+
+
+def combined(kind: str, left: Any, right: Any) -> Any:
+    """The stand-in for `left + right` and its like; None where there can be none."""
+    if not (_is_number(left) and _is_number(right)):
+        return None
+    whole = kind != "Div" and isinstance(left, int) and isinstance(right, int)
+    with no_grad():
+        a, b = (_as_double(x, int64 if whole else float64) for x in (left, right))
+        if whole:
+            for x in (a, b):
+                state.recorder.decisions.expect(x.abs() < _SMALL)
+        elif kind == "Div":  # by zero, which Python refuses
+            state.recorder.decisions.expect(b != 0)
+        where = next(x.where for x in (left, right) if isinstance(x, Pending))
+        return _made(int if whole else float, BINARY[kind](a, b), where)
+
+
+def comparison(kind: str, left: Any, right: Any) -> Tensor | None:
+    """Whether `left < right` or its like, as a tensor; None where there can be none."""
+    if not (_is_number(left) and _is_number(right)):
+        return None
+    whole = isinstance(left, int) and isinstance(right, int)
+    with no_grad():
+        a, b = (_as_double(x, int64 if whole else float64) for x in (left, right))
+        return COMPARED[kind](a, b)  # type: ignore[no-any-return]
+
+
+def as_operand(number: Pending, like: Tensor) -> Tensor | None:
+    """What a tensor is combined with; None where the result would be of another dtype."""
+    if like._dtype.kind != 2 and not (like._dtype.kind == 1 and isinstance(number, int)):
+        return None
+    with no_grad():
+        return number.tensor.reshape(()).to(like._dtype)

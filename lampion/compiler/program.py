@@ -14,13 +14,12 @@ from ..autograd.node import new_node
 from ..capture.program import apply_eagerly
 from ..debug.knobs import knobs
 from ..graph.interpret import interpret
-from ..graph.node import Graph
 from ..ops import as_strided
-from ..ops.generator import Generator, default_generator
 from ..ops.optimize import note_writes
 from ..passes.arrays import Extents, overlap
 from ..tensor.dtype import from_numpy_dtype
 from ..tensor.tensor import Tensor, share, wrap
+from .decisions import generators
 from .joint import Spent, attach, named
 from .trace import Captured, Source, rebuild
 
@@ -46,7 +45,7 @@ class Program:
     def __init__(self, captured: Captured, options: Options) -> None:
         self.captured = captured
         self.native = Native(captured.graph, options)
-        self.generators = _generators(captured.graph)
+        self.generators = generators(captured.graph.draws)
         self.fixed = [s.value if s.kind == "tensor" else None for s in captured.sources]
         self.written: list[Any] = []  # arrays that an earlier run wrote to, and where they lie
         self.extents = Extents([])
@@ -123,9 +122,12 @@ class Program:
     def compute(self, arguments: list[Tensor], numbers: list[float]) -> list[Any]:
         """The first half: outputs and gradients. Where it raises, nothing has changed.
 
-        But for gradients that the function drops unread: their memory serves the new ones.
+        But for gradients that the function drops unread, where it does so before it can fail:
+        their memory serves the new ones.
         """
-        for source in self.captured.unread:
+        made = self.native.executable
+        safe = made is not None and not made.stream.can_fail
+        for source in self.captured.unread if safe else self.captured.early:
             tensor_of(source, arguments)._grad = None
         arrays = [_array(s, arguments) for s in self.captured.sources]
         streams = [g.stream for g in self.generators]
@@ -186,14 +188,6 @@ class Program:
         if o.kind == "input":
             return t
         return t.detach() if o.kind == "alias" else _view(t.detach() if t._rg else t, *o.geometry)
-
-
-def _generators(graph: Graph) -> list[Generator]:
-    """The generators that a graph draws from."""
-    found = {id(a): a for n in graph.draws for a in n.attrs if isinstance(a, Generator)}
-    if any(not isinstance(a, Generator) for n in graph.draws for a in n.attrs[-1:]):
-        found[id(default_generator)] = default_generator
-    return list(found.values())
 
 
 def _view(t: Tensor, shape: Any, strides: Any, offset: int, dtype: Any, whole: Any) -> Tensor:

@@ -124,7 +124,7 @@ class Steps:
     def varying(self, value: float, read: Callable[[Any], float]) -> Varying:
         """A float that every run brings along."""
         made = Varying(value)
-        made.node, made.read = self.recorder.number(), read
+        made.node, made.read = self.recorder.number(value), read
         return made
 
     def label(self, owner: Any, name: Any) -> str:
@@ -223,7 +223,8 @@ class Steps:
         self.updates.append(update)
         self._count(watcher, update)
         update.first = len(self.recorder.numbers)
-        scalars = tuple(self.recorder.number() if kind is float else kind for kind in update.key)
+        scalars = tuple(self.recorder.number(float(x)) if kind is float else kind
+                        for x, kind in zip(update.raw() or (), update.key, strict=True))
         for p, state in zip(chosen, states, strict=True):
             self._record(update, p, [state[name] for name in record.state], scalars)
 
@@ -235,19 +236,21 @@ class Steps:
 
     def _begin(self, watcher: Any, optimizer: ElementwiseOptimizer, group: dict[str, Any],
                chosen: list[Tensor]) -> None:
-        """A first step begins the state as the optimizer itself would; then it is captured."""
+        """Before a first step the state begins as the optimizer itself would make it."""
         record = optimizer._update_for(group)
         needed = _state_names(optimizer, record)
         new = [p for p in chosen if any(
             optimizer.state.get(p, {}).get(name) is None for name in needed)]
 
-        def prepare() -> None:
+        if not new:
+            return
+        if not optimizer._begins_with_zeros(group) or any(map(optimizer.state.get, new)):
+            watcher.stop(NotYet("the optimizer has no state before its first step"))
+        if any(p._base is not None for p in new):
+            raise self.recorder._error("an update of a parameter that is a view")
+        with self.recorder.paused():
             for p in new:
-                optimizer.state[p].update(optimizer._begin(p, group, record))
-        if new:
-            fresh = optimizer._begins_with_zeros(group) and not any(map(optimizer.state.get, new))
-            watcher.stop(NotYet("the optimizer has no state before its first step",
-                                prepare if fresh else None))
+                optimizer.state[p].update(optimizer._begin(self.recorder.real(p), group, record))
 
     def _state(self, watcher: Any, optimizer: Any, p: Tensor, record: Any) -> dict[str, Any]:
         needed = _state_names(optimizer, record)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import sys
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -21,9 +21,11 @@ from ..capture.recorder import Recorder
 from ..graph.node import Graph, Node, Write
 from ..graph.spec import check
 from ..ops.autocast import set_dtype, switch
+from ..passes.arrays import Extents
 from ..tensor.abstract import AbstractArray
 from ..tensor.tensor import Tensor, wrap
 from . import joint
+from .decisions import Decisions
 from .pending import Pending
 from .steps import Steps
 from .varying import Varying
@@ -73,6 +75,8 @@ class Captured:
         self.outside: list[Tensor] = []  # all tensors from outside that it saw
         self.dropped: list[Source] = []  # inputs whose gradient the function drops
         self.unread: list[Source] = []  # those whose gradient from before nothing reads
+        self.early: list[Source] = []  # those of them that lose it before anything is computed
+        self.branches: list[str] = []  # lines that decide by values, see `decisions.py`
         self.varying: list[Varying] = []  # numbers of the program that no optimizer gives
         self.floats: list[tuple[int, float]] = []  # those among the arguments that must not differ
 
@@ -172,13 +176,14 @@ def flatten(value: Any, found: list[Any]) -> None:
 
 
 def trace(fn: Callable[..., Any], args: Any, kwargs: Any, leaves: Leaves,
-          varying: Sequence[Any] = ()) -> Captured:
+          varying: Sequence[Any] = (), branching: bool = True) -> Captured:
     """Captures `fn(*args, **kwargs)`; raises Break or CaptureError and leaves all as it was.
 
     varying: what may differ from run to run: places of floats among the arguments, and entries
-    of dicts as (id of the dict, key).
+    of dicts as (id of the dict, key). branching: whether values may decide, see `decisions.py`.
     """
     recorder = Recorder()
+    recorder.decisions = Decisions(recorder, branching)
     steps = Steps(recorder)
     watcher = Watcher(steps)
     recorder.watcher = watcher
@@ -195,6 +200,7 @@ def trace(fn: Callable[..., Any], args: Any, kwargs: Any, leaves: Leaves,
         watcher.take(seen)
         with recorder, _undisturbed():
             result = watcher.call(fn, *seen[0], **seen[1])
+            recorder.decisions.close()
         _check_modes(modes)
         if watcher.broken is not None:
             raise watcher.broken
@@ -298,6 +304,7 @@ class _Finish:
         outputs = self.outputs(found)
         writes = self.writes()
         backward = self.joint(outputs)
+        self.values += recorder.decisions.nodes
         sources = [self.source(i) for i in range(len(recorder.inputs))]
         graph = Graph(getattr(self.fn, "__name__", type(self.fn).__name__), recorder.inputs,
                       self.names(sources), self.values, writes, recorder.numbers, recorder.draws)
@@ -307,9 +314,8 @@ class _Finish:
         self.result = rebuild(self.result, iter([_Slot(i) for i in range(len(found))]))
         made = Captured(graph, sources, self.watcher, outputs, self.result, backward)
         made.dropped, made.outside = self.dropped(), outside
-        made.unread = [self.owner(t) for key, (t, _) in self.recorder.grads.items()
-                       if key in self.recorder.settled
-                       and t.__dict__.get("_born_in") is not self.recorder]
+        made.unread, made.early = self.owners(recorder.settled), self.owners(recorder.early)
+        made.branches = recorder.decisions.where
         made.varying = self.varying()
         free = {i for i, n in self.watcher.numbers.items() if not n.baked}
         made.floats = [(i, x) for i, x in enumerate(self.floats) if i not in free]
@@ -344,6 +350,11 @@ class _Finish:
     def owner(self, t: Tensor) -> Source:
         return Source("argument", self.place[id(t)]) if id(t) in self.place else Source(
             "tensor", t)
+
+    def owners(self, keys: Collection[int]) -> list[Source]:
+        """Those of tensors from outside."""
+        return [self.owner(t) for key, (t, _) in self.recorder.grads.items()
+                if key in keys and t.__dict__.get("_born_in") is not self.recorder]
 
     def names(self, sources: list[Source]) -> list[str]:
         names: dict[str, None] = {}
@@ -395,13 +406,10 @@ class _Finish:
         """A program that writes must not have two inputs over one memory."""
         if not made.writes:
             return
-        arrays = [(i, self.recorder.originals[self.recorder.inputs.index(n)][0])
-                  for i, n in enumerate(made.graph.inputs)]
-        for w in made.writes:
-            mine = arrays[w.target][1]
-            for i, other in arrays:
-                if i != w.target and np.may_share_memory(mine, other):
-                    raise Break("writing to memory that two of its tensors share", "the call")
+        arrays = [self.recorder.originals[n.attrs[0]][0] for n in made.graph.inputs]
+        extents = Extents(arrays)
+        if any(extents.shared(arrays[w.target]) not in ([w.target], []) for w in made.writes):
+            raise Break("writing to memory that two of its tensors share", "the call")
 
     # --- results
 

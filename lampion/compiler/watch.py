@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import functools
 import importlib.util
+import math
 import operator
 import sys
 import types
@@ -22,6 +23,7 @@ from ..autograd.modes import state
 from ..debug.frames import describe, user_code
 from ..nn.modules import _hooks as module_hooks
 from ..nn.modules.module import Module
+from ..ops import isfinite, isinf, isnan
 from ..optim.lr_scheduler import LRScheduler
 from ..optim.optimizer import Optimizer
 from ..tensor.abstract import AbstractArray
@@ -29,7 +31,7 @@ from ..tensor.tensor import Tensor
 from . import kinds, rules
 from .guards import Guards
 from .instrument import NoSource, instrumented, is_watched
-from .pending import NotYet, Pending, pending
+from .pending import COMPARED, NotYet, Pending, as_operand, combined, comparison, pending
 from .varying import BINARY, Varying, as_tensor
 
 __all__ = ["Break", "Watcher"]
@@ -482,11 +484,38 @@ class Watcher:
 
     def binary(self, kind: str, left: Any, right: Any) -> Any:
         """`left + right` and its like."""
-        if isinstance(right, Varying) and isinstance(left, Tensor):
-            right = as_tensor(right, left, state.recorder)
-        elif isinstance(left, Varying) and isinstance(right, Tensor):
-            left = as_tensor(left, right, state.recorder)
-        return BINARY[kind](self.seen(left), self.seen(right))
+        found = combined(kind, left, right) if self._is_pending(left, right) else None
+        if found is not None:
+            return found
+        return BINARY[kind](self.seen(self.operand(left, right)),
+                            self.seen(self.operand(right, left)))
+
+    def augmented(self, kind: str, left: Any, right: Any) -> Any:
+        """What a name becomes by `name += right` and its like."""
+        if isinstance(left, (Varying, Pending)) or (
+                self._is_pending(left, right) and not isinstance(left, Tensor)):
+            return self.binary(kind, left, right)
+        self.augmenting(left)
+        return _IN_PLACE[kind](left, self.seen(self.operand(right, left)))
+
+    @staticmethod
+    def _is_pending(left: Any, right: Any) -> bool:
+        return isinstance(left, Pending) or isinstance(right, Pending)
+
+    @staticmethod
+    def operand(number: Any, other: Any) -> Any:
+        """A number of the program as what a tensor is combined with."""
+        if isinstance(other, Tensor) and isinstance(number, Varying):
+            return as_tensor(number, other, state.recorder)
+        if isinstance(other, Tensor) and isinstance(number, Pending):
+            return as_operand(number, other) or number
+        return number
+
+    def compare(self, kind: str, left: Any, right: Any) -> Any:
+        """`left < right` and its like."""
+        found = comparison(kind, left, right) if self._is_pending(left, right) else None
+        return bool(found) if found is not None else COMPARED[kind](
+            self.compared(left), self.compared(right))
 
     def raising(self, error: Any) -> Any:
         """What is raised: of a class, an object is made."""
@@ -815,6 +844,9 @@ class Watcher:
             return self.fresh(iter(self.iterate(args[0])))
         if rules.is_operator(f):
             return self._operator(f, args)
+        if f in _TOLD and isinstance(args[0], (Pending, Tensor)):
+            t = args[0].tensor if isinstance(args[0], Pending) else args[0]
+            return bool(_TOLD[f](t))
         if rules.is_pure(f):
             return self._pure(f, args, kwargs)
         return self.refuse(f"calling {f.__name__}()")
@@ -856,6 +888,9 @@ _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_
 _GLOBAL_HOOKS = tuple(vars(module_hooks)[f"_global_{name}"] for name in (
     "forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks"))
 _MODULE_CALL = Module.__dict__["__call__"]
+_IN_PLACE: dict[str, Any] = {"Add": operator.iadd, "Sub": operator.isub, "Mult": operator.imul,
+                             "Div": operator.itruediv}
+_TOLD = {math.isnan: isnan, math.isinf: isinf, math.isfinite: isfinite}  # what numbers are
 
 
 

@@ -141,7 +141,7 @@ class Stream:
     A call gives the results in new memory. Calls from several threads take turns.
 
     launches: its steps in order. arena_bytes: the memory that values in between take together;
-    least_bytes: the most of them that live at one time.
+    least_bytes: the most of them that live at one time. can_fail: whether a step may raise.
     """
 
     def __init__(self, steps: Sequence[Noted | Host], buffers: Sequence[Buffer],
@@ -165,6 +165,8 @@ class Stream:
         self._threads = get_num_threads()
         self._runs: list[tuple[int, int] | Host] = _runs(self._steps)
         self.launches = [_launch(step) for step in self._steps]
+        self.can_fail = any(s.can_fail if isinstance(s, Host) else s.flag is not None
+                            for s in self._steps)
         self._lock = threading.Lock()
         _streams.add(self)
 

@@ -379,23 +379,33 @@ def arithmetic_on_sizes(compiled):
         yield fn(torch.randn(2, t, 4))
 
 
-@footgun("raises")
-def one_graph_with_a_read(compiled):
+@footgun("compiled", most=1)
+def one_graph_with_a_number_of_a_tensor(compiled):
     @compiled(fullgraph=True)
     def fn(x):
-        return x * x.sum().item()  # here
+        return x * x.sum().item()
 
     for x in batches(3, 4):
         yield fn(x)
 
 
-@footgun("raises")
+@footgun("compiled", most=2)
 def one_graph_with_a_branch(compiled):
     @compiled(fullgraph=True)
     def fn(x):
-        if x.mean() > 0:  # here
-            return x
+        if x.mean() > 0:
+            return x * 2
         return -x
+
+    for x in batches(6, 4):
+        yield fn(x)
+
+
+@footgun("raises")
+def one_graph_with_a_read(compiled):
+    @compiled(fullgraph=True)
+    def fn(x):
+        return x * sum(x.tolist())  # here
 
     for x in batches(3, 4):
         yield fn(x)

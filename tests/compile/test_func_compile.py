@@ -139,8 +139,8 @@ def test_what_mapped_functions_read_is_guarded() -> None:
 
 @pytest.mark.parametrize(("fn", "reason"), [
     (lambda v: NOTES.append(v.dim()) or v, "list.append"),
-    (lambda v: v if v.sum() > 0 else -v, "bool()"),
-    (lambda v: v * v.sum().item(), "a number read from a tensor"),
+    (lambda v: v * sum(v.tolist()), "tolist"),
+    (lambda v: v * abs(v.sum().item()), "a number read from a tensor"),
 ])
 def test_what_programs_cannot_repeat_runs_eagerly(fn: Any, reason: str) -> None:
     compiled = torch.compile(lambda x: vmap(fn)(x), mode="wait")
@@ -151,6 +151,15 @@ def test_what_programs_cannot_repeat_runs_eagerly(fn: Any, reason: str) -> None:
 
 
 NOTES: list[int] = []
+
+
+@pytest.mark.parametrize("fn", [
+    lambda v: v if v.sum() > 0 else -v,
+    lambda v: v * v.sum().item(),
+])
+def test_values_that_mapped_functions_read(fn: Any) -> None:
+    """Mapped element by element, each with its own decisions."""
+    assert same(lambda x: vmap(fn)(x), X).programs
 
 
 def test_random_numbers_of_mapped_functions_are_those_of_the_eager_run() -> None:
