@@ -16,7 +16,7 @@ from ..debug.knobs import knobs
 from ..runtime import memory
 from . import service
 from .fused import copied, copy, fill
-from .gemm_dot import build_dot
+from .gemm_dot import SINGLE_ROWS, build_dot
 from .gemm_kernel import Variant, build
 from .gemm_pack import Tile, build_pack, tile_of
 from .gemm_stream import MOST_ROWS, build_stream
@@ -272,8 +272,9 @@ def _dot(p: _Problem) -> Recipe:
     lanes = _tile(p.element, knobs.target).lanes
     work = max(p.n * p.k // _READ, p.m * p.n * p.k // _TASK)
     columns = _share(p.n, lanes, min(_TASKS, work))
-    variant = p.variant()
-    return _launch(("gemm dot", *_name(p)), lambda target: build_dot(target, variant), columns)
+    variant, single = p.variant(), p.m <= SINGLE_ROWS
+    return _launch(("gemm dot", *_name(p), single),
+                   lambda target: build_dot(target, variant, single), columns)
 
 
 def _share(size: int, unit: int, parts: int) -> int:

@@ -2,8 +2,9 @@
 
 This is a linear layer on few rows, `x @ W.T`, and a matrix times a vector: B is read once, as it
 lies, and nothing is packed. A vector register is a stretch of k; a tile has as many elements of C
-as a register has lanes, so that its sums are added up together in a tree. Each element is summed in
-one order, which depends on k alone.
+as a register has lanes, so that its sums are added up together in a tree. One or two rows take the
+columns of B singly: all the time goes into reading B, and memory answers one stream at twice the
+speed of several. Each element is summed in one order, which depends on k alone for each of the two.
 """
 
 from __future__ import annotations
@@ -14,24 +15,30 @@ from .gemm_kernel import Variant
 from .ir import Kernel, Value
 from .target import Target
 
-__all__ = ["build_dot", "sums_of"]
+__all__ = ["SINGLE_ROWS", "build_dot", "sums_of"]
+
+SINGLE_ROWS = 2
+"""Rows, at most, that take columns of B singly."""
 
 _STREAMS = 8  # columns of B that are read at a time: caches keep no more lines a page apart
 
 
-def build_dot(target: Target, variant: Variant) -> Kernel:
-    """The kernel of one variant without batch axes; its arguments, in order:
+def build_dot(target: Target, variant: Variant, single: bool = False) -> Kernel:
+    """The kernel of one variant without batch axes; single: for at most SINGLE_ROWS rows.
+
+    Its arguments, in order:
 
     out (m, n), whose rows are contiguous; a (m, k) and b (k, n), each contiguous along k; bias;
     task_columns: columns of a task, n >= lanes of a register; add: not 0 to add to what `out`
     holds. alpha: of a scaled variant only.
     """
-    return _Dot(target, variant).build()
+    return _Dot(target, variant, single).build()
 
 
 class _Dot:
-    def __init__(self, target: Target, variant: Variant) -> None:
+    def __init__(self, target: Target, variant: Variant, single: bool) -> None:
         self.k = k = Kernel("gemm_dot", True)
+        self.single, self.chains = single, 2 if single else 1
         self.target, self.variant, element = target, variant, variant.element
         self.lanes = target.lanes(element)
         self.out, self.a = k.array("out", element), k.array("a", element)
@@ -47,6 +54,7 @@ class _Dot:
         k, lanes = self.k, self.lanes
         with k.parallel((self.n + self.task_columns - 1) / self.task_columns) as (task, _):
             self.tail = k.scratch(self.variant.element, (lanes + 4) * lanes)
+            self.kept = k.scratch(self.variant.element, SINGLE_ROWS * lanes * lanes)
             start = task * self.task_columns
             stop = k.min(start + self.task_columns, self.n)
             with k.loop(start, stop, lanes) as j:
@@ -58,13 +66,32 @@ class _Dot:
         k = self.k
         start = k.min(j, self.n - self.lanes)
         self.skip = j - start
-        rows, i = min(4, max(self.lanes // 4, 1)), k.index(0)
+        rows, i = min(SINGLE_ROWS if self.single else 4, max(self.lanes // 4, 1)), k.index(0)
         while rows:
-            columns = self.lanes // rows
             stop = self.m - (self.m - i) % rows if rows > 1 else self.m
-            with k.loop(0, self.lanes, columns) as c, k.loop(i, stop, rows) as row:
-                self._tile(row, start, c, rows, columns)
+            with k.loop(i, stop, rows) as row:
+                if self.single:
+                    self._columns(row, start, rows)
+                else:
+                    self._tiles(row, start, rows)
             i, rows = stop, rows // 2
+
+    def _columns(self, i: Value, start: Value, rows: int) -> None:
+        """The elements of C of the block in `rows` rows from i, column by column of B."""
+        k, lanes = self.k, self.lanes
+        a = [k.offset(self.a.ptr, (i + r) * self.a.stride(0)) for r in range(rows)]
+        with k.loop(0, lanes) as c:
+            b = k.offset(self.b.ptr, (start + c) * self.b.stride(1))
+            for r, total in enumerate(self._sums(a, [b])):
+                k.store(self.kept, (c + r * lanes) * lanes, total)
+        for r in range(rows):
+            vectors = [k.load(self.kept, (r * lanes + c) * lanes, lanes) for c in range(lanes)]
+            self._finish(i + r, start, sums_of(k, vectors), self.skip)
+
+    def _tiles(self, i: Value, start: Value, rows: int) -> None:
+        columns = self.lanes // rows
+        with self.k.loop(0, self.lanes, columns) as c:
+            self._tile(i, start, c, rows, columns)
 
     def _tile(self, i: Value, start: Value, c: Value, rows: int, columns: int) -> None:
         """The elements of C in `rows` rows from i and `columns` columns from start + c."""
@@ -80,20 +107,42 @@ class _Dot:
 
     def _sums(self, a: Sequence[Value], b: Sequence[Value]) -> Sequence[Value]:
         """For each row of a and column of b, their products summed lane by lane."""
-        k, lanes = self.k, self.lanes
+        k, lanes, count = self.k, self.lanes, len(a) * len(b)
         zero = k.const(0.0, self.variant.element.vector(lanes))
-        loop = k.loop(0, self.whole, lanes, [zero] * (len(a) * len(b)))
+        even = self.whole - self.whole % (self.chains * lanes)
+        loop = k.loop(0, even, self.chains * lanes, [zero] * (count * self.chains))
         with loop as (p, *sums):
-            loop.next(*self._step([k.load(x, p, lanes) for x in a],
-                                  [k.load(x, p, lanes) for x in b], sums))
+            loop.next(*(x for c in range(self.chains) for x in self._step(
+                a, b, p + c * lanes, sums[c * count:(c + 1) * count])))
+        sums = list(loop.results[:count])
+        if self.chains == 2:
+            sums = self._last(a, b, even, [x + y for x, y in zip(sums, loop.results[count:])])
         branch = k.choose(self.whole < self.depth)
         with branch.then:
-            branch.give(*self._rest(a, b, loop.results))
+            branch.give(*self._rest(a, b, sums))
         with branch.otherwise:
-            branch.give(*loop.results)
+            branch.give(*sums)
         return branch.results
 
-    def _step(self, a: Sequence[Value], b: Sequence[Value], sums: Sequence[Value]) -> list[Value]:
+    def _last(self, a: Sequence[Value], b: Sequence[Value], p: Value, sums: Sequence[Value]
+              ) -> list[Value]:
+        """The last whole vector of k, where their number is odd."""
+        branch = self.k.choose(p < self.whole)
+        with branch.then:
+            branch.give(*self._step(a, b, p, sums))
+        with branch.otherwise:
+            branch.give(*sums)
+        return list(branch.results)
+
+    def _step(self, a: Sequence[Value], b: Sequence[Value], p: Value, sums: Sequence[Value]
+              ) -> list[Value]:
+        """A vector of k from p on."""
+        k, lanes = self.k, self.lanes
+        return self._products([k.load(x, p, lanes) for x in a], [k.load(x, p, lanes) for x in b],
+                              sums)
+
+    def _products(self, a: Sequence[Value], b: Sequence[Value], sums: Sequence[Value]
+                  ) -> list[Value]:
         pairs = [(x, y) for x in a for y in b]
         return [self.k.fma(x, y, s) for (x, y), s in zip(pairs, sums, strict=True)]
 
@@ -105,7 +154,7 @@ class _Dot:
             ends = [k.load(x, self.whole, lanes, mask) for x in (*a, *b)]
         else:
             ends = [self._padded(slot, ptr, rest) for slot, ptr in enumerate((*a, *b))]
-        return self._step(ends[:len(a)], ends[len(a):], sums)
+        return self._products(ends[:len(a)], ends[len(a):], sums)
 
     def _padded(self, slot: int, ptr: Value, rest: Value) -> Value:
         """The last `rest` elements of a run, with zeros behind them."""

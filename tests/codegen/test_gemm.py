@@ -232,7 +232,8 @@ def small_product(name, m, n, k, add, scaled):
         run(build_stream(chosen, Variant(F32, "column", scaled)), a, b, bias, 512, -(-k // 2))
     if n >= lanes:
         columns = b.T.copy().T
-        run(build_dot(chosen, Variant(F32, "column", scaled)), a, columns, bias, lanes)
+        for single in (False, True):
+            run(build_dot(chosen, Variant(F32, "column", scaled), single), a, columns, bias, lanes)
         kernel = build(chosen, Variant(F32, "column", scaled, b="columns"))
         run(kernel, a, columns, bias, 0, 0, 0, rows, tile.width, -(-k // 2), 0)
 
@@ -243,6 +244,7 @@ def test_stays_inside_its_arrays(name):
     small_product(name, rows + 3, 9, 4, 1, True)
     small_product(name, 3, 18, 19, 1, False)
     small_product(name, 1, 40, 3, 0, False)
+    small_product(name, 2, 36, 2 * TARGETS[name].lanes(F32) + 3, 0, False)
 
 
 @pytest.mark.parametrize("name", ["sse", "avx2", "avx512"])
