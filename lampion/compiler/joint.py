@@ -6,6 +6,7 @@ which it makes again for nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -61,7 +62,7 @@ def split(recorder: Recorder, wanted: list[tuple[int, Node]], seeds: list[Node])
     return Split(graph, used, saved, from_inputs, [numbers[n.digest] for n in origin])
 
 
-def _made_again(order: list[Node], late: set[str]) -> set[str]:
+def _made_again(order: Sequence[Node], late: set[str]) -> set[str]:
     """Views that the backward's own nodes look at, and the views that those are made of."""
     inside = set(late)
     for node in reversed(order):  # users come after what they use
@@ -74,7 +75,7 @@ def _is_free(node: Node) -> bool:
     return node.kind == "call" and bool(node.op.view) and len(node.args) == 1
 
 
-def _frontier(order: list[Node], outputs: list[Node], inside: set[str]) -> tuple[
+def _frontier(order: Sequence[Node], outputs: list[Node], inside: set[str]) -> tuple[
         list[Node], list[Node]]:
     """Values to save, and inputs, that the nodes inside take from outside."""
     saved: dict[str, Node] = {}
@@ -87,7 +88,7 @@ def _frontier(order: list[Node], outputs: list[Node], inside: set[str]) -> tuple
     return list(saved.values()), list(inputs.values())
 
 
-def _rebuilt(order: list[Node], given: list[Node], inside: set[str]) -> dict[str, Node]:
+def _rebuilt(order: Sequence[Node], given: list[Node], inside: set[str]) -> dict[str, Node]:
     interner = Interner()
     made = {n.digest: interner.make("input", None, (), (i,), n.shape, n.dtype)
             for i, n in enumerate(given)}

@@ -22,6 +22,7 @@ from ..graph.node import Graph, Node, Write
 from ..graph.spec import check
 from ..ops.autocast import set_dtype, switch
 from ..passes.arrays import Extents
+from ..runtime.collector import uncollected
 from ..tensor.abstract import AbstractArray
 from ..tensor.tensor import Tensor, wrap
 from . import joint
@@ -220,7 +221,8 @@ def _undisturbed() -> Iterator[None]:
     before = sys.getswitchinterval()
     sys.setswitchinterval(60.0)
     try:
-        yield
+        with uncollected():
+            yield
     finally:
         sys.setswitchinterval(before)
 
@@ -309,7 +311,8 @@ class _Finish:
         graph = Graph(getattr(self.fn, "__name__", type(self.fn).__name__), recorder.inputs,
                       self.names(sources), self.values, writes, recorder.numbers, recorder.draws)
         outside = [s.value for s in sources if s.kind == "tensor"]
-        graph, sources = _pruned(graph, sources)
+        graph, kept = graph.pruned()
+        sources = [sources[i] for i in kept]
         check(graph)
         self.result = rebuild(self.result, iter([_Slot(i) for i in range(len(found))]))
         made = Captured(graph, sources, self.watcher, outputs, self.result, backward)
@@ -555,16 +558,3 @@ class _Frozen:
             self.first = False
             return self.was
         return self.read()
-
-
-def _pruned(graph: Graph, sources: list[Source]) -> tuple[Graph, list[Source]]:
-    """The graph without inputs that nothing needs."""
-    targets = {w.target for w in graph.writes}
-    every, graph.inputs = graph.inputs, []
-    used = {n.digest for n in graph.nodes()}
-    keep = [i for i, n in enumerate(every) if n.digest in used or i in targets]
-    place = {old: new for new, old in enumerate(keep)}
-    graph.inputs = [every[i] for i in keep]
-    graph.names = [graph.names[i] for i in keep]
-    graph.writes = [Write(w.what, place[w.target], w.node) for w in graph.writes]
-    return graph, [sources[i] for i in keep]

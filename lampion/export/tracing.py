@@ -21,7 +21,7 @@ from ..capture import CaptureError, capture
 from ..capture.program import apply_eagerly
 from ..func._batch import SHAPED
 from ..graph.interpret import interpret
-from ..graph.node import Graph, Node, Write
+from ..graph.node import Graph, Node
 from ..graph.parser import TOKEN, GraphError
 from ..graph.printer import to_text
 from ..nn import Module, Parameter
@@ -175,26 +175,13 @@ class _Traced:
                 name += "_"
             names.append(name)
         graph.name, graph.names = self.name, names
-        text = to_text(_pruned(graph, len(self.names)))
+        text = to_text(graph.pruned(len(self.names))[0])
         try:
             read = graph_at(text, {})
         except GraphError as error:
             raise ExportError(f"{self.name} cannot be exported: {error}") from None
         found = dict(zip(names[len(self.names):], state, strict=True))
         return _Sample(read, found, outputs)
-
-
-def _pruned(graph: Graph, count: int) -> Graph:
-    """The graph without inputs, but for the first, that nothing needs."""
-    every, names = graph.inputs, graph.names
-    graph.inputs = []
-    used = {n.digest for n in graph.nodes()}
-    targets = {w.target for w in graph.writes}
-    keep = [i for i, n in enumerate(every) if i < count or n.digest in used or i in targets]
-    graph.inputs, graph.names = [every[i] for i in keep], [names[i] for i in keep]
-    place = {old: new for new, old in enumerate(keep)}
-    graph.writes = [Write(w.what, place[w.target], w.node) for w in graph.writes]
-    return graph
 
 
 # --- sizes ----------------------------------------------------------------------------------------

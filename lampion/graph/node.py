@@ -101,7 +101,7 @@ class Graph:
     numbers: floats given at each run. draws: random operators in their turn; every run makes all.
     """
 
-    __slots__ = ("name", "inputs", "names", "outputs", "writes", "numbers", "draws")
+    __slots__ = ("name", "inputs", "names", "outputs", "writes", "numbers", "draws", "_order")
 
     def __init__(self, name: str, inputs: list[Node], names: list[str], outputs: list[Node],
                  writes: list[Write], numbers: list[Node] | None = None,
@@ -109,9 +109,29 @@ class Graph:
         self.name, self.inputs, self.names = name, inputs, names
         self.outputs, self.writes = outputs, writes
         self.numbers, self.draws = numbers or [], draws or []
+        self._order: tuple[Node, ...] | None = None
 
-    def nodes(self) -> list[Node]:
-        """All nodes that the outputs, writes and draws need, operands first."""
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes that the outputs, writes and draws need, operands first.
+
+        The first call fixes them: a graph is changed only while it is made.
+        """
+        if self._order is None:
+            self._order = tuple(self._ordered())
+        return self._order
+
+    def pruned(self, first: int = 0) -> tuple[Graph, list[int]]:
+        """The graph without inputs that nothing needs, but for the first; places of those kept."""
+        writes, targets = self.writes, {w.target for w in self.writes}
+        used = {n.digest for n in Graph("", [], [], self.outputs, writes, None, self.draws).nodes()}
+        keep = [i for i, n in enumerate(self.inputs)
+                if i < first or i in targets or n.digest in used]
+        place = {old: new for new, old in enumerate(keep)}
+        writes = [Write(w.what, place[w.target], w.node) for w in writes]
+        return Graph(self.name, [self.inputs[i] for i in keep], [self.names[i] for i in keep],
+                     self.outputs, writes, self.numbers, self.draws), keep
+
+    def _ordered(self) -> list[Node]:
         order: list[Node] = []
         done: set[str] = set()
         stack = [(n, False) for n in reversed([*self.inputs, *self.numbers, *self.draws,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ..graph.node import Graph
+from ..runtime.collector import uncollected
 from .conditions import is_merged, is_simple, is_well_formed, kernels_fit
 from .executable import Executable, lower
 from .fuse import fuse
@@ -51,8 +52,9 @@ def compile_graph(graph: Graph, examples: Sequence[Any], drop: Sequence[str] = (
     examples: an array for every input; only layout and what shares memory matter. drop: names of
     optional passes to leave out.
     """
-    strides = strides_of(graph, examples)
-    for p in PASSES:
-        if p.name not in drop:
-            graph = p.run(graph)
+    with uncollected():
+        strides = strides_of(graph, examples)
+        for p in PASSES:
+            if p.name not in drop:
+                graph = p.run(graph)
     return lower(graph, examples, strides)
