@@ -23,17 +23,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..debug.knobs import knobs
 from ..runtime import memory
 from . import service
 from .fused import Fused, fill
 from .gemm_pack import transpose
 from .ir import ArrayParam, Kernel, Value
 from .math import exp2_flushed, log2
-from .target import Target
+from .target import Target, target
 from .types import Type, dtype_name, of_numpy
 
-__all__ = ["LARGEST_HEAD", "Variant", "attention_backward", "attention_forward", "build_backward",
-           "build_forward"]
+__all__ = ["LARGEST_HEAD", "Attention", "Strided", "Variant", "attention_backward",
+           "attention_forward", "build_backward", "build_forward"]
 
 Array = np.ndarray[Any, Any]
 
@@ -41,7 +42,7 @@ LARGEST_HEAD = 256
 """Elements of a head, at most: the accumulators of a group lie on the stack."""
 
 _VECTOR = {"float32": 16, "float64": 8}  # elements of the widest registers
-_LOG2E = 1.4426950408889634
+LOG2E = 1.4426950408889634
 _ROWS = {"avx512": 8, "avx2": 4, "sse": 4, "neon": 8}  # of a register tile, two vectors wide
 _SQUARE = 4  # elements are turned from rows into lanes by squares of this side
 _BLOCK = 96  # keys between two looks at the maximum, queries between two sums, at most
@@ -59,21 +60,21 @@ class Variant(NamedTuple):
     vectors: int = 2  # lanes of a group; 1 where much of the last two would be idle
 
 
-class _Strided(NamedTuple):
+class Strided(NamedTuple):
     """A matrix in memory whose rows are contiguous."""
 
     ptr: Value
     row: Value
 
 
-class _Attention:
-    """What forward and backward share: sizes, register tiles, packing."""
+class Attention:
+    """What all kernels of attention share: sizes, register tiles, packing."""
 
     def __init__(self, target: Target, variant: Variant, name: str) -> None:
         self.k, self.variant = Kernel(name), variant
         self.lanes = target.lanes(variant.element)
-        self.wide = variant.vectors
-        self.width = variant.vectors * self.lanes
+        self.wide = max(variant.vectors, _SQUARE // self.lanes)  # lanes are packed by squares
+        self.width = self.wide * self.lanes
         self.rows = _ROWS[target.name]
 
     def arrays(self, names: str) -> list[ArrayParam]:
@@ -83,10 +84,10 @@ class _Attention:
         """A vector of one number."""
         return self.k.const(value, self.variant.element.vector(self.lanes))
 
-    def matrix(self, array: ArrayParam, batch: Value, head: Value) -> _Strided:
+    def matrix(self, array: ArrayParam, batch: Value, head: Value) -> Strided:
         """The rows of one head."""
         at = batch * array.stride(0) + head * array.stride(1)
-        return _Strided(self.k.offset(array.ptr, at), array.stride(2))
+        return Strided(self.k.offset(array.ptr, at), array.stride(2))
 
     def vectors(self, ptr: Value, at: Value | int) -> list[Value]:
         """One row of `width` elements."""
@@ -103,7 +104,7 @@ class _Attention:
         for v, value in enumerate(row):
             self.k.store(ptr, self.k.index(at) + v * self.lanes, value)
 
-    def product(self, rows: Sequence[Value], step: Value | int, b: _Strided, steps: Value | int,
+    def product(self, rows: Sequence[Value], step: Value | int, b: Strided, steps: Value | int,
                 start: Sequence[Value] | None = None) -> list[list[Value]]:
         """A register tile: tile[r] = start[r] + sum over p of rows[r][p * step] * b[p]."""
         k = self.k
@@ -118,7 +119,7 @@ class _Attention:
             loop.next(*new)
         return [list(loop.results[i:i + self.wide]) for i in range(0, len(new), self.wide)]
 
-    def clamped_rows(self, matrix: _Strided, first: Value, end: Value) -> list[Value]:
+    def clamped_rows(self, matrix: Strided, first: Value, end: Value) -> list[Value]:
         """The rows of a tile; past the end the last one again, so that no read is outside."""
         k = self.k
         last = end - 1
@@ -137,7 +138,7 @@ class _Attention:
         if size % step:
             yield self.k.index(whole), size % step
 
-    def pack(self, into: Value, matrix: _Strided, first: Value, end: Value, size: int,
+    def pack(self, into: Value, matrix: Strided, first: Value, end: Value, size: int,
              factor: Value | None = None) -> None:
         """Rows first.. of a matrix as the lanes of `size` rows; past the end the last again."""
         k, last = self.k, end - 1
@@ -171,7 +172,7 @@ class _Attention:
             return None
         return self.k.mask(self.k.index(count), self.lanes)
 
-    def unpack(self, into: _Strided, first: Value, end: Value, packed: Value, size: int) -> None:
+    def unpack(self, into: Strided, first: Value, end: Value, packed: Value, size: int) -> None:
         """`pack` the other way round.
 
         What lies past the end is written to the last row, and that row after it.
@@ -196,7 +197,7 @@ class _Attention:
         """A mask's value in base 2. The lowest finite numbers stay finite, as programs use them
         for rows that may attend to nothing and expect the mean of all values."""
         lowest = -np.finfo(f"f{mask.type.scalar.size}").max.item() * 0.65
-        finite = self.k.max(self.k.const(lowest, mask.type), mask) * _LOG2E
+        finite = self.k.max(self.k.const(lowest, mask.type), mask) * LOG2E
         return self.k.select(mask.eq(-np.inf), -np.inf, finite)
 
 
@@ -213,7 +214,7 @@ def build_forward(target: Target, variant: Variant) -> Kernel:
     return _Forward(target, variant).build()
 
 
-class _Forward(_Attention):
+class _Forward(Attention):
     def __init__(self, target: Target, variant: Variant) -> None:
         super().__init__(target, variant, "attention")
         (self.out, self.lse, self.q, self.key, self.value, self.mask,
@@ -267,7 +268,7 @@ class _Forward(_Attention):
     def score(self, j0: Value, j1: Value) -> None:
         """Scores of all keys of the block, in base 2."""
         k = self.k
-        b = _Strided(self.packed, k.index(self.width))
+        b = Strided(self.packed, k.index(self.width))
         with k.loop(j0, j1, self.rows) as j:
             rows = self.clamped_rows(self.keys_of, j, j1)
             for r, row in enumerate(self.product(rows, 1, b, self.variant.head)):
@@ -322,7 +323,7 @@ class _Forward(_Attention):
     def accumulate(self, j0: Value, j1: Value, shrink: Sequence[Value]) -> None:
         """sums = sums * shrink + weights times values."""
         k = self.k
-        b = _Strided(self.scores, k.index(self.width))
+        b = Strided(self.scores, k.index(self.width))
         values = k.offset(self.values_of.ptr, j0 * self.values_of.row)
         for first, count in self.tiles(self.variant.value_head, self.rows):
             old = [x * s for r in range(count) for x, s in zip(
@@ -363,7 +364,7 @@ def build_backward(target: Target, variant: Variant) -> Kernel:
     return _Backward(target, variant).build()
 
 
-class _Backward(_Attention):
+class _Backward(Attention):
     def __init__(self, target: Target, variant: Variant) -> None:
         super().__init__(target, variant, "attention_backward")
         (self.dq, self.dk, self.dv, self.dout, self.out, self.lse, self.delta, self.q, self.key,
@@ -447,7 +448,7 @@ class _Backward(_Attention):
         with k.loop(i0, i1, self.rows) as i:
             self.query_tile(dq, i, i0, i1)
 
-    def tile(self, query: _Strided, dout: _Strided, i: Value, i0: Value, i1: Value) -> None:
+    def tile(self, query: Strided, dout: Strided, i: Value, i0: Value, i1: Value) -> None:
         """Weights and slopes of a few queries with the group of keys."""
         k, variant = self.k, self.variant
         lse, delta = (k.offset(a.ptr, self.batch * a.stride(0) + self.head * a.stride(1))
@@ -455,13 +456,13 @@ class _Backward(_Attention):
         width = k.index(self.width)
         places = [k.min(i + r, i1 - 1) for r in range(self.rows)]
         rows = self.clamped_rows(query, i, i1)
-        scores = self.product(rows, 1, _Strided(self.packed, width), variant.head)
+        scores = self.product(rows, 1, Strided(self.packed, width), variant.head)
         for r, row in enumerate(scores):
             logarithm = k.splat(k.load(lse, places[r]), self.lanes)
             row = [self.weight(v, places[r], x, logarithm) for v, x in enumerate(row)]
             self.put(self.weights, (i - i0 + r) * self.width, row)
         rows = self.clamped_rows(dout, i, i1)
-        inner = self.product(rows, 1, _Strided(self.packed_values, width), variant.value_head)
+        inner = self.product(rows, 1, Strided(self.packed_values, width), variant.value_head)
         scale = k.splat(self.scale, self.lanes)
         for r, row in enumerate(inner):
             at = (i - i0 + r) * self.width
@@ -493,7 +494,7 @@ class _Backward(_Attention):
         places = k.iota(self.lanes) * k.splat(array.stride(3), self.lanes)
         return k.gather(k.offset(array.ptr, at), places, k.mask(self.keys - first, self.lanes))
 
-    def accumulate(self, matrix: _Strided, sums: Value, b: Value, size: int, i0: Value,
+    def accumulate(self, matrix: Strided, sums: Value, b: Value, size: int, i0: Value,
                    i1: Value) -> None:
         """sums += the transposed rows i0 to i1 of the matrix times those of b."""
         k = self.k
@@ -502,11 +503,11 @@ class _Backward(_Attention):
             old = [x for r in range(count)
                    for x in self.vectors(sums, (first + r) * self.width)]
             rows = [k.offset(start, first + r) for r in range(count)]
-            found = self.product(rows, matrix.row, _Strided(b, k.index(self.width)), i1 - i0, old)
+            found = self.product(rows, matrix.row, Strided(b, k.index(self.width)), i1 - i0, old)
             for r, row in enumerate(found):
                 self.put(sums, (first + r) * self.width, row)
 
-    def query_tile(self, dq: _Strided, i: Value, i0: Value, i1: Value) -> None:
+    def query_tile(self, dq: Strided, i: Value, i0: Value, i1: Value) -> None:
         """dq of a few queries += their slopes times the group's keys.
 
         Past the end the last query stands again: it is read before it is written, and written
@@ -519,11 +520,11 @@ class _Backward(_Attention):
         slopes = [k.offset(self.slopes, (p - i0) * self.width) for p in places]
         for d, some in self.tiles(size, self.width):
             inside = [min(self.lanes, some - at) for at in range(0, some, self.lanes)]
-            self.query_part(dq, places, slopes, _Strided(k.offset(start, d), self.keys_of.row),
+            self.query_part(dq, places, slopes, Strided(k.offset(start, d), self.keys_of.row),
                             count, d, inside)
 
-    def query_part(self, dq: _Strided, places: Sequence[Value], slopes: Sequence[Value],
-                   keys: _Strided, count: Value, d: Value, inside: Sequence[int]) -> None:
+    def query_part(self, dq: Strided, places: Sequence[Value], slopes: Sequence[Value],
+                   keys: Strided, count: Value, d: Value, inside: Sequence[int]) -> None:
         k = self.k
         targets = [k.offset(dq.ptr, p * dq.row + d) for p in places]
         old = [self.part(t, v * self.lanes, n) for t in targets for v, n in enumerate(inside)]
@@ -563,11 +564,21 @@ def attention_forward(out: Array, lse: Array, q: Array, k: Array, v: Array,
     variant = _variant(q, v, causal, q.shape[2], *masks)
     if variant is None or not all(map(_is_plain, (out, lse, q, k, v))):
         return False
-    kernel = service.kernel(("attention", *_name(variant)), partial(build_forward, variant=variant))
+    kernel = _forward_kernel(variant, q.shape[2])
     if kernel is None:
         return False
-    kernel(out, lse, q, k, v, *masks, _scale(q, scale) * _LOG2E)
+    kernel(out, lse, q, k, v, *masks, _scale(q, scale) * LOG2E)
     return True
+
+
+def _forward_kernel(variant: Variant, queries: int) -> Any:
+    """The kernel, or None while it is being made; with `invariant_rows` one for all lengths."""
+    from .attention_single import build_single, is_single
+
+    if is_single(target(knobs.target), variant, queries) and not knobs.invariant_rows:
+        return service.kernel(("attention single", *_name(variant)),
+                              partial(build_single, variant=variant))
+    return service.kernel(("attention", *_name(variant)), partial(build_forward, variant=variant))
 
 
 def attention_backward(dq: Array, dk: Array, dv: Array, dout: Array, out: Array, lse: Array,
@@ -598,7 +609,7 @@ def attention_backward(dq: Array, dk: Array, dv: Array, dout: Array, out: Array,
         return False
     factor = _scale(q, scale)
     kernel(dq, dk, dv, dout, out, lse, memory.empty(lse.shape, lse.dtype), q, k, v, *masks,
-           factor * _LOG2E, factor)
+           factor * LOG2E, factor)
     return True
 
 

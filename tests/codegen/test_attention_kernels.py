@@ -11,9 +11,11 @@ from lampion.codegen.attention import (
     build_backward,
     build_forward,
 )
+from lampion.codegen.attention_single import build_single
 from lampion.codegen.interpret import interpret
 from lampion.codegen.target import TARGETS
 from lampion.codegen.types import F32
+from lampion.debug.knobs import override
 from lampion.runtime.threads import get_num_threads, set_num_threads
 
 pytestmark = pytest.mark.usefixtures("kernels_at_once")
@@ -94,6 +96,55 @@ def test_masks(kind, instructions):
     rng, arrays = problem(shape)
     mask = mask_of(kind, shape, rng)
     check(run(*arrays, mask=mask), reference(*arrays[:3], mask, False, 20**-0.5, None, arrays[3]))
+
+
+ONE_QUERY = [(1, 2, 2, 1, 1, 16, 16), (2, 4, 2, 1, 300, 64, 32), (1, 1, 1, 1, 513, 32, 128)]
+
+
+@pytest.mark.parametrize("kind", ["none", "bool", "padding", "added"])
+@pytest.mark.parametrize("dtype", ["f", "d"])
+def test_one_query(kind, dtype, instructions):
+    """A step of generation has a kernel of its own; masks lie as they are read, or do not."""
+    for shape in ONE_QUERY:
+        rng, arrays = problem(shape, dtype)
+        mask = mask_of(kind, shape, rng)
+        q, k, v, dout = arrays
+        check(run(*arrays, mask=mask),
+              reference(q, k, v, mask, False, q.shape[3] ** -0.5, None, dout), dtype)
+        if mask is not None:
+            turned = np.asfortranarray(mask)
+            np.testing.assert_array_equal(run(*arrays, mask=turned)[0], run(*arrays, mask=mask)[0])
+
+
+def test_one_query_that_may_attend_to_nothing_or_sees_nan():
+    _, arrays = problem(ONE_QUERY[1])
+    out = run(*arrays, mask=np.zeros((1, 300), bool))[0]
+    assert (out == 0).all()
+    arrays[1][0, 0, 299, 3] = np.nan
+    out = run(*arrays)[0]
+    assert np.isnan(out[0, :2]).all() and np.isfinite(out[0, 2:]).all()
+
+
+def test_one_query_is_a_row_of_many_where_rows_must_not_depend_on_others():
+    _, (q, k, v, dout) = problem((1, 2, 2, 3, 70, 16, 16))
+    with override(invariant_rows=True):
+        whole, part = run(q, k, v, dout)[0], run(q[:, :, 2:], k, v, dout[:, :, 2:])[0]
+    np.testing.assert_array_equal(whole[:, :, 2:], part)
+
+
+@pytest.mark.parametrize("name", ["sse", "avx2", "avx512"])
+@pytest.mark.parametrize("kind", ["none", "padding"])
+def test_one_query_stays_inside_its_arrays(name, kind):
+    shape = (1, 2, 1, 1, 19, 16, 32)
+    rng, (q, k, v, dout) = problem(shape)
+    mask = mask_of(kind, shape, rng)
+    added = None if mask is None else np.broadcast_to(
+        np.where(mask, 0, -np.inf).astype("f"), (1, 2, 1, 19))
+    out, lse = np.zeros((1, 2, 1, 32), "f"), np.zeros((1, 2, 1), "f")
+    kernel = build_single(TARGETS[name], Variant(F32, 16, 32, False, mask is not None))
+    interpret(kernel, out, lse, q, k, v, added, None, 0.25 * np.log2(np.e))
+    expected = run(q, k, v, dout, mask)[0]
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_dropped_weights_and_scale():
