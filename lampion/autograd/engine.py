@@ -169,7 +169,8 @@ def run_backward(roots: tuple[Any, ...], starts: Grads, retain: bool, create_gra
     run = _Run()
     if targets is not None:
         _want(run, roots, targets)
-    previous = state.grad
+    previous, recorder = state.grad, state.recorder
+    outside = "" if recorder is None else recorder.rename("backward")
     state.grad = create_graph
     try:
         for root, g in zip(roots, starts, strict=True):
@@ -178,6 +179,8 @@ def run_backward(roots: tuple[Any, ...], starts: Grads, retain: bool, create_gra
         return _finish(run, targets, accumulate, create_graph)
     finally:
         state.grad = previous
+        if recorder is not None:
+            recorder.rename(outside)
 
 
 def _want(run: _Run, roots: tuple[Any, ...], targets: tuple[Any, ...]) -> None:

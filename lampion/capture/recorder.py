@@ -78,7 +78,7 @@ class Recorder:
         self.flags: list[tuple[Tensor, bool]] = []  # which inputs wanted gradients
         self.read: set[int] = set()  # those whose gradient from before was looked at
         self.failed: Exception | None = None  # what could not be recorded, even if it was caught
-        self.path = ""  # of the module that runs
+        self.path = ""  # of the module that runs; "backward"
         self.labels: dict[int, str] = {}  # names of inputs
         self.watcher: Any = None  # sees calls of modules, where somebody watches
         # Other tensors on the memory of an input, with what they had: array, storage, epoch, grad.
@@ -103,6 +103,11 @@ class Recorder:
             yield
         finally:
             self.__enter__()
+
+    def rename(self, path: str) -> str:
+        """What the nodes that follow belong to: the path of a module, or "backward"."""
+        before, self.path = self.path, path
+        return before
 
     def real(self, t: Tensor) -> Tensor:
         """A tensor on the memory that an input had before it was lifted."""
@@ -330,7 +335,8 @@ class Recorder:
 
     def materialize(self, t: Tensor, what: str) -> Any:
         """Called when a program wants to look at a value that does not exist yet."""
-        if what == "bool()" and self.decisions is not None:
+        asks = what == "bool()" or (what == "item()" and t._dtype.kind == 0)
+        if asks and self.decisions is not None:
             found = self.decisions.branch(t, what)
             if found is not None:
                 return found

@@ -233,7 +233,23 @@ def _native(native: Any) -> str:
     head = (f"  {len(seconds)} launches, {total * 1e3:.2f} ms, arena "
             f"{_bytes(executable.arena_bytes)}\n"
             f"  {'ms':>8}{'share':>7}{'times':>6}{'GFLOP/s':>9}{'GB/s':>7}{'roof':>6}  kernel")
-    return "\n".join([head, *(_line(key, values, total) for key, values in steps[:30])])
+    return "\n".join([head, *(_line(key, values, total) for key, values in steps[:30]),
+                      *_kept(executable)])
+
+
+def _kept(executable: Any) -> Iterable[str]:
+    """What is made before a backward inside the program and read in it, by module."""
+    found: dict[str, int] = defaultdict(int)
+    makers = [_module(launch.where) for launch in executable.launches]
+    turn = makers.index("backward") if "backward" in makers else 0
+    for b in executable.stream.buffers:
+        if b.first < turn <= b.last:
+            found[makers[b.first]] += b.size
+    if not found:
+        return
+    yield f"  keeps {_bytes(sum(found.values()))} for backward"
+    for name, size in _largest([("", n, s) for n, s in found.items()], ""):
+        yield f"    {name:<{_WIDTH - 2}}{_bytes(size):>10}"
 
 
 def _grouped(executable: Any, seconds: list[float]) -> dict[Any, Any]:

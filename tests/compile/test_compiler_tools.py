@@ -64,6 +64,25 @@ def test_explain_names_kernels_lines_and_changes():
     assert "captured again because" in text and "training was True, is False" in text
 
 
+def test_explain_tells_what_is_kept_for_backward_by_module():
+    net = torch.nn.Sequential()
+    net.add_module("wide", torch.nn.Linear(16, 64))
+    net.add_module("tanh", torch.nn.Tanh())
+    net.add_module("out", torch.nn.Linear(64, 1))
+
+    def step(x):
+        loss = net(x).square().mean()
+        loss.backward()
+        return loss
+
+    compiled = torch.compile(step, mode="wait")
+    compiled(torch.ones(100, 16))
+    text = compiled.explain()
+    kept = text[text.index("for backward"):]
+    assert "keeps 26." in text  # tanh's result, 100 by 64 floats, and the last layer's
+    assert "tanh" in kept and "25.6 KB" in kept and "wide" not in kept
+
+
 def test_explaining_changes_nothing():
     net, opt, step = trained()
     before = [p.clone() for p in net.parameters()]
