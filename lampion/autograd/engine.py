@@ -335,6 +335,8 @@ def _post_accumulate(leaf: Tensor) -> None:
 
 def accumulate_into(leaf: Tensor, g: Tensor, create_graph: bool) -> None:
     """Adds `g` to `leaf.grad`; a gradient that nobody else holds is taken as it is."""
+    if g._dtype is not leaf._dtype:  # of a parameter used with activations of another precision
+        g = g.to(leaf._dtype)
     if INFERENCE[0] and state.recorder is not None:
         state.recorder.watch(leaf)
         state.recorder.read_grad(leaf)

@@ -51,6 +51,8 @@ class _State:
         self.counts = [(c, c._a.copy()) for u in captured.updates for c in u.counts]
         self.schedulers = [(s, copy.deepcopy(s.state_dict()), [dict(g) for g in
                             s.optimizer.param_groups]) for s, _ in captured.after]
+        self.scalers = [(s.scaler, s.scaler.state_dict(), dict(s.scaler._stages),
+                         dict(s.scaler._found_inf)) for s in captured.scalings]
         self.counters = [(table, name, table[name]) for table, name, _ in captured.counts]
         self.random = default_generator.get_state()
 
@@ -66,6 +68,11 @@ class _State:
             count._a[...] = was
         for table, name, was in self.counters:
             table[name] = was
+        for scaler, was, stages, found in self.scalers:
+            scaler.load_state_dict(was)
+            for table, entries in ((scaler._stages, stages), (scaler._found_inf, found)):
+                table.clear()
+                table.update(entries)
         for scheduler, state, groups in self.schedulers:
             scheduler.load_state_dict(state)
             for group, was in zip(scheduler.optimizer.param_groups, groups, strict=True):
@@ -90,6 +97,9 @@ class _State:
         for (s, a, _), (_, b, _) in zip(self.schedulers, other.schedulers, strict=True):
             if repr(a) != repr(b):
                 return f"{type(s).__name__}: {a}, expected {b}"
+        for (_, a, *rest), (_, b, *others) in zip(self.scalers, other.scalers, strict=True):
+            if (a, rest) != (b, others):
+                return f"GradScaler: {a}, expected {b}"
         if not np.array_equal(self.random._a, other.random._a):
             return "the random stream is at another place"
         return ""

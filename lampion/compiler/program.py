@@ -146,6 +146,8 @@ class Program:
         self._effects(arguments, found[n:])
         for update in captured.updates:
             update.commit()
+        for scaling in captured.scalings:
+            scaling.commit()
         for table, name, step in captured.counts:
             table[name] += step
         for scheduler, args in captured.after:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..amp.grad_scaler import GradScaler
 from ..autograd.modes import no_grad
 from ..capture.recorder import Recorder
 from ..graph.node import Node
@@ -22,6 +23,7 @@ from ..optim.lr_scheduler import LRScheduler
 from ..optim.optimizer import Optimizer
 from ..tensor.tensor import Tensor
 from .pending import NotYet
+from .scaling import Scaling
 from .varying import Varying
 
 __all__ = ["NotYet", "Steps", "Update"]
@@ -90,6 +92,7 @@ class Steps:
         self.after: list[tuple[LRScheduler, tuple[Any, ...]]] = []
         self.moved: set[int] = set()  # ids of the groups whose numbers they change
         self.stepped: set[int] = set()  # ids of the step counts that the updates change
+        self.scalings: dict[int, Scaling] = {}
         self.modules: list[Module] = []
         self.names: dict[int, str] = {}  # of the outermost module's parts
 
@@ -159,6 +162,16 @@ class Steps:
     def optimizer(self, watcher: Any, optimizer: Optimizer, name: str, *args: Any,
                   **kwargs: Any) -> None:
         """`optimizer.step()` or `optimizer.zero_grad()`."""
+        self.watch_groups(watcher, optimizer)
+        if name == "zero_grad":
+            self._zero(optimizer, *args, **kwargs)
+        elif args or kwargs:
+            watcher.refuse(f"{type(optimizer).__name__}.step() with a closure")
+        else:
+            self._step(watcher, optimizer)
+
+    def watch_groups(self, watcher: Any, optimizer: Optimizer) -> None:
+        """Guards on which parameters an optimizer has."""
         own = optimizer.__dict__
         for table in ("param_groups", "state"):
             watcher.guards.entry(own, table, own[table], f"the optimizer's {table}")
@@ -166,12 +179,14 @@ class Steps:
         for group in optimizer.param_groups:
             watcher.guards.entry(group, "params", group["params"], "the parameters of a group")
             watcher.guards.contents(group["params"], "the parameters of a group")
-        if name == "zero_grad":
-            self._zero(optimizer, *args, **kwargs)
-        elif args or kwargs:
-            watcher.refuse(f"{type(optimizer).__name__}.step() with a closure")
-        else:
-            self._step(watcher, optimizer)
+
+    def scaler(self, watcher: Any, scaler: GradScaler, name: str, *args: Any,
+               **kwargs: Any) -> Any:
+        """A method of a GradScaler."""
+        found = self.scalings.get(id(scaler))
+        if found is None:
+            found = self.scalings[id(scaler)] = Scaling(watcher, scaler)
+        return found.call(name, *args, **kwargs)
 
     def _zero(self, optimizer: Optimizer, set_to_none: bool = True) -> None:
         for group in optimizer.param_groups:

@@ -26,6 +26,7 @@ from ..runtime.collector import uncollected
 from ..tensor.abstract import AbstractArray
 from ..tensor.tensor import Tensor, wrap
 from . import joint
+from .calls import Follower
 from .decisions import Decisions
 from .pending import Pending
 from .steps import Steps
@@ -70,7 +71,7 @@ class Captured:
         self.graph, self.sources, self.outputs, self.shape = graph, sources, outputs, shape
         self.guards, self.backward = watcher.guards, backward
         self.updates, self.after = watcher.steps.updates, watcher.steps.after
-        self.counts = watcher.steps.counts
+        self.counts, self.scalings = watcher.steps.counts, list(watcher.steps.scalings.values())
         self.writes = [w for w in graph.writes if w.what == "data"]
         self.grads = [(sources[w.target], w) for w in graph.writes if w.what == "grad"]
         self.outside: list[Tensor] = []  # all tensors from outside that it saw
@@ -186,7 +187,7 @@ def trace(fn: Callable[..., Any], args: Any, kwargs: Any, leaves: Leaves,
     recorder = Recorder()
     recorder.decisions = Decisions(recorder, branching)
     steps = Steps(recorder)
-    watcher = Watcher(steps)
+    watcher = Follower(steps)
     recorder.watcher = watcher
     stand_ins = _stand_ins(leaves.tensors)
     modes = state.grad, state.inference, switch.dtype

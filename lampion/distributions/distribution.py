@@ -6,6 +6,7 @@ from typing import Any
 
 from .. import ops
 from ..autograd import no_grad
+from ..ops.abstract import all_true
 from ..tensor import Size, Tensor
 from . import constraints
 from .utils import lazy_property
@@ -40,7 +41,7 @@ class Distribution:
             if constraints.is_dependent(constraint) or (name not in vars(self) and derived):
                 continue
             value = getattr(self, name)
-            if not constraint.check(value).all():
+            if not all_true(constraint.check(value)):
                 raise ValueError(
                     f"Expected parameter {name} ({type(value).__name__} of shape "
                     f"{tuple(value.shape)}) of distribution {self!r} to satisfy the constraint "
@@ -171,7 +172,7 @@ class Distribution:
         support = self.support
         if constraints.is_dependent(support):
             return
-        if not support.check(value).all():
+        if not all_true(support.check(value)):
             raise ValueError(
                 f"Expected value argument ({type(value).__name__} of shape {tuple(value.shape)}) "
                 f"to be within the support ({support!r}) of the distribution {self!r}, but found "

@@ -7,6 +7,7 @@ from typing import Any
 from .. import ops
 from ..autograd import no_grad
 from ..nn import functional as F
+from ..ops.abstract import all_true
 from ..tensor import Size, Tensor, finfo
 from . import constraints
 from .distribution import Distribution
@@ -31,7 +32,7 @@ class Geometric(Distribution):
         else:
             (self.logits,) = broadcast_all(logits)
         super().__init__(self._param.shape, validate_args=validate_args)
-        if self._validate_args and probs is not None and not bool((self.probs > 0).all()):
+        if self._validate_args and probs is not None and not all_true(self.probs > 0):
             raise ValueError(f"Expected parameter probs of distribution {self!r} to be positive "
                              f"but found invalid values:\n{self.probs}")
 

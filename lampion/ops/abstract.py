@@ -16,7 +16,17 @@ from .layout import DENSE, order_of
 from .native import TEMPLATES
 from .record import data_dependent
 
-__all__ = ["run"]
+__all__ = ["all_true", "run"]
+
+
+def all_true(flags: Tensor) -> bool:
+    """Whether all elements are true; a program expects it, and checks it at every run."""
+    a = flags._a
+    decisions = getattr(a.recorder, "decisions", None) if type(a) is AbstractArray else None
+    if decisions is None:
+        return bool(flags.all())
+    decisions.expect(flags)
+    return True
 
 
 def run(leaf: Any, tensors: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:

@@ -54,6 +54,13 @@ def _centred_gradient(gy: Tensor, xhat: Tensor, rstd: Tensor, dims: list[int]) -
     return (gy - pull) * rstd
 
 
+def _alike(gy: Tensor, input: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Gradient and input in the precision of the parameters, which may be wider than theirs."""
+    if weight is None or weight._dtype is input._dtype:
+        return gy, input
+    return gy.to(weight._dtype), input.to(weight._dtype)
+
+
 def _sum_to(t: Tensor, dims: list[int]) -> Tensor:
     return t.sum(dims) if dims else t
 
@@ -63,14 +70,14 @@ def _sum_to(t: Tensor, dims: list[int]) -> Tensor:
 
 def _layer_norm_grad(g: Any, needs: Any, input: Tensor, weight: Tensor | None, dims: int,
                      eps: float, out1: Tensor, out2: Tensor) -> Any:
-    gy, inner = g[0], list(range(input.ndim - dims, input.ndim))
-    outer = list(range(input.ndim - dims))
-    mean, rstd = _live_moments(input, inner, eps, out1, out2)
-    xhat = (input - mean) * rstd
+    gy, x = _alike(g[0], input, weight)
+    inner, outer = list(range(x.ndim - dims, x.ndim)), list(range(x.ndim - dims))
+    mean, rstd = _live_moments(x, inner, eps, out1, out2)
+    xhat = (x - mean) * rstd
     gx = gw = gb = None
     if needs[0]:
         scaled = gy if weight is None else gy * weight
-        gx = _centred_gradient(scaled, xhat, rstd, inner)
+        gx = _centred_gradient(scaled, xhat, rstd, inner).to(input._dtype)
     if needs[1]:
         gw = _sum_to(gy * xhat, outer)
     if needs[2]:
@@ -154,13 +161,17 @@ def native_layer_norm(input: Tensor, normalized_shape: Sequence[int], weight: Te
 
 def _rms_grad(g: Any, needs: Any, input: Tensor, weight: Tensor | None, dims: int,
               eps: float, out1: Tensor) -> Any:
-    g, inner = g[0], list(range(input.ndim - dims, input.ndim))
-    rrms = out1 if not state.grad else (
-        (input * input).mean(inner, keepdim=True) + eps).rsqrt()
-    xhat = input * rrms
-    scaled = g if weight is None else g * weight
-    gx = (scaled - xhat * (scaled * xhat).mean(inner, keepdim=True)) * rrms if needs[0] else None
-    gw = _sum_to(g * xhat, list(range(input.ndim - dims))) if needs[1] else None
+    inner = list(range(input.ndim - dims, input.ndim))
+    gy, x = _alike(g[0], input, weight)
+    rrms = out1 if not state.grad else ((x * x).mean(inner, keepdim=True) + eps).rsqrt()
+    xhat = x * rrms
+    gx = gw = None
+    if needs[0]:
+        scaled = gy if weight is None else gy * weight
+        pull = xhat * (scaled * xhat).mean(inner, keepdim=True)
+        gx = ((scaled - pull) * rrms).to(input._dtype)
+    if needs[1]:
+        gw = _sum_to(gy * xhat, list(range(input.ndim - dims)))
     return gx, gw
 
 
@@ -201,18 +212,21 @@ def _batch_dims(ndim: int) -> list[int]:
 def _batch_norm_grad(g: Any, needs: Any, input: Tensor, weight: Tensor | None,
                      running_mean: Any, running_var: Any, training: bool, eps: float, out1: Tensor,
                      out2: Tensor) -> Any:
-    gy, dims = g[0], _batch_dims(input.ndim)
+    gy, x = _alike(g[0], input, weight)
+    dims = _batch_dims(x.ndim)
     if training:
         saved = [_per_channel(t, input.ndim) for t in (out1, (out2 + eps).rsqrt())]
-        mean, rstd = _live_moments(input, dims, eps, *saved)
+        mean, rstd = _live_moments(x, dims, eps, *saved)
     else:
         mean = _per_channel(running_mean, input.ndim)
         rstd = _per_channel((running_var + eps).rsqrt(), input.ndim)
-    xhat = (input - mean) * rstd if training or needs[1] else None
+    xhat = (x - mean) * rstd if training or needs[1] else None
     gx = gw = gb = None
     if needs[0]:
         scaled = gy if weight is None else gy * _per_channel(weight, input.ndim)
-        gx = _centred_gradient(scaled, xhat, rstd, dims) if training else scaled * rstd  # type: ignore[arg-type]
+        gx = scaled * rstd if not training else _centred_gradient(
+            scaled, xhat, rstd, dims)  # type: ignore[arg-type]
+        gx = gx.to(input._dtype)
     if needs[1]:
         gw = (gy * xhat).sum(dims)
     if needs[2]:
@@ -337,14 +351,16 @@ def _grouped(t: Tensor, groups: int) -> Tensor:
 
 def _group_norm_grad(g: Any, needs: Any, input: Tensor, weight: Tensor | None, groups: int,
                      eps: float, out1: Tensor, out2: Tensor) -> Any:
-    gy, x = g[0], _grouped(input, groups)
+    gy, whole = _alike(g[0], input, weight)
+    x = _grouped(whole, groups)
     mean, rstd = _live_moments(x, [2], eps, out1.unsqueeze(2), out2.unsqueeze(2))
     xhat = (x - mean) * rstd
     dims = _batch_dims(input.ndim)
     gx = gw = gb = None
     if needs[0]:
         scaled = gy if weight is None else gy * _per_channel(weight, input.ndim)
-        gx = _centred_gradient(_grouped(scaled, groups), xhat, rstd, [2]).reshape(input.shape)
+        gx = _centred_gradient(_grouped(scaled, groups), xhat, rstd, [2])
+        gx = gx.reshape(input.shape).to(input._dtype)
     if needs[1]:
         gw = (gy * xhat.reshape(input.shape)).sum(dims)
     if needs[2]:

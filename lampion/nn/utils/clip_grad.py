@@ -8,6 +8,7 @@ from typing import Any
 
 from ...autograd.modes import no_grad
 from ...debug.frames import user_stack_level
+from ...ops.abstract import all_true
 from ...tensor import Tensor
 
 __all__ = [
@@ -60,7 +61,7 @@ def get_total_norm(
     with no_grad():
         norms = [_vector_norm(t.detach(), p) for t in listed]
         total = _vector_norm(ops.stack([n.to(norms[0].device) for n in norms]), p)  # type: ignore[attr-defined]
-    if error_if_nonfinite and bool((total.isnan() | total.isinf()).item()):
+    if error_if_nonfinite and not all_true(total.isfinite()):
         raise RuntimeError(
             f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, "
             "so it cannot be clipped. To disable this error and scale the gradients by the "
