@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy as np
 from ..codegen.expression import Trace
 from ..codegen.plan import Given, Program, Split, assemble
 from ..runtime import memory
+from ..tensor.storage import address
 from .body import Body, trace_body
 
 __all__ = ["Extents", "copy_into", "dense_like", "launch_body", "overlap",
@@ -103,7 +106,12 @@ def dense_like(shape: tuple[int, ...], dtype: Any, strides: Sequence[int]) -> Ar
 
 def bounds(a: Array) -> tuple[int, int]:
     """The addresses of the first byte and the one after the last; of nothing (0, 0)."""
-    return np.lib.array_utils.byte_bounds(a) if a.size else (0, 0)
+    if not a.size:
+        return 0, 0
+    if a.flags.c_contiguous:
+        start = address(a)
+        return start, start + a.nbytes
+    return np.lib.array_utils.byte_bounds(a)
 
 
 def overlap(a: Array, b: Array) -> bool:
@@ -117,10 +125,19 @@ class Extents:
     """Where arrays lie."""
 
     def __init__(self, arrays: Sequence[Array]) -> None:
-        self.low, self.high = np.array([bounds(a) for a in arrays], np.int64).reshape(-1, 2).T
+        found = sorted((*bounds(a), i) for i, a in enumerate(arrays) if a.size)
+        self.lows = [low for low, _, _ in found]
+        self.highs = [(high, i) for _, high, i in found]
+        self.reach = list(accumulate((high for high, _ in self.highs), max))
 
     def shared(self, a: Array) -> list[int]:
         """Which of the arrays may share memory with this one."""
         low, high = bounds(a)
-        found: list[int] = np.flatnonzero((self.low < high) & (self.high > low)).tolist()
-        return found
+        found: list[int] = []
+        place = bisect_left(self.lows, high)  # those before it begin before the end
+        while place and self.reach[place - 1] > low:
+            place -= 1
+            end, i = self.highs[place]
+            if end > low:
+                found.append(i)
+        return sorted(found)
