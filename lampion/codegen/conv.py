@@ -11,7 +11,7 @@ from typing import Any
 from ..debug.knobs import knobs
 from .conv_depthwise_recipe import depthwise_backward, depthwise_forward, depthwise_weight
 from .conv_direct_recipe import direct_backward, direct_forward
-from .conv_problem import Array, Ints, Recipe, neighbours, problem
+from .conv_problem import Array, Ints, Recipe, in_rows, neighbours, problem
 from .conv_recipes import backward_recipe, forward_recipe
 from .conv_weight_recipe import weight_recipe
 from .conv_winograd_recipe import winograd_backward, winograd_forward, winograd_weight
@@ -37,14 +37,15 @@ def conv_forward(out: Array, x: Array, w: Array, bias: Array | None, stride: Int
     >>> out.tolist()
     [[[2.0, 2.0, 2.0]]]
     """
-    x = neighbours(x)
     key = ("forward", _facts(out, x, w, bias), *map(tuple, (stride, padding, dilation)), groups)
     recipe = _recipes.get(key)
     if recipe is None:
         p = problem(out, x, w, bias, stride, padding, dilation, groups)
-        recipe = _remember(
-            key, winograd_forward(p) or depthwise_forward(p) or direct_forward(p)
-            or forward_recipe(p))
+        recipe = winograd_forward(p)
+        if recipe is None:
+            p = p._replace(x_steps=in_rows(p.x, p.x_steps))
+            recipe = _of_rows(depthwise_forward(p) or direct_forward(p) or forward_recipe(p))
+        _remember(key, recipe)
     return recipe(out, x, w, bias)
 
 
@@ -54,7 +55,6 @@ def conv_grad_input(gx: Array, g: Array, w: Array, bias: Array | None, stride: I
 
     This is also the transposed convolution of g; bias (C,) or None. Otherwise as `conv_forward`.
     """
-    g = neighbours(g)
     key = ("input", _facts(gx, g, w, bias), *map(tuple, (stride, padding, dilation)), groups)
     recipe = _recipes.get(key)
     if recipe is None:
@@ -63,9 +63,11 @@ def conv_grad_input(gx: Array, g: Array, w: Array, bias: Array | None, stride: I
             raise ValueError(f"a bias of shape {bias.shape} and dtype {bias.dtype} for a gradient "
                              f"of shape {gx.shape} and dtype {gx.dtype}")
         p = p._replace(bias=bias is not None)
-        recipe = _remember(
-            key, winograd_backward(p) or depthwise_backward(p) or direct_backward(p)
-            or backward_recipe(p))
+        recipe = winograd_backward(p)
+        if recipe is None:
+            p = p._replace(out_steps=in_rows(p.out, p.out_steps))
+            recipe = _of_rows(depthwise_backward(p) or direct_backward(p) or backward_recipe(p))
+        _remember(key, recipe)
     return recipe(gx, g, w, bias)
 
 
@@ -75,13 +77,16 @@ def conv_grad_weight(gw: Array, x: Array, g: Array, stride: Ints, padding: Ints,
 
     Otherwise as `conv_forward`.
     """
-    x, g = neighbours(x), neighbours(g)
     key = ("weight", _facts(gw, x, g), *map(tuple, (stride, padding, dilation)), groups)
     recipe = _recipes.get(key)
     if recipe is None:
         p = problem(g, x, gw, None, stride, padding, dilation, groups)
-        recipe = _remember(
-            key, winograd_weight(p) or depthwise_weight(p) or weight_recipe(p))
+        recipe = winograd_weight(p)
+        if recipe is None:
+            p = p._replace(out_steps=in_rows(p.out, p.out_steps),
+                           x_steps=in_rows(p.x, p.x_steps))
+            recipe = _of_rows(depthwise_weight(p) or weight_recipe(p), True)
+        _remember(key, recipe)
     return recipe(gw, x, g, None)
 
 
@@ -92,8 +97,14 @@ def _facts(*arrays: Array | None) -> tuple[Any, ...]:
     return (knobs.target, *(None if a is None else (a.shape, a.strides, a.dtype) for a in arrays))
 
 
-def _remember(key: Any, recipe: Recipe) -> Recipe:
+def _of_rows(recipe: Recipe, both: bool = False) -> Recipe:
+    """With copies of operands whose rows are scattered: the first, or both."""
+    def run(out: Array, a: Array, b: Array, bias: Array | None) -> bool:
+        return recipe(out, neighbours(a), neighbours(b) if both else b, bias)
+    return run
+
+
+def _remember(key: Any, recipe: Recipe) -> None:
     if len(_recipes) >= 1024:  # programs whose sizes change all the time
         _recipes.clear()
     _recipes[key] = recipe
-    return recipe

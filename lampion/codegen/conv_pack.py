@@ -23,12 +23,12 @@ __all__ = ["FIELDS", "Geometry", "Run", "Windows", "bits_between", "mask_of"]
 FIELDS = ("groups", "images", "rows", "channels", *(
     f"{name}{axis}" for name in ("taps", "step", "rate", "start", "size", "to")
     for axis in range(3)), "to_image", "to_row", "weight_row",
-    "weight_column", "weight_tap", "weight_start", "task_rows", "task_columns", "block", "add")
+    "task_rows", "task_columns", "block", "add")
 """A convolution's numbers, in the order of the kernel's integer array.
 
 rows, channels: of one group. size: positions along each axis. to: steps in the output's memory
 between positions, to_image and to_row between images and channels; weight_row: in the weight from
-one row to the next. block: channels of a block. The rest is for `conv_winograd.py`.
+one row to the next. block: channels of a block.
 """
 
 
@@ -151,17 +151,7 @@ class Windows:
                  for word in words]
         return self._offset(run.image, (places[0], places[1], first)), masks
 
-    def span(self, run: Run, tap: Sequence[Value]) -> tuple[Value, Value, Value]:
-        """Where lane 0 would be read for a run, the first element to read and the end of them."""
-        k, step = self.k, self.narrow
-        places, holds = self._inside(run.at, tap)
-        first = places[2] - run.first * step  # of lane 0
-        low = k.max(run.first * step, k.const(0, I64) - first)
-        high = k.min((run.first + run.length) * step, self.inside[2] - first)
-        offset = self._offset(run.image, (places[0], places[1], first))
-        return offset, low, k.select(holds, high, low)
-
-    def vectors(self, plane: Value, places: Sequence[tuple[Value, list[Value]]]) -> list[Value]:
+    def _vectors(self, plane: Value, places: Sequence[tuple[Value, list[Value]]]) -> list[Value]:
         """What is read of one channel: the runs together, each zero where the others are not."""
         k, lanes, found = self.k, self.tile.lanes, []
         whole = I32 if self.element.size == 4 else I64
@@ -176,7 +166,7 @@ class Windows:
 
     def _vector(self, plane: Value, places: Sequence[tuple[Value, list[Value]]]) -> Value:
         """A vector of windows of one channel."""
-        parts = self.vectors(plane, places)
+        parts = self._vectors(plane, places)
         if self.narrow == 1:
             return parts[0]
         return self.k.shuffle(parts[0], parts[1], range(0, 2 * self.tile.lanes, 2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,8 +11,8 @@ import numpy as np
 from .fused import as_contiguous, copied
 from .types import F32, F64, Type
 
-__all__ = ["Array", "Ints", "Problem", "Recipe", "Three", "contiguous", "five", "neighbours",
-           "problem", "rows_of_inputs", "share", "three"]
+__all__ = ["Array", "Ints", "Problem", "Recipe", "Three", "contiguous", "five", "in_rows",
+           "neighbours", "problem", "rows_of_inputs", "share", "three"]
 
 Array = np.ndarray[Any, Any]
 Ints = Sequence[int]
@@ -75,6 +76,13 @@ def _check(p: Problem, bias: Array | None) -> None:
 def neighbours(a: Array) -> Array:
     """With the elements of its last axis next to each other, as kernels read them fastest."""
     return a if a.strides[-1] == a.itemsize or a.shape[-1] == 1 else copied(a)
+
+
+def in_rows(size: Sequence[int], steps: tuple[int, ...]) -> tuple[int, ...]:
+    """The steps of what `neighbours` gives of an array."""
+    if steps[-1] == 1 or size[-1] == 1 or 0 in size:
+        return steps
+    return tuple(math.prod(size[axis + 1:]) for axis in range(len(size)))
 
 
 def five(a: Array) -> Array:

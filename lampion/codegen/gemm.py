@@ -89,7 +89,7 @@ def _remember(key: Any, out: Array, a: Array, b: Array, bias: Array | None, alph
 class Packed(NamedTuple):
     """A product whose B is packed already, for kernels that make their panels themselves.
 
-    a (z, m, k) has rows that are contiguous, b is panels of (z, panels, rows_of_b, width).
+    a (z, m, k) has steps `a`, b is panels of (panels, rows_of_b, width), for each z `plane` apart.
     """
 
     element: Type
@@ -97,15 +97,16 @@ class Packed(NamedTuple):
     m: int
     n: int
     rows_of_b: int
+    a: tuple[int, int]
+    plane: int
 
     def launch(self, k: int) -> Recipe:
         """The recipe for the first k rows of B."""
-        p = _Problem(self.element, (self.z,), self.m, self.n, k, (self.n, 1),
-                     (self.rows_of_b, 1), (self.n, 1), False, "", False)
+        p = _Problem(self.element, (self.z,), self.m, self.n, k, (self.n, 1), self.a,
+                     (self.n, 1), False, "", False)
         tile = _tile(self.element, knobs.target)
         panel = tile.width * self.rows_of_b
-        return _launch(*_product(p, "panels"), tile.width, panel,
-                       panel * -(-self.n // tile.width), *_plan(p, tile))
+        return _launch(*_product(p, "panels"), tile.width, panel, self.plane, *_plan(p, tile))
 
 
 class _Problem(NamedTuple):
