@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import math
 import operator
@@ -19,10 +20,11 @@ from ..optim.lr_scheduler import LRScheduler
 from ..optim.optimizer import Optimizer
 from ..tensor.tensor import Tensor
 from . import kinds, rules
-from .instrument import NoSource, instrumented, is_watched
+from .effects import LOGGED
+from .instrument import NoSource, instrumented, is_watched, rebound_names
 from .pending import NotYet, Pending, pending
-from .varying import Varying
-from .watch import FUNCTIONS, NOTHING, Watcher
+from .varying import NUMERIC, Varying, plain
+from .watch import FUNCTIONS, NOTHING, TABLES, Watcher
 
 __all__ = ["Follower"]
 
@@ -179,12 +181,17 @@ class Follower(Watcher):
         """Guards on what the function finds outside of itself."""
         table, label = f.__globals__, f.__globals__.get("__name__", "")
         self.guards.code(f)
+        rebound = rebound_names(f.__code__)
         for name in _global_names(f.__code__):
+            if name in rebound:
+                continue
             if name in table:
                 self.guards.entry(table, name, self.sight(table[name], name), f"{label}.{name}")
             else:
                 self.guards.absent(table, name, f"{label}.{name}")
         for name, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
+            if name in rebound:
+                continue
             self.sight(_contents(cell), name)
             self.guards.cell(cell, f"{name} around {f.__qualname__}")
         if f.__defaults__ or f.__kwdefaults__:
@@ -204,8 +211,8 @@ class Follower(Watcher):
                 self.seen(a)
             elif isinstance(a, types.GeneratorType) and not self.is_own(a):
                 self.refuse("handing on a generator from outside, which moves it on")
-        args = [_plain(self.callback(a)) for a in args]
-        result = f(*args, **{k: _plain(self.callback(v)) for k, v in kwargs.items()})
+        args = [plain(self.callback(a)) for a in args]
+        result = f(*args, **{k: plain(self.callback(v)) for k, v in kwargs.items()})
         return self.fresh(result) if isinstance(result, (list, dict)) else result
 
     def callback(self, value: Any) -> Any:
@@ -226,6 +233,10 @@ class Follower(Watcher):
             *FUNCTIONS, functools.partial)) else functools.partial(self.call, value)
 
     def _pure(self, f: Any, args: Any, kwargs: Any) -> Any:
+        if f in NUMERIC and not kwargs:
+            found = self.composed(f, *args)
+            if found is not None:
+                return found
         if f in _BY_IDENTITY and any(isinstance(a, Tensor) or self.is_own(a) for a in args):
             self.refuse(f"{f.__name__}() of an object that is another at every call")
         for a in (*args, *kwargs.values()) if f not in _OF_KINDS else ():
@@ -233,8 +244,8 @@ class Follower(Watcher):
                 self.iterate(a)
             self.seen(a)
         wrapped = self.followed if rules.calls_back(f) else self.callback
-        args = [_plain(wrapped(a)) for a in args]
-        result = f(*args, **{k: _plain(wrapped(v)) for k, v in kwargs.items()})
+        args = [plain(wrapped(a)) for a in args]
+        result = f(*args, **{k: plain(wrapped(v)) for k, v in kwargs.items()})
         return self.fresh(result) if rules.makes_new(f) else result
 
     def _construct(self, cls: type, args: Any, kwargs: Any) -> Any:
@@ -287,7 +298,26 @@ class Follower(Watcher):
             return self._part(f, f(*args, **{k: self.followed(v) for k, v in kwargs.items()}))
         if isinstance(owner, rules.READERS) and f.__name__ not in rules.MUTATORS:
             return self._of_container(f, owner, args, kwargs)
+        if type(owner) in _LISTS and f.__name__ in LOGGED and not kwargs:
+            return self._logged(owner, f.__name__, args)
+        if type(owner) in TABLES and f.__name__ == "update":
+            for key, value in dict(*map(self.iterate, args), **kwargs).items():
+                self.storing_item(owner)[key] = value
+            return None
         return self.refuse(f"{type(owner).__name__}.{f.__name__}() of an object from outside")
+
+    def _logged(self, owner: Any, name: str, args: Any) -> None:
+        """A change of a list that is made after the run."""
+        if id(owner) in self.given or self.guards.looks_through(owner):
+            self.refuse(f"{type(owner).__name__}.{name}() of an object from outside that it looks "
+                        "at, or that is an argument")
+        if name == "extend":
+            args = [list(self.iterate(args[0]))]
+        elif name in ("insert", "add"):
+            self.seen(args[0])
+            if isinstance(args[0], Tensor):
+                self.refuse("adding a tensor to a set from outside")
+        self.effects.note(owner, name, tuple(args))
 
     def _of_container(self, f: Any, owner: Any, args: Any, kwargs: Any) -> Any:
         if isinstance(owner, (dict, set, frozenset)):
@@ -366,6 +396,7 @@ _OF_KINDS = (isinstance, issubclass, callable)  # which look at classes alone
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS = tuple(vars(module_hooks)[f"_global_{name}"] for name in (
     "forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks"))
+_LISTS = (list, set, collections.deque)
 _MODULE_CALL = Module.__dict__["__call__"]
 _TOLD = {math.isnan: isnan, math.isinf: isinf, math.isfinite: isfinite}  # what numbers are
 
@@ -386,10 +417,6 @@ def _is_plain(value: Any) -> bool:
     """Whether nothing that a function can read of a value is out of sight."""
     return type(value) in kinds.PLAIN or isinstance(value, (
         Tensor, type, *FUNCTIONS, list, tuple, dict, set, frozenset))
-
-
-def _plain(value: Any) -> Any:
-    return float(value) if isinstance(value, Varying) else value
 
 
 def _contents(cell: Any) -> Any:

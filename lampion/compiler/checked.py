@@ -54,6 +54,7 @@ class _State:
         self.scalers = [(s.scaler, s.scaler.state_dict(), dict(s.scaler._stages),
                          dict(s.scaler._found_inf)) for s in captured.scalings]
         self.counters = [(table, name, table[name]) for table, name, _ in captured.counts]
+        self.take_back = captured.effects.saved()
         self.random = default_generator.get_state()
 
     def restore(self) -> None:
@@ -68,6 +69,7 @@ class _State:
             count._a[...] = was
         for table, name, was in self.counters:
             table[name] = was
+        self.take_back()
         for scaler, was, stages, found in self.scalers:
             scaler.load_state_dict(was)
             for table, entries in ((scaler._stages, stages), (scaler._found_inf, found)):

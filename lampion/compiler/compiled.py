@@ -266,7 +266,7 @@ class Compiled:
         for i, x in captured.floats:
             if str(leaves.floats[i]) != str(x):
                 return f"a float among the arguments was {x}, is {leaves.floats[i]}"
-        return captured.guards.change() or (
+        return captured.guards.change() or captured.changed_fact(leaves.floats) or (
             f"which way is taken at {', '.join(captured.branches)}" if captured.branches else
             "which memory is shared, or the settings of an optimizer")
 
@@ -299,7 +299,7 @@ def _varying(kind: Kind, leaves: Leaves) -> list[Any]:
     """Floats that this call has other than earlier ones, or earlier ones had."""
     for program in kind.programs:
         kind.varying.update((i, None) for i, x in program.captured.floats if leaves.floats[i] != x)
-        kind.varying.update((e, None) for e in program.captured.guards.changed_floats())
+        kind.varying.update((e, None) for e in program.captured.guards.changed_numbers())
     return list(kind.varying)
 
 

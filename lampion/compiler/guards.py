@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from operator import attrgetter, is_
 from typing import Any
 
-__all__ = ["Guards"]
+__all__ = ["MISSING", "Guards"]
 
-_MISSING = object()
+MISSING = object()
 _PLAIN = (int, float, str, bool, complex, bytes, type(None))
 
 
@@ -26,14 +26,16 @@ class Guards:
         self._kinds: dict[int, tuple[Any, type]] = {}
         self._codes: dict[int, tuple[Any, Any]] = {}
         self._others: dict[Any, tuple[Callable[[], Any], Any, str]] = {}
+        self.own: set[tuple[int, Any]] = set()  # entries and cells that the function has set
 
     def entry(self, table: dict[Any, Any], key: Any, value: Any, text: str) -> None:
         """`table[key]` is `value`."""
-        self._entries.setdefault((id(table), key), (table, key, value, text))
+        if (id(table), key) not in self.own:
+            self._entries.setdefault((id(table), key), (table, key, value, text))
 
     def absent(self, table: dict[Any, Any], key: Any, text: str) -> None:
         """`table` has no such key."""
-        self._entries.setdefault((id(table), key), (table, key, _MISSING, text))
+        self.entry(table, key, MISSING, text)
 
     def knows(self, table: dict[Any, Any], key: Any) -> bool:
         """Whether something was noted of `table[key]`."""
@@ -44,9 +46,13 @@ class Guards:
         if id(container) not in self._contents:
             self._contents[id(container)] = container, _listed(container), text
 
+    def looks_through(self, container: Any) -> bool:
+        """Whether something was noted of all that a container holds."""
+        return id(container) in self._contents
+
     def cell(self, cell: Any, text: str) -> None:
         """A variable around a function is what it is now."""
-        if id(cell) not in self._cells:
+        if id(cell) not in self._cells and (id(cell), None) not in self.own:
             self._cells[id(cell)] = cell, _held(cell), text
 
     def kind(self, obj: Any) -> None:
@@ -68,12 +74,12 @@ class Guards:
         self._tables = [e[0] for e in entries]
         self._keys = [e[1] for e in entries]
         self._values = [e[2] for e in entries]
-        self._missing = [_MISSING] * len(entries)
+        self._missing = [MISSING] * len(entries)
         self._empty = [c for c, was, _ in self._contents.values() if not was]
         full = [(c, was) for c, was, _ in self._contents.values() if was]
         self._dicts = [(c, was[::2], was[1::2]) for c, was in full if c.__class__ is dict]
         self._full = [(c, was) for c, was in full if c.__class__ is not dict]
-        bound = [c for c in self._cells.values() if c[1] is not _MISSING]
+        bound = [c for c in self._cells.values() if c[1] is not MISSING]
         self._objects, self._classes = _columns(self._kinds.values())
         self._functions, self._texts = _columns(self._codes.values())
         self._bound, self._held = [c[0] for c in bound], [c[1] for c in bound]
@@ -110,18 +116,19 @@ class Guards:
     def _changed_entry(self) -> str | None:
         for i, (table, key, value) in enumerate(zip(self._tables, self._keys, self._values,
                                                     strict=True)):
-            now = dict.get(table, key, _MISSING)
+            now = dict.get(table, key, MISSING)
             if not _same(now, value):
                 text = list(self._entries.values())[i][3]
                 return f"{text} was {_short(value)}, is {_short(now)}"
             self._values[i] = now  # equal, and the same object from now on
         return None
 
-    def changed_floats(self) -> list[tuple[int, Any]]:
-        """Entries that were and are floats, of another value: (id of the dict, key)."""
+    def changed_numbers(self) -> list[tuple[int, Any]]:
+        """Entries and cells that hold a number of the same kind, but another: (id, key)."""
+        cells = [(place, _held(cell), was) for place, (cell, was, _) in self._cells.items()]
         return [place for place, (table, key, was, _) in self._entries.items()
-                if was.__class__ is float and dict.get(table, key).__class__ is float
-                and not _same(table[key], was)]
+                if _is_other_number(dict.get(table, key), was)] + [
+                    (place, None) for place, now, was in cells if _is_other_number(now, was)]
 
     def change(self) -> str | None:
         """The first fact that no longer holds, with its old and new value."""
@@ -159,7 +166,7 @@ def _held(cell: Any) -> Any:
     try:
         return cell.cell_contents
     except ValueError:
-        return _MISSING
+        return MISSING
 
 
 def _listed(container: Any) -> tuple[Any, ...]:
@@ -167,6 +174,10 @@ def _listed(container: Any) -> tuple[Any, ...]:
         return tuple(x for pair in container.items() for x in pair)
     return tuple(sorted(container, key=id) if isinstance(container, (set, frozenset))
                  else container)
+
+
+def _is_other_number(now: Any, was: Any) -> bool:
+    return was.__class__ in (int, float) and now.__class__ is was.__class__ and not _same(now, was)
 
 
 def _same(now: Any, was: Any) -> bool:
@@ -188,7 +199,7 @@ def _all_same(now: Iterable[Any], was: Iterable[Any]) -> bool:
 
 
 def _short(value: Any) -> str:
-    if value is _MISSING:
+    if value is MISSING:
         return "absent"
     text = repr(value) if isinstance(value, (*_PLAIN, tuple)) else (
         f"a {type(value).__name__}")

@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
-__all__ = ["NoSource", "instrumented", "is_watched"]
+__all__ = ["NoSource", "instrumented", "is_watched", "rebound_names"]
 
 _WATCHER = "_lampion_watcher"
 _FACTORY = "_lampion_factory"
 _FUNCTION = "_lampion_function"
-_WITH_NUMBERS = ("Add", "Sub", "Mult", "Div")
+_WITH_NUMBERS = ("Add", "Sub", "Mult", "Div", "Mod", "FloorDiv", "Pow")
 _COMPARED = ("Lt", "LtE", "Gt", "GtE", "Eq", "NotEq")
 _FUTURE = 0x1000000  # CO_FUTURE_ANNOTATIONS
 
@@ -49,6 +49,27 @@ def is_watched(fn: types.FunctionType) -> bool:
 
 
 @lru_cache(4096)
+def rebound_names(code: types.CodeType) -> frozenset[str]:
+    """Globals and variables around that a function or one inside of it assigns to.
+
+    Without names that one of them uses for a variable of its own.
+    """
+    every = list(_codes(code))
+    stored = {i.argval for c in every for i in dis.get_instructions(c)
+              if i.opname in ("STORE_GLOBAL", "DELETE_GLOBAL")
+              or (i.opname in ("STORE_DEREF", "DELETE_DEREF") and i.argval in c.co_freevars)}
+    return frozenset(stored.difference(*(c.co_varnames + c.co_cellvars for c in every)))
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """A function's code, and that of all inside of it."""
+    yield code
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            yield from _codes(const)
+
+
+@lru_cache(4096)
 def _rewritten(code: types.CodeType) -> types.CodeType:
     """The code of the rewritten function."""
     if code.co_flags & (inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR):
@@ -58,7 +79,7 @@ def _rewritten(code: types.CodeType) -> types.CodeType:
     if not _same(plain, code):
         raise NoSource(f"the source of {code.co_name} in {code.co_filename} has changed")
     definition = _as_def(copy.deepcopy(tree))
-    rewriter = _Rewriter(frozenset(code.co_freevars), owner)
+    rewriter = _Rewriter(frozenset(code.co_freevars), owner, rebound_names(code))
     return _compiled(rewriter.function(definition), owner, code)
 
 
@@ -216,8 +237,10 @@ def _as_def(node: Any) -> Any:
 class _Rewriter(ast.NodeTransformer):
     """Puts a watcher's method around every expression that meets Python state."""
 
-    def __init__(self, outside: frozenset[str], owner: str | None) -> None:
+    def __init__(self, outside: frozenset[str], owner: str | None,
+                 shared: frozenset[str]) -> None:
         self.outside = outside  # variables of the functions around
+        self.shared = shared  # names from outside that are assigned to
         self.owner = owner  # the class whose private names are meant
         self.rebound: set[str] = set()  # those that are declared to be assigned to, and globals
 
@@ -289,14 +312,39 @@ class _Rewriter(ast.NodeTransformer):
         self.generic_visit(node)
         if any(isinstance(t, (ast.Tuple, ast.List)) for t in node.targets):
             node.value = self._call("unpacked", node.value, node.value)
-        return self._guarded(node, node.targets)
+        return self._bound(node)
 
-    def _guarded(self, node: Any, targets: Any) -> Any:
-        """The statement, after a refusal where it assigns to a variable from outside."""
-        names = [n.id for t in targets for n in ast.walk(t)
-                 if isinstance(n, ast.Name) and n.id in self.rebound]
-        return [*(self._refusal(node, f"assigning to {name}, a variable from outside")
-                  for name in names), node]
+    def _guarded(self, node: Any, targets: Any, shared: bool = False) -> Any:
+        """The statement, after a refusal where it assigns to a variable from outside.
+
+        shared: whether those that may be assigned to are taken care of.
+        """
+        refused = [self._refusal(node, f"assigning to {name}, a variable from outside")
+                   for name in self._rebound(targets) if not (shared and name in self.shared)]
+        return [*refused, node] if refused else node
+
+    def _rebound(self, targets: Any) -> list[str]:
+        """Variables from outside among what is assigned to."""
+        return [n.id for t in targets for n in ast.walk(t)
+                if isinstance(n, ast.Name) and isinstance(n.ctx, (ast.Store, ast.Del))
+                and n.id in self.rebound]
+
+    def _bound(self, node: ast.Assign) -> Any:
+        """An assignment, whose value is known when it is told which variables get it."""
+        for name in self._rebound(node.targets):
+            if name in self.shared:
+                node.value = self._variable("rebinding", node, name, node.value)
+        return self._guarded(node, node.targets, shared=True)
+
+    def _variable(self, method: str, node: ast.AST, name: str, *value: Any) -> Any:
+        """A call that gets a variable as a function, whose closure or globals hold it."""
+        read = ast.Lambda(_parameters([]), ast.Name(name, ast.Load()))
+        return self._call(method, node, ast.Constant(name), read, *value)
+
+    def visit_Name(self, node: ast.Name) -> Any:
+        if isinstance(node.ctx, ast.Load) and node.id in self.shared:
+            return self._variable("variable", node, node.id)
+        return node
 
     def visit_Delete(self, node: ast.Delete) -> Any:
         self.generic_visit(node)
@@ -309,27 +357,27 @@ class _Rewriter(ast.NodeTransformer):
         return node
 
     def visit_AugAssign(self, node: ast.AugAssign) -> Any:
-        target, value = node.target, node.value
-        if isinstance(target, ast.Attribute) and isinstance(node.op, ast.Add) and isinstance(
-                value, ast.Constant) and isinstance(value.value, int):
-            owner = self.visit(target.value)
-            count = self._call("count", node, owner, ast.Constant(target.attr), value)
-            return ast.copy_location(ast.Expr(count), node)
-        self.generic_visit(node)
-        value = node.value
-        if not isinstance(node.target, ast.Name):
-            node.value = self._seen(value)
-            return node
-        name = ast.copy_location(ast.Name(node.target.id, ast.Load()), node)
-        kind = type(node.op).__name__
-        if kind in _WITH_NUMBERS:
-            made = self._call("augmented", node, ast.Constant(kind), name, value)
-            return self._guarded(ast.copy_location(ast.Assign([node.target], made), node),
-                                 [node.target])
-        node.value = self._seen(node.value)
-        check = ast.copy_location(ast.Expr(self._call("augmenting", node, name)), node)
-        *refused, check = self._guarded(check, [node.target])
-        return [*refused, check, node]
+        target, value, kind = node.target, node.value, ast.Constant(type(node.op).__name__)
+        if isinstance(target, ast.Name):
+            name = self.visit_Name(ast.copy_location(ast.Name(target.id, ast.Load()), node))
+            made = self._call("augmented", node, kind, name, self.visit(value))
+            return self._bound(ast.copy_location(ast.Assign([target], made), node))
+        counts = isinstance(target, ast.Attribute) and kind.value == "Add" and isinstance(
+            value, ast.Constant) and isinstance(value.value, int)
+        part = self.visit(target.value)
+        if isinstance(target, ast.Attribute):
+            name = ast.Constant(self._mangled(target.attr))
+            if counts:
+                return ast.copy_location(
+                    ast.Expr(self._call("count", node, part, name, value)), node)
+            loaded = self._call("loaded", node, part, name)
+        else:
+            index = self.visit(target.slice)
+            if _has_star(index):
+                return self._refusal(node, "`*` in the subscript of an assignment")
+            loaded = self._call("loaded_item", node, part, _as_value(index))
+        update = self._call("update", node, loaded, kind, self.visit(value))
+        return ast.copy_location(ast.Expr(update), node)
 
     def _seen(self, node: Any) -> Any:
         """Where the value itself matters: its contents must be the same at every run."""

@@ -17,7 +17,8 @@ from ..tensor.dtype import float64, int64
 from ..tensor.tensor import Tensor
 from .varying import BINARY, Varying, as_tensor
 
-__all__ = ["COMPARED", "NotYet", "Pending", "as_operand", "combined", "comparison", "pending"]
+__all__ = ["COMPARED", "NotYet", "Pending", "as_operand", "combined", "comparison", "pending",
+           "read_back"]
 
 COMPARED: dict[str, Callable[[Any, Any], Any]] = {
     "Lt": operator.lt, "LtE": operator.le, "Gt": operator.gt, "GtE": operator.ge,
@@ -67,6 +68,14 @@ def _made(kind: Any, t: Tensor, where: str) -> Any:
     return made
 
 
+def read_back(number: Varying) -> Any:
+    """A number that varies as the program gives it."""
+    with no_grad():
+        t = as_tensor(number, tensor(0, dtype=int64 if number.kind is int else float64),
+                      state.recorder)
+        return _made(number.kind, t, "")
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, (Pending, Varying)) or value.__class__ in (int, float, bool)
 
@@ -82,7 +91,7 @@ def _as_double(value: Any, d: Any) -> Tensor:
 
 def combined(kind: str, left: Any, right: Any) -> Any:
     """The stand-in for `left + right` and its like; None where there can be none."""
-    if not (_is_number(left) and _is_number(right)):
+    if kind not in ("Add", "Sub", "Mult", "Div") or not (_is_number(left) and _is_number(right)):
         return None
     whole = kind != "Div" and isinstance(left, int) and isinstance(right, int)
     with no_grad():

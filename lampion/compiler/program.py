@@ -71,9 +71,12 @@ class Program:
                 return None
             found[update.first:update.first + len(numbers)] = numbers
         for number in captured.varying:
-            value = found[number.node.attrs[0]] = number.read(floats)
-            if value.__class__ is not float:
+            value = number.now(floats)
+            if value is None:
                 return None
+            found[number.node.attrs[0]] = value  # type: ignore[union-attr]
+        if not captured.facts_hold(floats):
+            return None
         if not self.outside_ids.isdisjoint(map(id, arguments)):
             return None
         return found if self._tensors_fit() and self._apart(arguments) else None
@@ -152,7 +155,12 @@ class Program:
             table[name] += step
         for scheduler, args in captured.after:
             scheduler.step(*args)
-        return self._result(arguments, found[:n])
+        result = self._result(arguments, found[:n])
+        if not captured.apply:
+            return result
+        for action, value in zip(captured.apply, result[1], strict=True):
+            action(value)
+        return result[0]
 
     def _effects(self, arguments: list[Tensor], grads: list[Any]) -> None:
         captured = self.captured

@@ -14,7 +14,7 @@ from ..autograd.modes import no_grad
 from ..ops import isfinite
 from ..tensor.dtype import float32, float64
 from ..tensor.tensor import Tensor
-from .varying import as_tensor
+from .varying import as_tensor, varying
 
 __all__ = ["Scaling"]
 
@@ -75,7 +75,8 @@ class Scaling:
         place = id(self.scaler), name
         numbers = self.watcher.numbers
         if place not in numbers:
-            numbers[place] = self.steps.varying(read(()), read)
+            numbers[place] = varying(read(()), read)
+            self.watcher.every.append(numbers[place])
         return numbers[place]
 
     def _get_scale(self) -> Any:

@@ -7,7 +7,6 @@ Step counts and schedulers move on after the run, so a run that fails leaves the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,6 @@ from ..optim.optimizer import Optimizer
 from ..tensor.tensor import Tensor
 from .pending import NotYet
 from .scaling import Scaling
-from .varying import Varying
 
 __all__ = ["NotYet", "Steps", "Update"]
 
@@ -88,7 +86,8 @@ class Steps:
         self.arguments: set[int] = set()  # ids of the tensors among the arguments
         self.twins: set[int] = set()  # those that stand for others, without their past
         self.updates: list[Update] = []
-        self.counts: list[tuple[dict[str, Any], str, int]] = []  # counters, and their steps
+        # Counters, and how far they move.
+        self.counts: dict[tuple[int, str], tuple[dict[str, Any], str, int]] = {}
         self.after: list[tuple[LRScheduler, tuple[Any, ...]]] = []
         self.moved: set[int] = set()  # ids of the groups whose numbers they change
         self.stepped: set[int] = set()  # ids of the step counts that the updates change
@@ -123,12 +122,6 @@ class Steps:
         place = self.recorder.places.get(id(t))
         if label and place is not None:
             self.recorder.labels.setdefault(place, label)
-
-    def varying(self, value: float, read: Callable[[Any], float]) -> Varying:
-        """A float that every run brings along."""
-        made = Varying(value)
-        made.node, made.read = self.recorder.number(value), read
-        return made
 
     def label(self, owner: Any, name: Any) -> str:
         """What an attribute of an object is called in listings."""

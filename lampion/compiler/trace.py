@@ -28,9 +28,10 @@ from ..tensor.tensor import Tensor, wrap
 from . import joint
 from .calls import Follower
 from .decisions import Decisions
-from .pending import Pending
+from .pending import Pending, read_back
 from .steps import Steps
 from .varying import Varying
+from .varying import varying as number_of
 from .watch import Break, Watcher
 
 __all__ = ["Captured", "Leaves", "Output", "Source", "flatten", "rebuild", "trace"]
@@ -71,7 +72,11 @@ class Captured:
         self.graph, self.sources, self.outputs, self.shape = graph, sources, outputs, shape
         self.guards, self.backward = watcher.guards, backward
         self.updates, self.after = watcher.steps.updates, watcher.steps.after
-        self.counts, self.scalings = watcher.steps.counts, list(watcher.steps.scalings.values())
+        self.counts = list(watcher.steps.counts.values())
+        self.scalings = list(watcher.steps.scalings.values())
+        self.effects, self.apply = watcher.effects, watcher.effects.apply
+        # What numbers that vary told about themselves: how to ask again, the answer, what it is.
+        self.facts: list[tuple[Callable[[Any], Any], Any, str]] = watcher.facts
         self.writes = [w for w in graph.writes if w.what == "data"]
         self.grads = [(sources[w.target], w) for w in graph.writes if w.what == "grad"]
         self.outside: list[Tensor] = []  # all tensors from outside that it saw
@@ -81,6 +86,21 @@ class Captured:
         self.branches: list[str] = []  # lines that decide by values, see `decisions.py`
         self.varying: list[Varying] = []  # numbers of the program that no optimizer gives
         self.floats: list[tuple[int, float]] = []  # those among the arguments that must not differ
+
+    def facts_hold(self, given: Sequence[float]) -> bool:
+        """Whether numbers that vary still answer as they did."""
+        return not self.facts or self.changed_fact(given) is None
+
+    def changed_fact(self, given: Sequence[float]) -> str | None:
+        """The first of them that does not."""
+        for read, was, text in self.facts:
+            try:
+                now = read(given)
+            except (ArithmeticError, TypeError, ValueError) as error:
+                now = error
+            if now.__class__ is not was.__class__ or str(now) != str(was):
+                return f"{text} was {was}, is {now}"
+        return None
 
 
 # --- arguments and results ------------------------------------------------------------------------
@@ -203,6 +223,7 @@ def trace(fn: Callable[..., Any], args: Any, kwargs: Any, leaves: Leaves,
         with recorder, _undisturbed():
             result = watcher.call(fn, *seen[0], **seen[1])
             recorder.decisions.close()
+            result = _settled(_with_effects(result, watcher))
         _check_modes(modes)
         if watcher.broken is not None:
             raise watcher.broken
@@ -213,7 +234,53 @@ def trace(fn: Callable[..., Any], args: Any, kwargs: Any, leaves: Leaves,
         _check_result(result, watcher)
         return _Finish(recorder, watcher, stand_ins, leaves, result, fn).captured()
     finally:
+        watcher.effects.restore()
         recorder.restore()
+
+
+def _with_effects(result: Any, watcher: Watcher) -> Any:
+    """What the program has to give: the result, and the values that are kept outside, if any."""
+    effects = watcher.effects
+    try:
+        effects.close()
+    except LookupError as error:
+        raise Break(f"deleting {error}", "its end") from None
+    if not effects.apply:
+        return result
+    for update in watcher.steps.updates:
+        group = update.optimizer.param_groups[update.place]
+        if any(key[0] == id(group) for key in watcher.guards.own):
+            raise Break("setting an option of an optimizer that steps", "its end")
+    both = (result, effects.values)
+    _check_apart(both, effects.logged, set())
+    return both
+
+
+def _check_apart(value: Any, changed: Any, seen: set[int]) -> None:
+    """Containers are made anew after every run: each of them once, and none from outside."""
+    if isinstance(value, (list, dict)):
+        if id(value) in seen or id(value) in changed:
+            raise Break("keeping one container in two places", "its end")
+        seen.add(id(value))
+    if isinstance(value, (list, tuple, dict)):
+        for v in value.values() if isinstance(value, dict) else value:
+            _check_apart(v, changed, seen)
+
+
+def _settled(value: Any) -> Any:
+    """The same structure; numbers that vary are read from the program."""
+    if isinstance(value, Varying):
+        return read_back(value)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(_settled, value))
+    if value.__class__ is tuple or value.__class__ is list:
+        return value.__class__(map(_settled, value))
+    if isinstance(value, dict) and any(isinstance(v, (Varying, list, tuple, dict))
+                                       for v in value.values()):
+        made = value.copy()
+        made.update((k, _settled(v)) for k, v in value.items())
+        return made
+    return value
 
 
 @contextmanager
@@ -238,9 +305,7 @@ def _check_modes(before: tuple[Any, ...]) -> None:
 
 def _check_result(value: Any, watcher: Watcher) -> None:
     """What a program can return: tensors, plain values, and containers of them."""
-    if isinstance(value, Varying):
-        value.baked = True
-    elif isinstance(value, (tuple, list)):
+    if isinstance(value, (tuple, list)):
         for v in value:
             _check_result(v, watcher)
     elif isinstance(value, dict):
@@ -258,13 +323,14 @@ _RESULTS = (Tensor, int, float, str, bool, complex, bytes, type(None), slice, ra
 _MADE_ANEW = (types.FunctionType, types.MethodType, types.GeneratorType, functools.partial)
 
 
-def _floats(leaves: Leaves, watcher: Watcher, varying: Sequence[Any]) -> list[float]:
+def _floats(leaves: Leaves, watcher: Watcher, varying: Sequence[Any]) -> list[Any]:
     """The floats among the arguments, those that vary as numbers of the program."""
     watcher.varying = {v for v in varying if isinstance(v, tuple)}
     for i in varying:
         if isinstance(i, int):
             read = functools.partial(_nth, i)
-            watcher.numbers[i] = watcher.steps.varying(leaves.floats[i], read)
+            watcher.numbers[i] = number_of(leaves.floats[i], read)
+            watcher.every.append(watcher.numbers[i])
     return [watcher.numbers.get(i, x) for i, x in enumerate(leaves.floats)]
 
 
@@ -320,20 +386,11 @@ class _Finish:
         made.dropped, made.outside = self.dropped(), outside
         made.unread, made.early = self.owners(recorder.settled), self.owners(recorder.early)
         made.branches = recorder.decisions.where
-        made.varying = self.varying()
-        free = {i for i, n in self.watcher.numbers.items() if not n.baked}
-        made.floats = [(i, x) for i, x in enumerate(self.floats) if i not in free]
+        made.varying = [n for n in self.watcher.every if n.node is not None]
+        made.floats = [(i, x) for i, x in enumerate(self.floats) if i not in self.watcher.numbers]
         self.watcher.guards.close()
         self.check_sharing(made)
         return made
-
-    def varying(self) -> list[Varying]:
-        """Numbers of the program; where a value mattered after all, it must not change."""
-        for place, number in self.watcher.numbers.items():
-            if number.baked and isinstance(place, tuple):
-                read = functools.partial(number.read, ())
-                self.watcher.guards.other(place, read, f"the entry {place[1]!r}")
-        return list(self.watcher.numbers.values())
 
     # --- inputs
 

@@ -27,11 +27,12 @@ from ..optim.optimizer import Optimizer
 from ..tensor.abstract import AbstractArray
 from ..tensor.tensor import Tensor
 from . import kinds, rules
+from .effects import CellPlace, ClassPlace, Effects, EntryPlace, Place
 from .guards import Guards
 from .pending import COMPARED, Pending, as_operand, combined, comparison
-from .varying import BINARY, Varying, as_tensor
+from .varying import BINARY, Varying, as_tensor, composed, plain, varying
 
-__all__ = ["FUNCTIONS", "NOTHING", "Break", "Watcher"]
+__all__ = ["FUNCTIONS", "NOTHING", "TABLES", "Break", "Watcher"]
 
 NOTHING = object()
 _SCALARS = (int, float, str, bool, complex, bytes, type(None), Tensor, slice, range)
@@ -57,9 +58,11 @@ class Watcher:
         self.guards = Guards()
         self.steps = steps
         self.own: dict[int, Any] = {}  # objects that the function made, kept alive
-        self.counted: set[Any] = set()  # entries of dicts that are counters
-        self.varying: set[Any] = set()  # entries of dicts that may be floats of the program
-        self.numbers: dict[Any, Varying] = {}  # those that are, and floats among the arguments
+        self.effects = Effects()  # on objects from outside
+        self.varying: set[Any] = set()  # entries of dicts that may be numbers of the program
+        self.numbers: dict[Any, Varying] = {}  # those that are, and numbers among the arguments
+        self.every: list[Varying] = []  # the same, and what is computed of them
+        self.facts: list[tuple[Any, Any, str]] = []  # what they told: how to ask again, the answer
         self.given: dict[int, Any] = {}  # containers of arguments, which calls are told apart by
         self.known: dict[Any, Any] = {}  # instrumented functions
         self.lent: set[tuple[int, str]] = set()  # entries that hold other tensors for a while
@@ -165,7 +168,7 @@ class Watcher:
                 return self._entry(own[table], name, obj, name)  # type: ignore[index]
         self._of_classes(kind.__mro__, name)
         self._absent(obj, own, name)
-        if found is not None:
+        if found is not None or any(name in cls.__dict__ for cls in kind.__mro__):
             return self._by_class(obj, name, found)
         fallback = kinds.static(kind, "__getattr__")
         if isinstance(fallback, types.FunctionType) and not rules.is_lampion(fallback):
@@ -215,21 +218,41 @@ class Watcher:
     def _entry(self, table: dict[Any, Any], key: Any, owner: Any, name: Any) -> Any:
         value = dict.__getitem__(table, key)
         self.not_moved(table)
-        if self.is_own(owner) or id(owner) in self.given or (id(table), key) in self.lent:
-            return value
-        if (id(table), key) in self.counted:
-            self.refuse(f"looking at {name!r} of a {_label(owner)}, which it counts")
-        if value.__class__ is float and (id(table), key) in self.varying:
-            return self._vary(table, key, value)
-        self.guards.entry(table, key, value, f"{_label(owner)}.{name}")
-        return self.sight(value, self.steps.label(owner, name))
-
-    def _vary(self, table: dict[Any, Any], key: Any, value: float) -> Any:
-        """An entry that was a float of another value at every call."""
         place = id(table), key
+        if self.is_own(owner) or id(owner) in self.given or place in self.lent:
+            return value
+        if place in self.effects.places:
+            return self.sight(value)
+        text = f"{_label(owner)}.{name}"
+        if value.__class__ in (int, float) and place in self.varying:
+            value = self._vary(place, value, lambda _: dict.get(table, key))
+        else:
+            self.guards.entry(table, key, value, text)
+            value = self.sight(value, self.steps.label(owner, name))
+        counted = self.steps.counts.get(place)
+        return value if counted is None else self.binary("Add", value, counted[2])
+
+    def _vary(self, place: Any, value: Any, read: Any) -> Any:
+        """What was another number at every call."""
         if place not in self.numbers:
-            self.numbers[place] = self.steps.varying(value, lambda _: dict.get(table, key))
+            self.numbers[place] = varying(value, read)
+            self.every.append(self.numbers[place])
         return self.numbers[place]
+
+    def composed(self, f: Any, *args: Any) -> Any:
+        """`f(*args)` of numbers, some of which vary; None where that is no number."""
+        if not any(isinstance(a, Varying) for a in args):
+            return None
+        made = composed(f, args)
+        if made is not None:
+            self.every.append(made)
+        return made
+
+    def told(self, number: Varying) -> Any:
+        """The value of a number that varies: a fact that the program holds for."""
+        value = plain(number)
+        self.facts.append((number.read, value, "a number that it looks at"))
+        return value
 
     def _by_class(self, obj: Any, name: str, found: Any) -> Any:
         kind, own = type(obj), self.is_own(obj)
@@ -258,10 +281,15 @@ class Watcher:
     def _of_class(self, obj: Any, name: str) -> Any:
         found = kinds.static(obj, name)
         get = None if found is None else kinds.getter(found)
+        if name in obj.__dict__ and found.__class__ in (int, float) and (
+                not rules.is_lampion(obj)):
+            return self._entry(kinds.class_dict(obj), name, obj, name)
         self._of_classes(obj.__mro__, name)
         if get is not None:
             return self.call(types.MethodType(get, found), None, obj)
         value = getattr(obj, name)
+        if (id(kinds.class_dict(obj)), name) in self.guards.own:
+            return value
         if not callable(value) and not rules.is_lampion(obj):
             self.guards.other((id(obj), name), lambda: getattr(obj, name, NOTHING),
                               f"{obj.__name__}.{name}")
@@ -389,8 +417,7 @@ class Watcher:
     def seen(self, value: Any) -> Any:
         """A value whose contents decide what happens."""
         if isinstance(value, Varying):
-            value.baked = True
-            return float(value)
+            return self.told(value)
         if isinstance(value, Pending):
             self.stop(Break("using a number read from a tensor, which has no value until the "
                             "program runs (return it, or keep it as a tensor); it was read",
@@ -426,6 +453,8 @@ class Watcher:
         """What a scheduler's step has changed is there after the run only."""
         if id(table) in self.steps.moved:
             self.refuse("looking at an optimizer's group after a scheduler's step")
+        if id(table) in self.effects.logged:
+            self.refuse(f"looking at a {type(table).__name__} from outside that it has changed")
 
     def compared(self, value: Any) -> Any:
         """What is compared: by value, unless it is of a class that says otherwise."""
@@ -455,31 +484,96 @@ class Watcher:
             elif name != "requires_grad" and not self._made_here(obj):
                 self.refuse(f"setting .{name} of a tensor from outside")
             return obj
-        if not self.is_own(obj):
-            self.refuse(f"setting the attribute {name!r} of a {type(obj).__name__} from outside")
         if kinds.sets(type(obj), name):
             self.refuse(f"setting {name!r} of a {type(obj).__name__}, which runs code")
+        if not self.is_own(obj):
+            for place in self._places(obj, name):
+                self.keep(place)
         return obj
 
+    def _places(self, obj: Any, name: str) -> list[Place]:
+        """Where an attribute of an object from outside may lie."""
+        own: Any = kinds.instance_dict(obj)
+        if isinstance(obj, type) and not rules.is_lampion(obj):
+            return [ClassPlace(obj, name)]
+        if own is None or isinstance(obj, _ITS_OWN_WAY) or id(obj) in self.given or hasattr(
+                kinds.static(type(obj), name), "__set__") or (
+                rules.is_lampion(obj if isinstance(obj, types.ModuleType) else type(obj))
+                and not isinstance(obj, Module)):
+            self.refuse(f"setting the attribute {name!r} of a {type(obj).__name__} from outside")
+        parts = ("_parameters", "_buffers", "_modules") if isinstance(obj, Module) else ()
+        label = f"{_label(obj)}.{name}"
+        return [EntryPlace(t, name, label) for t in (own, *(own[p] for p in parts))]
+
+    def keep(self, place: Place) -> None:
+        """Before something from outside is assigned to: it will be after every run."""
+        if isinstance(place, EntryPlace) and self.guards.looks_through(place.table):
+            self.refuse(f"setting {place.label} of a {type(place.table).__name__} from outside, "
+                        "all of which it looks at")
+        self.effects.before(place)
+        counted = self.steps.counts.get(place.key)
+        if counted is not None:
+            place.set(self._entry(counted[0], counted[1], None, counted[1]))
+            del self.steps.counts[place.key]
+        self.guards.own.add(place.key)
+
     def count(self, obj: Any, name: str, step: int) -> None:
-        """`obj.name += 1`: a counter that nothing else looks at is moved on after each run."""
+        """`obj.name += 1`: a counter is moved on after each run."""
         own = kinds.instance_dict(obj)
         if self.is_own(obj) or isinstance(obj, Tensor) or own is None or type(
-                own.get(name)) is not int or hasattr(kinds.static(type(obj), name), "__set__"):
-            setattr(self.storing(obj, name), name, self.attribute(obj, name) + step)
+                own.get(name)) is not int or hasattr(kinds.static(type(obj), name), "__set__") or (
+                (id(own), name) in self.effects.places):
+            self.update(self.loaded(obj, name), "Add", step)
             return
-        if self.guards.knows(own, name):
-            self.refuse(f"counting {name!r} of a {type(obj).__name__}, which it looks at too")
-        self.counted.add((id(own), name))
-        self.steps.counts.append((own, name, step))
+        before = self.steps.counts.get((id(own), name), (own, name, 0))[2]
+        self.steps.counts[id(own), name] = own, name, before + step
+
+    def loaded(self, obj: Any, name: str) -> Any:
+        """The left side of `obj.name += ...`, and what it is now."""
+        return setattr, self.storing, obj, name, self.attribute(obj, name)
+
+    def loaded_item(self, obj: Any, index: Any) -> Any:
+        """The left side of `obj[index] += ...`, and what it is now."""
+        return operator.setitem, self._item_target, obj, index, self.item(obj, index)
+
+    def update(self, loaded: Any, kind: str, right: Any) -> None:
+        """`left += right` and its like of an attribute or an item."""
+        store, before, obj, name, value = loaded
+        value = self.augmented(kind, value, right)
+        store(before(obj, name), name, value)
+
+    def _item_target(self, obj: Any, index: Any) -> Any:
+        return self.storing_item(obj)
 
     def storing_item(self, obj: Any) -> Any:
         """Before `obj[...] = ...`"""
-        if not isinstance(obj, Tensor) and not self.is_own(obj):
-            self.refuse(f"setting an item of a {type(obj).__name__} from outside")
         if not isinstance(obj, Tensor) and kinds.sets(type(obj), "[]"):
             self.refuse(f"setting an item of a {type(obj).__name__}, which runs code")
-        return obj
+        if isinstance(obj, Tensor) or self.is_own(obj):
+            return obj
+        if type(obj) not in TABLES or id(obj) in self.given:
+            self.refuse(f"setting an item of a {type(obj).__name__} from outside")
+        return _Table(self, obj)
+
+    def rebinding(self, name: str, read: Any, value: Any) -> Any:
+        """Before a global or a variable around the function gets a value."""
+        self.keep(EntryPlace(read.__globals__, name, name) if not read.__closure__ else
+                  CellPlace(read.__closure__[0], name))
+        return value
+
+    def variable(self, name: str, read: Any) -> Any:
+        """Such a variable where it is read."""
+        if not read.__closure__:
+            table = read.__globals__
+            return self._entry(table, name, None, name) if name in table else read()
+        cell = read.__closure__[0]
+        place, value = (id(cell), None), read()
+        if place in self.effects.places:
+            return value
+        if value.__class__ in (int, float) and place in self.varying:
+            return self._vary(place, value, lambda _: cell.cell_contents)
+        self.guards.cell(cell, name)
+        return self.sight(value, name)
 
     def augmenting(self, value: Any) -> None:
         """Before `name += ...`, which changes the object itself where it can be changed."""
@@ -491,27 +585,31 @@ class Watcher:
 
     def binary(self, kind: str, left: Any, right: Any) -> Any:
         """`left + right` and its like."""
-        found = combined(kind, left, right) if self._is_pending(left, right) else None
+        found = combined(kind, left, right) if self._is_pending(left, right) else self.composed(
+            BINARY[kind], left, right)
         if found is not None:
             return found
-        return BINARY[kind](self.seen(self.operand(left, right)),
-                            self.seen(self.operand(right, left)))
+        return BINARY[kind](self.seen(self.operand(left, right, kind)),
+                            self.seen(self.operand(right, left, kind)))
 
     def augmented(self, kind: str, left: Any, right: Any) -> Any:
         """What a name becomes by `name += right` and its like."""
         if isinstance(left, (Varying, Pending)) or (
-                self._is_pending(left, right) and not isinstance(left, Tensor)):
-            return self.binary(kind, left, right)
+                isinstance(right, (Varying, Pending)) and not isinstance(left, Tensor)):
+            return self.binary(kind, left, right) if kind in BINARY else _IN_PLACE[kind](
+                self.seen(left), self.seen(right))
         self.augmenting(left)
-        return _IN_PLACE[kind](left, self.seen(self.operand(right, left)))
+        return _IN_PLACE[kind](left, self.seen(self.operand(right, left, kind)))
 
     @staticmethod
     def _is_pending(left: Any, right: Any) -> bool:
         return isinstance(left, Pending) or isinstance(right, Pending)
 
     @staticmethod
-    def operand(number: Any, other: Any) -> Any:
+    def operand(number: Any, other: Any, kind: str) -> Any:
         """A number of the program as what a tensor is combined with."""
+        if kind not in _EXACT:
+            return number
         if isinstance(other, Tensor) and isinstance(number, Varying):
             return as_tensor(number, other, state.recorder)
         if isinstance(other, Tensor) and isinstance(number, Pending):
@@ -521,8 +619,21 @@ class Watcher:
     def compare(self, kind: str, left: Any, right: Any) -> Any:
         """`left < right` and its like."""
         found = comparison(kind, left, right) if self._is_pending(left, right) else None
-        return bool(found) if found is not None else COMPARED[kind](
-            self.compared(left), self.compared(right))
+        if found is not None:
+            return bool(found)
+        numbers = [isinstance(x, Varying) or x.__class__ in (int, float) for x in (left, right)]
+        if all(numbers) and (isinstance(left, Varying) or isinstance(right, Varying)):
+            return self._compared_numbers(COMPARED[kind], left, right)
+        return COMPARED[kind](self.compared(left), self.compared(right))
+
+    def _compared_numbers(self, f: Any, left: Any, right: Any) -> bool:
+        """How numbers that vary compare: a fact, which holds for many of them."""
+        found = f(plain(left), plain(right))
+        reads = [x.read if isinstance(x, Varying) else (lambda given, x=x: x)
+                 for x in (left, right)]
+        self.facts.append((lambda given: f(*[read(given) for read in reads]), found,
+                           "a comparison of numbers"))
+        return bool(found)
 
     def raising(self, error: Any) -> Any:
         """What is raised: of a class, an object is made."""
@@ -564,9 +675,29 @@ _READING: Any = ((Tensor, Watcher._of_tensor), (types.ModuleType, Watcher._of_mo
             (FUNCTIONS, Watcher._of_function), (Optimizer, Watcher._of_optimizer),
             (LRScheduler, Watcher._of_scheduler), (GradScaler, Watcher._of_scaler))
 _CONTAINERS = (list, dict, set, frozenset, collections.deque)
-_IN_PLACE: dict[str, Any] = {"Add": operator.iadd, "Sub": operator.isub, "Mult": operator.imul,
-                             "Div": operator.itruediv}
+_NAMES = {"Add": "iadd", "Sub": "isub", "Mult": "imul", "Div": "itruediv", "Mod": "imod",
+          "FloorDiv": "ifloordiv", "Pow": "ipow", "MatMult": "imatmul", "BitAnd": "iand",
+          "BitOr": "ior", "BitXor": "ixor", "LShift": "ilshift", "RShift": "irshift"}
+_IN_PLACE = {kind: getattr(operator, name) for kind, name in _NAMES.items()}
+_EXACT = ("Add", "Sub", "Mult", "Div")  # do the same with a tensor of one element as with a number
+TABLES = (dict, collections.OrderedDict, collections.defaultdict)
+_ITS_OWN_WAY = (Optimizer, LRScheduler, GradScaler, types.FunctionType, types.MethodType, type)
+
+
+class _Table:
+    """A dict from outside whose items are set."""
+
+    def __init__(self, watcher: Watcher, table: dict[Any, Any]) -> None:
+        self.watcher, self.table = watcher, table
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.watcher.looked_up(self.watcher.seen(key))
+        self.watcher.keep(EntryPlace(self.table, key, repr(key)))
+        self.table[key] = value
+
+    def __delitem__(self, key: Any) -> None:
+        self.watcher.refuse("deleting an item of a dict from outside")
 
 
 def _label(obj: Any) -> str:
-    return type(obj).__name__
+    return "the module" if obj is None else type(obj).__name__
