@@ -2,7 +2,7 @@
 
 A value that lives through the moment of most memory, and follows by one cheap kernel from values
 that live until its late readers anyway, is computed a second time for them. This goes on until
-memory is three quarters of what it was: what is left is better kept than made again.
+memory is three fifths of what it was: what is left is better kept than made again.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from .schedule import Schedule, size_of, step_of
 __all__ = ["recompute"]
 
 _LEAST = 32 << 20  # bytes: below, a step stays near the processor's caches
-_GOAL = 0.75  # of the memory without
+_GOAL = 0.6  # of the memory without
 _MOST_COST = 64  # instructions an element
-_WORTH = 0.01  # of the memory, that a value must take
+_WORTH = 0.004  # of the memory, that a value must take
 
 
 class _Choice(NamedTuple):
@@ -54,6 +54,7 @@ class _Plan:
 
     def __init__(self, graph: Graph) -> None:
         self.chosen: dict[str, _Choice] = {}
+        self.refused: set[tuple[str, int]] = set()  # for a moment: stays so whatever is chosen
         self.order = Schedule(graph).order()
         at = {step.digest: i for i, step in enumerate(self.order)}
         self.at = at
@@ -85,14 +86,14 @@ class _Plan:
     def best(self, worth: float) -> _Choice | None:
         """The largest value that can be made again after the moment of most memory."""
         peak = int(self.memory.argmax())
-        found = sorted(((size_of(v), i) for i, step in enumerate(self.order[:peak])
-                        for v in self.values.get(step.digest, ()) if size_of(v) >= worth
-                        and self.last(v) > peak), key=lambda f: (-f[0], f[1]))
-        for _, i in found:
-            for v in self.values[self.order[i].digest]:
-                choice = self.choice(v, peak)
-                if choice is not None:
-                    return choice
+        found = [(-size_of(v), i, v) for i, step in enumerate(self.order[:peak])
+                 for v in self.values.get(step.digest, ()) if size_of(v) >= worth
+                 and self.last(v) > peak and (v.digest, peak) not in self.refused]
+        for _, _, v in sorted(found, key=lambda f: f[:2]):
+            choice = self.choice(v, peak)
+            if choice is not None:
+                return choice
+            self.refused.add((v.digest, peak))
         return None
 
     def choice(self, value: Node, peak: int) -> _Choice | None:
