@@ -22,7 +22,7 @@ from ..tensor.tensor import Tensor
 from . import kinds, rules
 from .effects import LOGGED
 from .instrument import NoSource, instrumented, is_watched, rebound_names
-from .pending import NotYet, Pending, pending
+from .pending import NotYet, Pending, applied, pending
 from .varying import NUMERIC, Varying, plain
 from .watch import FUNCTIONS, NOTHING, TABLES, Watcher
 
@@ -123,16 +123,19 @@ class Follower(Watcher):
     def _method(self, f: types.MethodType, args: Any, kwargs: Any) -> Any:
         owner, function = f.__self__, f.__func__
         if isinstance(owner, Tensor) and rules.is_lampion(function):
-            if function.__name__ == "item" and not args and self._is_recorded(owner):
+            if function.__name__ == "item" and not args and self._is_recorded(self.sight(owner)):
                 found = pending(owner, describe(*user_code(2)))
                 if found is not None:
                     return found
-            if function.__name__ in rules.TENSOR_STATE and not self._made_here(owner):
+            if function.__name__ in rules.TENSOR_STATE and function.__name__ != "item" and (
+                    not self._made_here(owner)):
                 self.refuse(f"Tensor.{function.__name__}() of a tensor from outside")
+            args, kwargs = self.with_numbers(owner, function.__name__, args, kwargs)
             return self._native(function, (owner, *args), kwargs)
         if function is _MODULE_CALL and isinstance(owner, Module):
             return self.module(owner, args, kwargs)
-        if isinstance(owner, Optimizer) and rules.is_lampion(function):
+        if isinstance(owner, Optimizer) and rules.is_lampion(function) and (
+                not function.__name__.startswith("_")):
             self.refuse(f"{type(owner).__name__}.{function.__name__}()")
         if not isinstance(function, types.FunctionType):
             return self.call(function, owner, *args, **kwargs)
@@ -200,6 +203,18 @@ class Follower(Watcher):
             self.seen(defaults())
             self.guards.other((id(f), "defaults"), defaults, f"defaults of {f.__qualname__}")
 
+    def with_numbers(self, t: Tensor, name: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """The arguments of a method of `t`, numbers of the program as tensors where that fits."""
+        name = name.rstrip("_")
+        if name not in _WITH_NUMBERS or not any(
+                isinstance(a, (Pending, Varying)) for a in (*args, *kwargs.values())):
+            return args, kwargs
+        args = [self.operand(a, t, "Add") for a in args]
+        for key in {"alpha", "value"}.intersection(kwargs) if isinstance(args[0], Tensor) else ():
+            args[0] = self.binary("Mult", args[0], kwargs[key])
+            kwargs = {k: v for k, v in kwargs.items() if k != key}
+        return args, kwargs
+
     def _native(self, f: Any, args: Any, kwargs: Any) -> Any:
         """A function of lampion that needs no watching."""
         if f.__name__ in rules.IMPURE:
@@ -233,8 +248,11 @@ class Follower(Watcher):
             *FUNCTIONS, functools.partial)) else functools.partial(self.call, value)
 
     def _pure(self, f: Any, args: Any, kwargs: Any) -> Any:
+        if f is len and (found := self.length(args[0])) is not None:
+            return found
         if f in NUMERIC and not kwargs:
-            found = self.composed(f, *args)
+            found = applied(f, args) if any(isinstance(a, Pending) for a in args) else (
+                self.composed(f, *args))
             if found is not None:
                 return found
         if f in _BY_IDENTITY and any(isinstance(a, Tensor) or self.is_own(a) for a in args):
@@ -308,7 +326,8 @@ class Follower(Watcher):
 
     def _logged(self, owner: Any, name: str, args: Any) -> None:
         """A change of a list that is made after the run."""
-        if id(owner) in self.given or self.guards.looks_through(owner):
+        if id(owner) in self.given or self.guards.looks_through(owner) or (
+                self.guards.looks_at_size(owner)):
             self.refuse(f"{type(owner).__name__}.{name}() of an object from outside that it looks "
                         "at, or that is an argument")
         if name == "extend":
@@ -396,6 +415,8 @@ _OF_KINDS = (isinstance, issubclass, callable)  # which look at classes alone
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS = tuple(vars(module_hooks)[f"_global_{name}"] for name in (
     "forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks"))
+_WITH_NUMBERS = frozenset(("add", "sub", "mul", "div", "subtract", "multiply", "divide",
+                           "true_divide", "lerp", "fill", "addcmul", "addcdiv"))
 _LISTS = (list, set, collections.deque)
 _MODULE_CALL = Module.__dict__["__call__"]
 _TOLD = {math.isnan: isnan, math.isinf: isinf, math.isfinite: isfinite}  # what numbers are

@@ -147,8 +147,8 @@ class Effects:
 
     def saved(self) -> Callable[[], None]:
         """What makes all that runs change as it is now."""
-        places = [(a.__self__, a.__self__.get()) for a in self.apply  # type: ignore[attr-defined]
-                  if not isinstance(a, _Call)]
+        owners = [getattr(a, "__self__", None) for a in self.apply]
+        places = [(place, place.get()) for place in owners if isinstance(place, Place)]
         contents = [(c, c.copy()) for c in self.logged.values()]
 
         def back() -> None:

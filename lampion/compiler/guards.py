@@ -50,6 +50,10 @@ class Guards:
         """Whether something was noted of all that a container holds."""
         return id(container) in self._contents
 
+    def looks_at_size(self, container: Any) -> bool:
+        """Whether something was noted of how much it holds."""
+        return any((id(container), what) in self._others for what in ("any", "len"))
+
     def cell(self, cell: Any, text: str) -> None:
         """A variable around a function is what it is now."""
         if id(cell) not in self._cells and (id(cell), None) not in self.own:

@@ -288,7 +288,7 @@ class _Rewriter(ast.NodeTransformer):
     def visit_comprehension(self, node: ast.comprehension) -> Any:
         self.generic_visit(node)
         node.iter = self._call("iterate", node.iter, node.iter)
-        node.ifs = [self._seen(test) for test in node.ifs]
+        node.ifs = [self._tested(test) for test in node.ifs]
         return node
 
     def visit_Starred(self, node: ast.Starred) -> Any:
@@ -384,16 +384,21 @@ class _Rewriter(ast.NodeTransformer):
         simple = (ast.Constant, ast.Compare, ast.BoolOp, ast.JoinedStr, ast.Lambda)
         return node if isinstance(node, simple) else self._call("seen", node, node)
 
+    def _tested(self, node: Any) -> Any:
+        """Where it matters whether a value is true."""
+        simple = (ast.Constant, ast.Compare, ast.BoolOp)
+        return node if isinstance(node, simple) else self._call("tested", node, node)
+
     def _test(self, node: Any) -> Any:
         self.generic_visit(node)
-        node.test = self._seen(node.test)
+        node.test = self._tested(node.test)
         return node
 
     visit_If = visit_While = visit_IfExp = visit_Assert = _test
 
     def visit_BoolOp(self, node: ast.BoolOp) -> Any:
         self.generic_visit(node)
-        node.values = [self._seen(v) for v in node.values]
+        node.values = [self._tested(v) for v in node.values]
         return node
 
     def visit_BinOp(self, node: ast.BinOp) -> Any:
@@ -406,7 +411,10 @@ class _Rewriter(ast.NodeTransformer):
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> Any:
         self.generic_visit(node)
-        node.operand = self._seen(node.operand)
+        if isinstance(node.op, ast.USub) and not isinstance(node.operand, ast.Constant):
+            return self._call("negative", node, node.operand)
+        made = self._tested if isinstance(node.op, ast.Not) else self._seen
+        node.operand = made(node.operand)
         return node
 
     def visit_Compare(self, node: ast.Compare) -> Any:
@@ -421,6 +429,10 @@ class _Rewriter(ast.NodeTransformer):
         kind = type(node.ops[0]).__name__
         if len(node.ops) == 1 and kind in _COMPARED:
             return self._call("compare", node, ast.Constant(kind), *operands)
+        if len(node.ops) == 1 and isinstance(node.ops[0], (ast.In, ast.NotIn)):
+            found = self._call("contained", node, *operands)
+            return found if isinstance(node.ops[0], ast.In) else ast.copy_location(
+                ast.UnaryOp(ast.Not(), found), node)
         operands = [e if isinstance(e, ast.Constant) else self._call("compared", e, e)
                     for e in operands]
         for i, op in enumerate(node.ops):

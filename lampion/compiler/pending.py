@@ -7,23 +7,25 @@ watcher refuses whatever else looks at the value. What is left is read when the 
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
 
 from ..autograd.modes import no_grad, state
-from ..ops import tensor
+from ..ops import absolute, tensor, where
 from ..tensor.dtype import float64, int64
 from ..tensor.tensor import Tensor
 from .varying import BINARY, Varying, as_tensor
 
-__all__ = ["COMPARED", "NotYet", "Pending", "as_operand", "combined", "comparison", "pending",
-           "read_back"]
+__all__ = ["COMPARED", "NotYet", "Pending", "applied", "as_operand", "combined", "comparison",
+           "pending", "read_back"]
 
 COMPARED: dict[str, Callable[[Any, Any], Any]] = {
     "Lt": operator.lt, "LtE": operator.le, "Gt": operator.gt, "GtE": operator.ge,
     "Eq": operator.eq, "NotEq": operator.ne,
 }
+_KINDS = ("Add", "Sub", "Mult", "Div", "Pow")
 _SMALL = 1 << 31  # integers below: their sums, differences and products fit into 64 bits
 
 
@@ -91,9 +93,11 @@ def _as_double(value: Any, d: Any) -> Tensor:
 
 def combined(kind: str, left: Any, right: Any) -> Any:
     """The stand-in for `left + right` and its like; None where there can be none."""
-    if kind not in ("Add", "Sub", "Mult", "Div") or not (_is_number(left) and _is_number(right)):
+    ints = isinstance(left, int) and isinstance(right, int)
+    if kind not in _KINDS or not (_is_number(left) and _is_number(right)) or (
+            kind == "Pow" and ints):
         return None
-    whole = kind != "Div" and isinstance(left, int) and isinstance(right, int)
+    whole = kind != "Div" and ints
     with no_grad():
         a, b = (_as_double(x, int64 if whole else float64) for x in (left, right))
         if whole:
@@ -101,8 +105,38 @@ def combined(kind: str, left: Any, right: Any) -> Any:
                 state.recorder.decisions.expect(x.abs() < _SMALL)
         elif kind == "Div":  # by zero, which Python refuses
             state.recorder.decisions.expect(b != 0)
-        where = next(x.where for x in (left, right) if isinstance(x, Pending))
-        return _made(int if whole else float, BINARY[kind](a, b), where)
+        elif kind == "Pow":
+            state.recorder.decisions.expect(a > 0)
+        line = next(x.where for x in (left, right) if isinstance(x, Pending))
+        return _made(int if whole else float, BINARY[kind](a, b), line)
+
+
+def applied(f: Any, args: Any) -> Any:
+    """The stand-in for `min(a, b)`, `math.sqrt(a)` and their like; None where there is none."""
+    if not all(map(_is_number, args)) or f not in _FUNCTIONS or len(args) != (
+            2 if f in (min, max) else 1) or any(isinstance(a, int) for a in args):
+        return None
+    with no_grad():
+        values = [_as_double(a, float64) for a in args]
+        line = next(a.where for a in args if isinstance(a, Pending))
+        return _made(float, _FUNCTIONS[f](*values), line)
+
+
+def _sqrt(x: Tensor) -> Tensor:
+    state.recorder.decisions.expect(x >= 0)
+    return x.sqrt()
+
+
+def _log(x: Tensor) -> Tensor:
+    state.recorder.decisions.expect(x > 0)
+    return x.log()
+
+
+_FUNCTIONS: dict[Any, Callable[..., Tensor]] = {
+    min: lambda a, b: where(b < a, b, a),
+    max: lambda a, b: where(b > a, b, a),
+    abs: absolute, math.sqrt: _sqrt, math.log: _log, float: lambda a: a,
+}
 
 
 def comparison(kind: str, left: Any, right: Any) -> Tensor | None:

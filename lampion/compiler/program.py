@@ -21,6 +21,7 @@ from ..tensor.dtype import from_numpy_dtype
 from ..tensor.tensor import Tensor, share, wrap
 from .decisions import generators
 from .joint import Spent, attach, named
+from .steps import tell_schedulers
 from .trace import Captured, Source, rebuild
 
 __all__ = ["Native", "Options", "Program", "tensor_of"]
@@ -149,12 +150,15 @@ class Program:
         self._effects(arguments, found[n:])
         for update in captured.updates:
             update.commit()
+        for optimizer in captured.followed:
+            tell_schedulers(optimizer)
         for scaling in captured.scalings:
             scaling.commit()
         for table, name, step in captured.counts:
             table[name] += step
         for scheduler, args in captured.after:
-            scheduler.step(*args)
+            if args is not None:
+                scheduler.step()
         result = self._result(arguments, found[:n])
         if not captured.apply:
             return result

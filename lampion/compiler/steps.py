@@ -7,6 +7,7 @@ Step counts and schedulers move on after the run, so a run that fails leaves the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -70,8 +71,17 @@ class Update:
         for t in self.counts:
             a = t._a
             a += 1
-        if hasattr(self.optimizer.step, "_wrapped_by_lr_sched"):  # schedulers look at it
-            self.optimizer._opt_called = True  # type: ignore[attr-defined]
+        if self.optimizer._scalars_differ:
+            group = self.optimizer.param_groups[self.place]
+            for state in self.states:
+                self.optimizer._note_step(group, scalar_lr(group), state["step"]._a.item(), state)
+        tell_schedulers(self.optimizer)
+
+
+def tell_schedulers(optimizer: Optimizer) -> None:
+    """Notes that an optimizer has made a step, which schedulers look at."""
+    if hasattr(optimizer.step, "_wrapped_by_lr_sched"):
+        optimizer._opt_called = True  # type: ignore[attr-defined]
 
 
 def _key(raw: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -88,10 +98,12 @@ class Steps:
         self.updates: list[Update] = []
         # Counters, and how far they move.
         self.counts: dict[tuple[int, str], tuple[dict[str, Any], str, int]] = {}
-        self.after: list[tuple[LRScheduler, tuple[Any, ...]]] = []
+        # Schedulers that step after the run; None: as an effect, with values of the program.
+        self.after: list[tuple[LRScheduler, tuple[()] | None]] = []
         self.moved: set[int] = set()  # ids of the groups whose numbers they change
         self.stepped: set[int] = set()  # ids of the step counts that the updates change
         self.scalings: dict[int, Scaling] = {}
+        self.followed: list[Optimizer] = []  # those whose own code makes their step
         self.modules: list[Module] = []
         self.names: dict[int, str] = {}  # of the outermost module's parts
 
@@ -144,24 +156,31 @@ class Steps:
 
     # --- optimizers and schedulers --------------------------------------------------------------
 
-    def scheduler(self, watcher: Any, scheduler: LRScheduler, *args: Any) -> None:
+    def scheduler(self, watcher: Any, scheduler: LRScheduler, *args: Any, **kwargs: Any) -> None:
         """`scheduler.step(...)`: after the run."""
-        kind = type(scheduler).__name__
-        if any(isinstance(a, Tensor) for a in args) or kind.startswith("Reduce"):
-            watcher.refuse(f"{kind}.step() with a value of the program")
-        self.after.append((scheduler, args))
         self.moved.update(map(id, scheduler.optimizer.param_groups))
+        given = (*args, *kwargs.values())
+        if not given and not any(done is None for _, done in self.after):
+            self.after.append((scheduler, ()))
+            return
+        if not all(isinstance(a, (int, float, Tensor, type(None))) for a in given):
+            watcher.refuse(f"{type(scheduler).__name__}.step() with other things than numbers")
+        values = [a.detach() if isinstance(a, Tensor) else a for a in given]
+        self.after.append((scheduler, None))
+        watcher.effects.later(_stepping(scheduler, len(args), list(kwargs)), values)
 
     def optimizer(self, watcher: Any, optimizer: Optimizer, name: str, *args: Any,
-                  **kwargs: Any) -> None:
+                  **kwargs: Any) -> Any:
         """`optimizer.step()` or `optimizer.zero_grad()`."""
         self.watch_groups(watcher, optimizer)
         if name == "zero_grad":
             self._zero(optimizer, *args, **kwargs)
         elif args or kwargs:
-            watcher.refuse(f"{type(optimizer).__name__}.step() with a closure")
+            watcher.refuse(f"{type(optimizer).__name__}.step() with a closure, which it may call "
+                           "any number of times")
         else:
-            self._step(watcher, optimizer)
+            return self._step(watcher, optimizer)
+        return None
 
     def watch_groups(self, watcher: Any, optimizer: Optimizer) -> None:
         """Guards on which parameters an optimizer has."""
@@ -192,12 +211,20 @@ class Steps:
         if not set_to_none:
             optimizer.zero_grad(set_to_none=False)
 
-    def _step(self, watcher: Any, optimizer: Optimizer) -> None:
+    def _step(self, watcher: Any, optimizer: Optimizer) -> Any:
         self._check(watcher, optimizer)
+        step: Any = type(optimizer).step
+        step = step.__wrapped__ if hasattr(step, "hooked") else step
+        if step is not ElementwiseOptimizer.step:  # followed, operator by operator
+            self.followed.append(optimizer)
+            return watcher.call(step, optimizer)
         assert isinstance(optimizer, ElementwiseOptimizer)
+        if any(u.optimizer is optimizer for u in self.updates):
+            watcher.refuse(f"two steps of one {type(optimizer).__name__}")
         with no_grad():
             for place, group in enumerate(optimizer.param_groups):
                 self._group(watcher, optimizer, place, group)
+        return None
 
     def _check(self, watcher: Any, optimizer: Optimizer) -> None:
         kind = type(optimizer).__name__
@@ -209,11 +236,6 @@ class Steps:
             watcher.guards.contents(table, f"the hooks of {kind}")
         if any(tables):
             watcher.refuse(f"{kind}.step() with hooks")
-        if not isinstance(optimizer, ElementwiseOptimizer) or optimizer._scalars_differ or type(
-                optimizer).step.__wrapped__ is not ElementwiseOptimizer.step:  # type: ignore[attr-defined]
-            watcher.refuse(f"{kind}.step(), which has no form as one program yet")
-        if any(u.optimizer is optimizer for u in self.updates):
-            watcher.refuse(f"two steps of one {kind}")
 
     def _group(self, watcher: Any, optimizer: ElementwiseOptimizer, place: int,
                group: dict[str, Any]) -> None:
@@ -225,6 +247,14 @@ class Steps:
         record = optimizer._update_for(group)
         self._begin(watcher, optimizer, group, chosen)
         states = [self._state(watcher, optimizer, p, record) for p in chosen]
+        if not optimizer._scalars_differ:
+            self._update(watcher, optimizer, place, chosen, states)
+        for p, state in zip(chosen, states, strict=True) if optimizer._scalars_differ else ():
+            self._update(watcher, optimizer, place, [p], [state])
+
+    def _update(self, watcher: Any, optimizer: ElementwiseOptimizer, place: int,
+                chosen: list[Tensor], states: list[dict[str, Any]]) -> None:
+        """The update of parameters that take the same numbers."""
         update = Update(optimizer, place, chosen, states)
         if not update.key:
             watcher.stop(NotYet("parameters of one group have made different numbers of steps"))
@@ -234,13 +264,15 @@ class Steps:
         scalars = tuple(self.recorder.number(float(x)) if kind is float else kind
                         for x, kind in zip(update.raw() or (), update.key, strict=True))
         for p, state in zip(chosen, states, strict=True):
-            self._record(update, p, [state[name] for name in record.state], scalars)
+            self._record(update, p, [state[name] for name in update.record.state], scalars)
 
     def _count(self, watcher: Any, update: Update) -> None:
         """Step counts move on after the run: the function must not look at them."""
-        if any(id(t) in self.recorder.places for t in update.counts):
+        moving = {id(t) for state in update.states for name, t in state.items()
+                  if isinstance(t, Tensor) and name not in update.record.state}
+        if not moving.isdisjoint(self.recorder.places):
             watcher.refuse("looking at a step count that is about to change")
-        self.stepped.update(map(id, update.counts))
+        self.stepped |= moving
 
     def _begin(self, watcher: Any, optimizer: ElementwiseOptimizer, group: dict[str, Any],
                chosen: list[Tensor]) -> None:
@@ -287,6 +319,13 @@ class Steps:
             node: Node = recorder.interner.make("result", None, (call,), (i,), tuple(t._a.shape),
                                                 t._a.dtype)
             recorder.assign(t, node)
+
+
+def _stepping(scheduler: LRScheduler, count: int, names: list[str]) -> Callable[[Any], None]:
+    """What steps a scheduler with values: so many by position, then those with names."""
+    def step(values: list[Any]) -> None:
+        scheduler.step(*values[:count], **dict(zip(names, values[count:], strict=True)))
+    return step
 
 
 def _state_names(optimizer: ElementwiseOptimizer, record: Any) -> tuple[str, ...]:

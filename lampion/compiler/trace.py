@@ -74,6 +74,7 @@ class Captured:
         self.updates, self.after = watcher.steps.updates, watcher.steps.after
         self.counts = list(watcher.steps.counts.values())
         self.scalings = list(watcher.steps.scalings.values())
+        self.followed = watcher.steps.followed
         self.effects, self.apply = watcher.effects, watcher.effects.apply
         # What numbers that vary told about themselves: how to ask again, the answer, what it is.
         self.facts: list[tuple[Callable[[Any], Any], Any, str]] = watcher.facts

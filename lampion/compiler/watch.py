@@ -29,7 +29,7 @@ from ..tensor.tensor import Tensor
 from . import kinds, rules
 from .effects import CellPlace, ClassPlace, Effects, EntryPlace, Place
 from .guards import Guards
-from .pending import COMPARED, Pending, as_operand, combined, comparison
+from .pending import COMPARED, NotYet, Pending, as_operand, combined, comparison
 from .varying import BINARY, Varying, as_tensor, composed, plain, varying
 
 __all__ = ["FUNCTIONS", "NOTHING", "TABLES", "Break", "Watcher"]
@@ -328,6 +328,9 @@ class Watcher:
             return self.steps.grad_of(t)
         if self._made_here(t):
             return getattr(t, name)
+        if name == "item":
+            self.sight(t)
+            return t.item
         if name in rules.TENSOR_STATE or (name in rules.HISTORY and id(t) in self.steps.twins):
             self.refuse(f"Tensor.{name} of a tensor from outside")
         if name in t.__dict__ or kinds.static(type(t), name) is None:
@@ -376,6 +379,8 @@ class Watcher:
         if isinstance(missing, types.FunctionType):
             self._of_classes(type(obj).__mro__, "__missing__")
             return self.call(types.MethodType(missing, obj), key)
+        if not own and missing is not None and any(obj is o.state for o in self.steps.followed):
+            self.stop(NotYet("the optimizer has no state before its first step"))
         if not own and missing is not None:
             self.refuse(f"a new key {key!r} in a dict from outside")
         return self.fresh(obj[key])  # a default, or KeyError
@@ -538,8 +543,11 @@ class Watcher:
 
     def update(self, loaded: Any, kind: str, right: Any) -> None:
         """`left += right` and its like of an attribute or an item."""
-        store, before, obj, name, value = loaded
-        value = self.augmented(kind, value, right)
+        store, before, obj, name, was = loaded
+        value = self.augmented(kind, was, right)
+        if value is was and isinstance(value, Tensor) and not isinstance(obj, Tensor) and (
+                not self.is_own(obj)):
+            return  # changed in place
         store(before(obj, name), name, value)
 
     def _item_target(self, obj: Any, index: Any) -> Any:
@@ -616,6 +624,47 @@ class Watcher:
             return as_operand(number, other) or number
         return number
 
+    def negative(self, value: Any) -> Any:
+        """`-value`"""
+        if isinstance(value, Pending):
+            return self.binary("Mult", -1, value)
+        found = self.composed(operator.neg, value)
+        return -self.seen(value) if found is None else found
+
+    def _is_container(self, value: Any) -> bool:
+        """Whether something is a plain container from outside, not all of which was looked at."""
+        if type(value) not in _PLAIN_CONTAINERS or self.is_own(value) or id(value) in self.given:
+            return False
+        self.not_moved(value)
+        return not self.guards.looks_through(value)
+
+    def tested(self, value: Any) -> Any:
+        """What `if`, `and`, `not` and their like look at: of a container, whether it is empty."""
+        if not self._is_container(value):
+            return self.seen(value)
+        self.guards.other((id(value), "any"), lambda: bool(value),
+                          f"whether a {type(value).__name__} is empty")
+        return value
+
+    def length(self, value: Any) -> Any:
+        """`len(value)` of a container from outside; None of other things."""
+        if not self._is_container(value):
+            return None
+        self.guards.other((id(value), "len"), lambda: len(value),
+                          f"the length of a {type(value).__name__}")
+        return len(value)
+
+    def contained(self, key: Any, container: Any) -> Any:
+        """`key in container`"""
+        self.looked_up(key)
+        if type(container) not in TABLES or type(key) not in kinds.PLAIN or not (
+                self._is_container(container)):
+            return key in self.compared(container)
+        if (id(container), key) not in self.guards.own:
+            self.guards.other((id(container), "in", key), lambda: key in container,
+                              f"whether a dict has {key!r}")
+        return key in container
+
     def compare(self, kind: str, left: Any, right: Any) -> Any:
         """`left < right` and its like."""
         found = comparison(kind, left, right) if self._is_pending(left, right) else None
@@ -680,6 +729,8 @@ _NAMES = {"Add": "iadd", "Sub": "isub", "Mult": "imul", "Div": "itruediv", "Mod"
           "BitOr": "ior", "BitXor": "ixor", "LShift": "ilshift", "RShift": "irshift"}
 _IN_PLACE = {kind: getattr(operator, name) for kind, name in _NAMES.items()}
 _EXACT = ("Add", "Sub", "Mult", "Div")  # do the same with a tensor of one element as with a number
+_PLAIN_CONTAINERS = (dict, list, set, frozenset, collections.OrderedDict, collections.defaultdict,
+                     collections.deque)
 TABLES = (dict, collections.OrderedDict, collections.defaultdict)
 _ITS_OWN_WAY = (Optimizer, LRScheduler, GradScaler, types.FunctionType, types.MethodType, type)
 

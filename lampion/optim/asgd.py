@@ -55,10 +55,10 @@ class ASGD(ElementwiseOptimizer):
         return {"step": zeros["step"], "eta": eta, "mu": mu, "ax": zeros["ax"]}
 
     def _scalars(self, group: dict[str, Any], lr: Any, count: float, state: Any) -> tuple[Any, ...]:
-        eta, mu = state["eta"]._a, state["mu"]._a
-        now = eta.item(), mu.item()
-        eta[...] = lr / (1 + group["lambd"] * lr * count) ** group["alpha"]
-        mu[...] = 1 / max(1, count - group["t0"])
-        keep = 1 - group["lambd"] * now[0]
+        eta, mu = state["eta"]._a.item(), state["mu"]._a.item()
         decay = group["weight_decay"] or None
-        return decay, keep, now[0], None if now[1] == 1 else now[1]
+        return decay, 1 - group["lambd"] * eta, eta, None if mu == 1 else mu
+
+    def _note_step(self, group: dict[str, Any], lr: Any, count: float, state: Any) -> None:
+        state["eta"]._a[...] = lr / (1 + group["lambd"] * lr * count) ** group["alpha"]
+        state["mu"]._a[...] = 1 / max(1, count - group["t0"])

@@ -44,6 +44,9 @@ class ElementwiseOptimizer(Optimizer):
     def _scalars(self, group: dict[str, Any], lr: Any, count: float, state: Any) -> tuple[Any, ...]:
         raise NotImplementedError
 
+    def _note_step(self, group: dict[str, Any], lr: Any, count: float, state: Any) -> None:
+        """Moves on numbers in the state that belong to one parameter, after `_scalars`."""
+
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update the parameters once; `closure` recomputes the loss, which is returned."""
         loss = None
@@ -71,6 +74,7 @@ class ElementwiseOptimizer(Optimizer):
             if last != (count, p._dtype) or self._scalars_differ:
                 last = (count, p._dtype)
                 scalars = Scalars(self._scalars(group, lr, count, state), p._a.dtype)
+                self._note_step(group, lr, count, state)
             arrays = [p._a, grad._a, *[state[name]._a for name in update.state]]
             update_arrays(update, arrays, scalars, negate=maximize)
             written.append(p)
@@ -100,6 +104,7 @@ class ElementwiseOptimizer(Optimizer):
     ) -> None:
         """The same update by recorded operations: differentiable, or being captured."""
         scalars = self._scalars(group, lr, count, state)
+        self._note_step(group, lr, count, state)
         with set_grad_enabled(bool(group["differentiable"])):
             if group["differentiable"]:
                 for name in update.state:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .. import ops
 from ..ops.optimize import UPDATES, Update
 from ..tensor import Tensor, float32
@@ -55,19 +57,24 @@ class NAdam(ElementwiseOptimizer):
         one = ops.ones((), dtype=float32)
         return {"step": zeros.pop("step"), "mu_product": one, **zeros}
 
+    @staticmethod
+    def _momenta(group: dict[str, Any], count: float) -> list[float]:
+        """The momentum of this step and of the next."""
+        return [group["betas"][0] * (1.0 - 0.5 * 0.96 ** (step * group["momentum_decay"]))
+                for step in (count, count + 1)]
+
     def _scalars(self, group: dict[str, Any], lr: Any, count: float, state: Any) -> tuple[Any, ...]:
         beta1, beta2 = group["betas"]
         keep, decay = decay_of(group, lr)
-        now, following = (
-            beta1 * (1.0 - 0.5 * 0.96 ** (step * group["momentum_decay"]))
-            for step in (count, count + 1)
-        )
-        total = state["mu_product"]._a
-        total *= now
-        product = total.item()
+        now, following = self._momenta(group, count)
+        product = (state["mu_product"]._a * np.float32(now)).item()
         size_g = lr * (1.0 - now) / (1.0 - product)
         size_m = lr * following / (1.0 - product * following)
         correction = 1 - beta2**count
         return (
             keep, decay, 1 - beta1, beta2, 1 - beta2, correction, group["eps"], size_g, size_m
         )  # fmt: skip
+
+    def _note_step(self, group: dict[str, Any], lr: Any, count: float, state: Any) -> None:
+        total = state["mu_product"]._a
+        total *= self._momenta(group, count)[0]

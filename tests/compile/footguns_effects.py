@@ -35,7 +35,7 @@ class Meter:
 
 
 @footgun("compiled", most=1)
-def losses_kept_in_a_list(compiled):
+def losses_appended_to_lists(compiled):
     losses, kept = [], []
 
     @compiled
