@@ -15,7 +15,7 @@ import numpy as np
 from ..debug.knobs import knobs
 from ..runtime import memory
 from . import service
-from .fused import copied, copy, fill
+from .fused import Fused, copied, copy, fill
 from .gemm_dot import SINGLE_ROWS, build_dot
 from .gemm_kernel import Variant, build
 from .gemm_pack import Tile, build_pack, tile_of
@@ -344,13 +344,30 @@ def _paired(p: _Problem, rows: bool) -> Recipe:
 def _as_pairs(x: Array) -> Array:
     """Neighbours along the last axis as one element; a zero at the end where one is missing."""
     odd = x.shape[-1] % 2
-    even = not odd and x.strides[-1] == 2 and not any(s % 4 for s in x.strides[:-1])
-    if not even:
-        whole = memory.empty((*x.shape[:-1], x.shape[-1] + odd), x.dtype)
-        copy(whole[..., :x.shape[-1]], x)
-        fill(whole[..., x.shape[-1]:], 0)
-        x = whole
-    return x.view(np.int32)
+    if not odd and x.strides[-1] == 2 and not any(s % 4 for s in x.strides[:-1]):
+        return x.view(np.int32)
+    if x.strides[-2] == 2 and x.size:
+        return _rows_as_pairs(x.swapaxes(-1, -2)).swapaxes(-1, -2)
+    whole = memory.empty((*x.shape[:-1], x.shape[-1] + odd), x.dtype)
+    copy(whole[..., :x.shape[-1]], x)
+    fill(whole[..., x.shape[-1]:], 0)
+    return whole.view(np.int32)
+
+
+def _rows_as_pairs(x: Array) -> Array:
+    """Each row beside the next as one of pairs."""
+    x, (*batch, rows, columns) = x.view(np.uint16), x.shape
+    out = memory.empty((*batch, (rows + 1) // 2, columns), np.dtype(np.int32))
+    if rows > 1:
+        _INTERLEAVED([x[..., :rows - 1:2, :], x[..., 1::2, :]], [out[..., :rows // 2, :]])
+    if rows % 2:
+        _WIDENED([x[..., -1, :]], [out[..., -1, :]])
+    return out
+
+
+_INTERLEAVED = Fused(lambda low, high: (low.astype(np.int32) | high.astype(np.int32) * 65536,),
+                     "pairs")
+_WIDENED = Fused(lambda low: (low.astype(np.int32),), "last of pairs")
 
 
 # --- packed panels ------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..debug.knobs import knobs
 from ..runtime import memory
 from ..runtime.recording import result as place
 from ..tensor.formats import contiguous_format
@@ -90,10 +91,11 @@ def _rounded(a: Any, narrow: Any) -> Any:
     return out
 
 
-def by_single(name: str) -> Callable[[Launcher], Launcher]:
+def by_single(name: str, factors: tuple[int, ...] = ()) -> Callable[[Launcher], Launcher]:
     """Declares a launcher of float32 and float64 kernels.
 
-    bfloat16 and float16 are computed in float32 and the results rounded.
+    bfloat16 and float16 are computed in float32 and the results rounded. factors: the arguments
+    that stay in bfloat16 where the processor multiplies pairs of them.
     """
     def add(launcher: Launcher) -> Launcher:
         def launched(*args: Any) -> Any:
@@ -101,7 +103,8 @@ def by_single(name: str) -> Callable[[Launcher], Launcher]:
                            and _is_narrow(a.dtype)), None)
             if narrow is None:
                 return launcher(*args)
-            result = launcher(*[_wide(a, narrow) for a in args])
+            kept = factors if _has_pairs(narrow) else ()
+            result = launcher(*[a if i in kept else _wide(a, narrow) for i, a in enumerate(args)])
             if result is None:
                 return None
             if isinstance(result, tuple):
@@ -112,6 +115,19 @@ def by_single(name: str) -> Callable[[Launcher], Launcher]:
     return add
 
 
+def _has_pairs(dtype: Any) -> bool:
+    from ..codegen.target import target
+
+    return dtype.name == "bfloat16" and target(knobs.target).has_bf16_dot
+
+
+def _sum_of(a: Array, b: Array) -> Any:
+    """The dtype in which products of two arrays are summed; None where there is no kernel."""
+    if a.dtype != b.dtype or not _aligned(a, b):
+        return None
+    return a.dtype if a.dtype in _FLOATS else _F32 if _has_pairs(a.dtype) else None
+
+
 _F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
 _NARROW_NAMES = frozenset(("bfloat16", "float16"))
 
@@ -119,59 +135,64 @@ _NARROW_NAMES = frozenset(("bfloat16", "float16"))
 # --- matrix products --------------------------------------------------------------------------
 
 
-@by_single("mm")
+@by_single("mm", (0, 1))
 def _mm(a: Array, b: Array) -> Any:
     from ..codegen.gemm import gemm
 
-    if not (_same_floats(a, b) and _aligned(a, b)):
+    dtype = _sum_of(a, b)
+    if dtype is None:
         return None
-    out = memory.empty((a.shape[0], b.shape[1]), a.dtype)
+    out = memory.empty((a.shape[0], b.shape[1]), dtype)
     return out if gemm(out, a, b) else None
 
 
-@by_single("bmm")
+@by_single("bmm", (0, 1))
 def _bmm(a: Array, b: Array) -> Any:
     from ..codegen.gemm import bmm
 
-    if not (_same_floats(a, b) and _aligned(a, b)):
+    dtype = _sum_of(a, b)
+    if dtype is None:
         return None
-    out = memory.empty((*a.shape[:-1], b.shape[-1]), a.dtype)
+    out = memory.empty((*a.shape[:-1], b.shape[-1]), dtype)
     return out if bmm(out, a, b) else None
 
 
-@by_single("linear")
+@by_single("linear", (0, 1))
 def _linear(x: Array, weight: Array, bias: Array) -> Any:
     from ..codegen.fused import reshaped
     from ..codegen.gemm import gemm
 
-    if not (_same_floats(x, weight, bias) and _aligned(x, weight)):
+    dtype = _sum_of(x, weight)
+    if dtype is None or (bias is not None and bias.dtype != dtype):
         return None
     rows = x if x.ndim == 2 else reshaped(x, (-1, x.shape[-1]) if x.size else (0, x.shape[-1]))
-    out = memory.empty((rows.shape[0], weight.shape[0]), x.dtype)
+    out = memory.empty((rows.shape[0], weight.shape[0]), dtype)
     if not gemm(out, rows, weight.T, bias):
         return None
     return out if x.ndim == 2 else out.reshape(*x.shape[:-1], weight.shape[0])
 
 
-@by_single("addmm")
+@by_single("addmm", (1, 2))
 def _addmm(start: Array, a: Array, b: Array, beta: Any, alpha: Any) -> Any:
     from ..codegen.gemm import gemm
 
-    if not (_same_floats(start, a, b) and _aligned(a, b)):
+    dtype = _sum_of(a, b)
+    if dtype is None or start.dtype != dtype:
         return None
-    out = memory.empty((a.shape[0], b.shape[1]), a.dtype)
+    out = memory.empty((a.shape[0], b.shape[1]), dtype)
     if beta == 1 and start.shape == (b.shape[1],):
         return out if gemm(out, a, b, start, alpha=float(alpha)) else None
     return _plus_product(gemm, out, start, a, b, beta, alpha)
 
 
-@by_single("baddbmm")
+@by_single("baddbmm", (1, 2))
 def _baddbmm(start: Array, a: Array, b: Array, beta: Any, alpha: Any) -> Any:
     from ..codegen.gemm import bmm
 
-    if not (_same_floats(start, a, b) and _aligned(a, b)):
+    dtype = _sum_of(a, b)
+    if dtype is None or start.dtype != dtype:
         return None
-    out = memory.empty((*a.shape[:-1], b.shape[-1]), a.dtype)
+    out = memory.empty((*a.shape[:-1], b.shape[-1]), dtype)
     return _plus_product(bmm, out, start, a, b, beta, alpha)
 
 
