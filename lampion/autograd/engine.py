@@ -349,7 +349,7 @@ def accumulate_into(leaf: Tensor, g: Tensor, create_graph: bool) -> None:
                 _copied_as(g._a, leaf._a), g._dtype)
     elif state.recorder is not None and not create_graph and held._dtype is g._dtype:
         state.recorder.note_write(held, held + g)
-        storage_of(held).version += 1
+        storage_of(held).count_write()
     elif (create_graph or type(held._a) is not np.ndarray or type(g._a) is not np.ndarray
           or held._dtype is not g._dtype):
         leaf._grad = held + g
@@ -359,7 +359,7 @@ def accumulate_into(leaf: Tensor, g: Tensor, create_graph: bool) -> None:
             np.add(held._a, g._a, held._a)
         finally:
             leave(token)
-        storage_of(held).version += 1
+        storage_of(held).count_write()
 
 
 def _lies_as(a: Any, like: Any) -> bool:

@@ -82,4 +82,4 @@ def get_gradient_edge(tensor: Tensor) -> GradientEdge:
 def increment_version(tensor: Any) -> None:
     """Counts a write that lampion could not see, so that backward checks find it."""
     for t in (tensor,) if isinstance(tensor, Tensor) else tensor:
-        storage_of(t).version += 1
+        storage_of(t).count_write()

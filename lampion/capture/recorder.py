@@ -227,7 +227,7 @@ class Recorder:
         """Records that the memory of `t`, no view, now holds `node`."""
         self.value_of(t)
         st = storage_of(t)
-        st.version += 1
+        st.count_write()
         t._a.value = (node, st.version)
         self._mark(t._a)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..debug.knobs import knobs
 from ..runtime import memory
+from ..runtime.recording import is_steady
 from . import service
 from .fused import Fused, copied, copy, fill
 from .gemm_dot import SINGLE_ROWS, build_dot
@@ -36,6 +37,7 @@ _TASK = 1 << 20  # multiply-adds worth a task
 _READ = 1 << 16  # elements of B worth a task where reading them is what takes the time
 _TASKS = 32  # tasks of one product, at most, as far as its blocks allow
 _DOT_ROWS = 32  # up to so many rows dot products beat packing B
+_STEADY_DOT_ROWS = 3  # and beat panels that were packed before
 _ELEMENTS = {np.dtype(np.float32): F32, np.dtype(np.float64): F64}
 
 
@@ -62,7 +64,7 @@ def gemm(out: Array, a: Array, b: Array, bias: Array | None = None, accumulate: 
     """
     key = (out.shape, out.strides, a.shape, a.strides, b.shape, b.strides, out.dtype, a.dtype,
            b.dtype, None if bias is None else (bias.shape, bias.strides, bias.dtype),
-           alpha == 1.0, knobs.target, knobs.invariant_rows)
+           alpha == 1.0, knobs.target, knobs.invariant_rows, is_steady(b))
     recipe = _recipes.get(key)
     if recipe is None:
         recipe = _remember(key, out, a, b, bias, alpha)
@@ -123,12 +125,13 @@ class _Problem(NamedTuple):
     shared: bool  # one B for the whole batch
     bias: str
     scaled: bool
+    steady: bool = False  # whether B is packed once for many calls
 
     def turned(self) -> _Problem:
         """The transposed problem."""
         bias = {"column": "row", "row": "column", "": ""}[self.bias]
         return self._replace(m=self.n, n=self.m, out=self.out[::-1], a=self.b[::-1],
-                             b=self.a[::-1], bias=bias, shared=False)
+                             b=self.a[::-1], bias=bias, shared=False, steady=False)
 
     def variant(self, b: str = "panels") -> Variant:
         """What is compiled."""
@@ -155,7 +158,7 @@ def _problem(out: Array, a: Array, b: Array, bias: Array | None, scaled: bool
         raise ValueError("strides that are no multiples of the element size: copy the array first")
     shared = bool(batch) and all(x == 1 or not s for x, s in zip(batch, b.strides, strict=False))
     return _Problem(element, tuple(batch), m, n, k, _steps(out), _steps(a), _steps(b), shared,
-                    "" if bias is None else "column", scaled)
+                    "" if bias is None else "column", scaled, is_steady(b))
 
 
 def _steps(x: Array) -> tuple[int, int]:
@@ -186,7 +189,7 @@ def _recipe(p: _Problem) -> Recipe:
     plan = (0, 0, 0, rows, columns, block, pack)
     if target(knobs.target).has_masks and _lies_well(p):
         return _launch(*_product(p, "panels"), *plan)
-    if p.m <= rows or p.k == 0:
+    if (p.m <= rows and not p.steady) or p.k == 0:
         return _launch(*_product(p, _along(p)), *plan)
     return _packed(p, plan[3:], _along(p))
 
@@ -265,7 +268,8 @@ def _stream(p: _Problem) -> Recipe:
 def _is_dot(p: _Problem) -> bool:
     """Few rows, and both operands run along k. These sums have an order of their own."""
     lanes = _tile(p.element, knobs.target).lanes
-    return (p.m <= _DOT_ROWS and p.n >= lanes and p.k >= lanes and not p.batch
+    most = _STEADY_DOT_ROWS if p.steady else _DOT_ROWS
+    return (p.m <= most and p.n >= lanes and p.k >= lanes and not p.batch
             and p.a[1] == 1 == p.b[0] and not knobs.invariant_rows)
 
 
@@ -302,10 +306,14 @@ def _plan(p: _Problem, tile: Tile) -> tuple[int, int, int, int]:
     most = min(space // (block + 31), space // block - 31) // tile.rows
     tiles = -(-p.m // tile.rows)
     tasks = max(1, min(_TASKS, batch * p.m * p.n * p.k // _TASK) // batch)
+    panels, copies = -(-p.n // tile.width), _scattered(p, block)
     by_rows = max(-(-tiles // most), min(tasks, tiles // 4))
     rows = _share(p.m, tile.rows, by_rows)
-    columns = _share(p.n, tile.width, tasks // by_rows)
-    return rows, columns, block, int(columns >= 4 * tile.width and _scattered(p, block))
+    parts = tasks // by_rows  # columns rather than rows: a panel is then read once
+    if copies and panels >= 4:
+        parts = min(parts, panels // 4)  # panels that use the copy of a block
+    columns = _share(p.n, tile.width, parts)
+    return rows, columns, block, int(columns >= 4 * tile.width and copies)
 
 
 def _scattered(p: _Problem, block: int) -> bool:

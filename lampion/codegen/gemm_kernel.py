@@ -115,7 +115,11 @@ class _Gemm(Tiles):
                 branch.give(*a)
             self.rows = Strided(*branch.results)
             with k.loop(j0, j1, self.tile.width) as j:
-                self.panel(j, self.n - j, *self._source(p, j))
+                panel, row = self._source(p, j)
+                if self.source == "panels":
+                    step = k.select(self.itself, k.const(0, I64), self.b_panel)
+                    self.next_panel = k.offset(panel, step)
+                self.panel(j, self.n - j, panel, row)
 
     def _source(self, p: Value, j: Value) -> tuple[Value, Value]:
         """Where the panel at column j begins in row p of B, and the step between its rows."""

@@ -52,6 +52,7 @@ class Tiles:
     i1: Value
     rows: Strided
     fours = True  # whether tiles of four rows may begin anywhere
+    next_panel: Value | None = None  # contiguous memory that is fetched meanwhile
 
     def __init__(self, k: Kernel, target: Target, element: Type, bias: str = "",
                  alpha: Value | None = None) -> None:
@@ -153,11 +154,14 @@ class Tiles:
         k, lanes = self.k, self.tile.lanes
         zero = k.const(0.0, self.sum.vector(lanes))
         row, column = self.rows.row, self.rows.column
+        ahead, step = self._ahead(rows)
         # A pointer for three rows: the others are one and two steps from it.
         starts = [k.offset(a, row * r) for r in range(0, rows, 3)]
         steps = [k.const(0, I64), row, row * 2]
         loop = k.loop(0, self.length, 1, [self.panel_ptr, *starts, *[zero] * (rows * count)])
-        with loop as (_, b, *state):
+        with loop as (p, b, *state):
+            if ahead is not None:
+                k.prefetch(ahead, p * step)
             ptrs, sums = state[:len(starts)], state[len(starts):]
             vectors = [k.load(b, v * lanes, lanes, self.masks[v]) for v in range(count)]
             new = []  # row by row, so that one broadcast is held at a time
@@ -167,6 +171,14 @@ class Tiles:
                         for v, y in enumerate(vectors)]
             loop.next(k.offset(b, self.panel_row), *(k.offset(p, column) for p in ptrs), *new)
         return list(loop.results[1 + len(starts):])
+
+    def _ahead(self, rows: int) -> tuple[Value | None, Value | int]:
+        """The part of the next panel that `rows` rows fetch, a little with each row of B."""
+        if self.next_panel is None:
+            return None, 0
+        k, all_rows, width = self.k, self.i1 - self.i0, self.tile.width
+        start = (self.i - self.i0) * self.length * width / all_rows
+        return k.offset(self.next_panel, start), (all_rows + rows * width - 1) / all_rows
 
     def _plus_product(self, x: Value, y: Value, total: Value) -> Value:
         if self.sum == self.element:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from operator import attrgetter, is_
 from typing import Any, NamedTuple
 
@@ -21,10 +21,11 @@ from ..tensor.dtype import from_numpy_dtype
 from ..tensor.tensor import Tensor, share, wrap
 from .decisions import generators
 from .joint import Spent, attach, named
+from .steady import Steady
 from .steps import tell_schedulers
 from .trace import Captured, Source, rebuild
 
-__all__ = ["Native", "Options", "Program", "tensor_of"]
+__all__ = ["Native", "Options", "Program", "steady_inputs", "tensor_of"]
 
 
 _FLAGS = attrgetter("_rg", "_fn")
@@ -45,7 +46,9 @@ class Program:
 
     def __init__(self, captured: Captured, options: Options) -> None:
         self.captured = captured
-        self.native = Native(captured.graph, options)
+        self.native = Native(captured.graph, options, steady_inputs(captured))
+        self.steady: Steady | None = None  # of what the values that `prepared_by` keeps follow from
+        self.prepared_by: Any = None
         self.generators = generators(captured.graph.draws)
         self.fixed = [s.value if s.kind == "tensor" else None for s in captured.sources]
         self.written: list[Any] = []  # arrays that an earlier run wrote to, and where they lie
@@ -137,11 +140,29 @@ class Program:
         streams = [g.stream for g in self.generators]
         marks = [s.mark() for s in streams]
         try:
-            return self.native(arrays, numbers)
+            return self._computed(arrays, numbers)
         except Exception:
             for stream, mark in zip(streams, marks, strict=True):
                 stream.back_to(mark)
             raise
+
+    def _computed(self, arrays: list[Any], numbers: list[float]) -> list[Any]:
+        """The native run, which leaves out what is prepared and still right."""
+        made = self.native.executable
+        if made is None or not made.steady:
+            return self.native(arrays, numbers)
+        steady = self.steady
+        if steady is None or made is not self.prepared_by:
+            sources = [self.captured.sources[i] for i in made.steady]
+            steady = self.steady = Steady([s.value for s in sources if s.kind == "tensor"])
+            self.prepared_by = made
+        now = steady.look()
+        if steady.holds(now):
+            return self.native(arrays, numbers, True)
+        steady.note(None)
+        found = self.native(arrays, numbers)
+        steady.note(now)
+        return found
 
     def finish(self, arguments: list[Tensor], found: list[Any]) -> Any:
         """The second half: the result, and what the call leaves behind."""
@@ -248,14 +269,23 @@ def _array(source: Source, arguments: list[Tensor]) -> Any:
     return source.value if source.kind == "constant" else tensor_of(source, arguments)._a
 
 
+def steady_inputs(captured: Captured) -> set[int]:
+    """Inputs that runs mostly find unchanged: state of a function that trains nothing."""
+    if captured.backward is not None or captured.grads or captured.updates:
+        return set()
+    written = {w.target for w in captured.writes}
+    return {i for i, s in enumerate(captured.sources)
+            if s.kind in ("tensor", "constant") and i not in written}
+
+
 class Native:
     """A graph's machine code; until it is there, the graph is interpreted.
 
-    error: why it could not be made.
+    steady: inputs that runs mostly find unchanged. error: why it could not be made.
     """
 
-    def __init__(self, graph: Any, options: Options) -> None:
-        self.graph, self.options = graph, options
+    def __init__(self, graph: Any, options: Options, steady: Collection[int] = ()) -> None:
+        self.graph, self.options, self.steady = graph, options, steady
         self.executable: Any = None
         self.examples: list[Any] = []  # arrays without elements that lie as the inputs do
         self.error: str | None = None
@@ -284,16 +314,18 @@ class Native:
         try:
             from ..passes import compile_graph
 
-            self.executable = compile_graph(self.graph, examples)
+            self.executable = compile_graph(self.graph, examples, steady=self.steady)
         except Exception as error:
             self.error = f"its program could not be made: {type(error).__name__}: {error}"
             if knobs.debug:
                 traceback.print_exc()
 
-    def __call__(self, arrays: list[Any], numbers: list[float] | tuple[()] = ()) -> list[Any]:
+    def __call__(self, arrays: list[Any], numbers: list[float] | tuple[()] = (),
+                 is_prepared: bool = False) -> list[Any]:
         """Outputs, then the values of gradient writes; data writes are done in place."""
         if self.executable is not None or (not self.options.interpret and self.ready(arrays)):
-            return self.executable.run(arrays, list(numbers))  # type: ignore[no-any-return]
+            return self.executable.run(  # type: ignore[no-any-return]
+                arrays, list(numbers), is_prepared)
         return self._interpreted(arrays, numbers)
 
     def copies(self) -> list[Any]:

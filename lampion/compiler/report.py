@@ -15,13 +15,13 @@ import numpy as np
 from ..debug.frames import describe
 from ..ops.generator import default_generator
 from ..tensor.tensor import Tensor
-from .program import Program
+from .program import Program, steady_inputs
 from .trace import Captured, Leaves, Source, trace
 
 __all__ = ["Memory", "explain", "memory", "memory_of"]
 
-_KINDS = ("parameters", "buffers", "gradients", "optimizer state", "arguments", "activations",
-          "results", "other")
+_KINDS = ("parameters", "buffers", "gradients", "optimizer state", "arguments", "prepared",
+          "activations", "results", "other")
 _WIDTH = 44
 
 
@@ -134,7 +134,8 @@ def _rows(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
 
     captured = trace(function, args, kwargs, leaves := Leaves(args, kwargs))
     arrays = [_example(s, leaves.tensors) for s in captured.sources]
-    return *_held(captured, arrays), *_live(compile_graph(captured.graph, arrays))
+    return *_held(captured, arrays), *_live(compile_graph(
+        captured.graph, arrays, steady=steady_inputs(captured)))
 
 
 def _held(captured: Captured, arrays: list[Any]) -> Iterable[tuple[str, str, int]]:
@@ -175,6 +176,7 @@ def _kind(source: Source, captured: Captured) -> str:
 
 def _live(executable: Any) -> Iterable[tuple[str, str, int]]:
     """What lives in the arena at the fullest moment, by module."""
+    yield "prepared", "made of weights once, see explain()", executable.stream.kept_bytes
     buffers = executable.stream.buffers
     ends = range(len(executable.launches))
     sums = [sum(b.size for b in buffers if b.first <= i <= b.last) for i in ends]
@@ -228,10 +230,13 @@ def _native(native: Any) -> str:
         return f"  not ready: {native.error or 'being made'}"
     executable = native.executable
     seconds = _measured(native)
+    once = executable.stream.prepared
     steps = sorted(_grouped(executable, seconds).items(), key=lambda item: -item[1][0])
-    total = sum(seconds)
-    head = (f"  {len(seconds)} launches, {total * 1e3:.2f} ms, arena "
-            f"{_bytes(executable.arena_bytes)}\n"
+    total = sum(seconds[once:])
+    first = (f"  once for weights that stay as they are: {once} launches, "
+             f"{sum(seconds[:once]) * 1e3:.2f} ms, {_bytes(executable.stream.kept_bytes)} kept\n")
+    head = (f"  {len(seconds) - once} launches, {total * 1e3:.2f} ms, arena "
+            f"{_bytes(executable.arena_bytes)}\n{first if once else ''}"
             f"  {'ms':>8}{'share':>7}{'times':>6}{'GFLOP/s':>9}{'GB/s':>7}{'roof':>6}  kernel")
     return "\n".join([head, *(_line(key, values, total) for key, values in steps[:30]),
                       *_kept(executable)])
@@ -258,6 +263,8 @@ def _grouped(executable: Any, seconds: list[float]) -> dict[Any, Any]:
     subjects = _subjects()
     for step, launch, s in zip(executable.launches, executable.stream.launches, seconds,
                                strict=True):
+        if step.is_prepared:
+            continue
         where = "" if step.where is None else describe(*step.where[:2]).rpartition("/")[2]
         key = step.name, " ".join(step.operators), where, step.is_host
         cell = found.setdefault(key, [0.0, 0, 0.0, 0.0, 0.0])

@@ -28,7 +28,6 @@ from ..tensor.dtype import (
     uint8,
 )
 from ..tensor.formats import contiguous_format, memory_format
-from ..tensor.storage import Storage
 from ..tensor.strides import is_contiguous as dense
 from ..tensor.tensor import Tensor, alias, storage_of, wrap
 from .errors import allocating, argument_type
@@ -285,7 +284,7 @@ def _set_data(self: Tensor, value: Any) -> None:
                            "or complex dtype")
     self._a, self._dtype = value._a, value._dtype
     version = 0 if self._st is None else self._st.version
-    self._st = Storage(storage_of(value).array)
+    self._st = storage_of(value).twin()
     self._st.version = version
 
 
@@ -298,7 +297,11 @@ def set_(self: Tensor, source: Any = None, storage_offset: int = 0, size: Any = 
     if isinstance(source, Tensor) and size is None:
         self._a, self._dtype, self._st = source._a, source._dtype, storage_of(source)
         return self
-    st = storage_of(source) if isinstance(source, Tensor) else source._storage
+    if isinstance(source, Tensor):
+        st = storage_of(source)
+    else:
+        st = source._storage
+        st.open()
     width = self._dtype.itemsize
     from ..tensor.abstract import contiguous_strides
 
@@ -317,7 +320,9 @@ def untyped_storage(self: Tensor) -> Any:
     """The memory of the tensor and its views, as bytes."""
     from .memory import UntypedStorage
 
-    return UntypedStorage._of(storage_of(self))
+    st = storage_of(self)
+    st.open()
+    return UntypedStorage._of(st)
 
 
 @op("Tensor")

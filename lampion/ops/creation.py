@@ -281,6 +281,7 @@ def from_numpy(ndarray: Any) -> Tensor:
         _warn_read_only()
     t = wrap(a, d)
     t._st = Storage(a)
+    t._st.open()
     return t
 
 

@@ -34,7 +34,7 @@ def bump(t: Tensor, name: str) -> None:
     st = t._st
     if st is None:
         st = storage_of(t)
-    st.version += 1
+    st.count_write()
     st.writer = (name, *user_code(3))
 
 

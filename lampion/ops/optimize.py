@@ -328,5 +328,5 @@ def note_writes(tensors: Sequence[Tensor], writer: str) -> None:
         st = t._st
         if st is None:
             st = storage_of(t)
-        st.version += 1
+        st.count_write()
         st.writer = origin

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from math import prod
 from typing import Any, NamedTuple
 from weakref import ref
@@ -22,22 +22,25 @@ __all__ = ["Executable", "Step", "lower"]
 Array = np.ndarray[Any, Any]
 
 
-def lower(graph: Graph, examples: Sequence[Array], strides: Sequence[Sequence[int]]) -> Executable:
+def lower(graph: Graph, examples: Sequence[Array], strides: Sequence[Sequence[int]],
+          steady: Collection[int] = ()) -> Executable:
     """Records the graph as a launch stream; kernels that are missing are made here and now.
 
-    strides: of the outputs, in bytes; their order alone matters.
+    strides: of the outputs, in bytes; their order alone matters. steady: see `compile_graph`.
     """
     failing: set[str] = set()
+    written = Extents([examples[w.target] for w in graph.writes if w.what == "data"])
+    steady = {i for i in steady if not written.shared(examples[i])}
     while True:
         with service.waiting(), Recording() as recording:
-            lowering = Lowering(graph, examples, recording, failing)
+            lowering = Lowering(graph, examples, recording, failing, steady)
             outputs = lowering.run(strides)
             found = lowering.steps_at(recording.late_failures()) - failing
             if not found:
                 stream = recording.finish(outputs)
                 sources = [(first - bisect_left(recording.left_out, first), node)
                            for first, node in lowering.sources]
-                return Executable(graph, stream, sources, examples)
+                return Executable(graph, stream, sources, recording.order, examples)
         failing |= found  # once more, with writes to inputs after them
 
 
@@ -50,18 +53,21 @@ class Step(NamedTuple):
     bytes: int
     is_host: bool
     key: Any  # of the kernel, see `codegen/service.py`
+    is_prepared: bool  # run once for many calls, see `runtime/stream.py:Stream`
 
 
-def _steps(stream: Stream, sources: Sequence[tuple[int, Node | None]]) -> list[Step]:
+def _steps(stream: Stream, sources: Sequence[tuple[int, Node | None]], order: Sequence[int]
+           ) -> list[Step]:
     """Every launch with the operators behind it."""
     starts = [first for first, _ in sources]
     found = []
-    for i, launch in enumerate(stream.launches):
-        place = bisect_right(starts, i) - 1
+    for i, (launch, recorded) in enumerate(zip(stream.launches, order, strict=True)):
+        place = bisect_right(starts, recorded) - 1
         node = sources[place][1] if place >= 0 else None
         size = sum(_touched(*a[:3]) for a in launch.arguments if isinstance(a, tuple))
         found.append(Step(launch.name, () if node is None else operators(node),
-                          None if node is None else node.where, size, launch.is_host, launch.key))
+                          None if node is None else node.where, size, launch.is_host, launch.key,
+                          i < stream.prepared))
     return found
 
 
@@ -80,28 +86,32 @@ def _touched(shape: Sequence[int], strides: Sequence[int], itemsize: int) -> int
 class Executable:
     """The native program of a graph.
 
-    launches: what a run does, in order.
+    launches: what a run does, in order. steady: inputs that prepared launches read.
     """
 
     def __init__(self, graph: Graph, stream: Stream,
-                 sources: Sequence[tuple[int, Node | None]], examples: Sequence[Array]) -> None:
+                 sources: Sequence[tuple[int, Node | None]], order: Sequence[int],
+                 examples: Sequence[Array]) -> None:
         self.graph, self.stream = graph, stream
-        self.launches = _steps(stream, sources)
+        self.launches = _steps(stream, sources, order)
+        self.steady = sorted(b.number for b in stream.prepared_from)
         self.written = sorted({w.target for w in graph.writes if w.what == "data"})
         written = Extents([examples[i] for i in self.written])
         self.shared = [written.shared(a) for a in examples]
         self.seen: list[Callable[[], Any]] = [_nothing] * len(examples)
         self.extents: Extents | None = None  # of the arrays that are written to
 
-    def run(self, arrays: Sequence[Array], numbers: Sequence[float] = ()) -> list[Array]:
+    def run(self, arrays: Sequence[Array], numbers: Sequence[float] = (),
+            is_prepared: bool = False) -> list[Array]:
         """The outputs, then the values of "grad" writes, in memory of their own.
 
+        is_prepared: steady inputs are as they were at the last run that was not told so.
         "data" writes are done in the arrays' memory. ValueError where an array has another
         layout than its example, or shares memory that its example did not share.
         """
         if self.written:
             self.check_memory(arrays)
-        return self.stream(arrays, numbers)
+        return self.stream(arrays, numbers, is_prepared)
 
     @property
     def arena_bytes(self) -> int:

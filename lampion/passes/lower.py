@@ -38,11 +38,11 @@ class Lowering:
     """
 
     def __init__(self, graph: Graph, examples: Sequence[Array], recording: Recording,
-                 failing: Collection[str] = ()) -> None:
+                 failing: Collection[str] = (), steady: Collection[int] = ()) -> None:
         self.graph, self.examples, self.recording = graph, examples, recording
         self.failing = failing  # digests of steps that may fail; inputs change only after them
         self.values: dict[str, Any] = {}
-        self.inputs = [recording.input(a) for a in examples]
+        self.inputs = [recording.input(a, i in steady) for i, a in enumerate(examples)]
         self.values.update({n.digest: a for n, a in zip(graph.inputs, self.inputs, strict=True)})
         self.values.update({n.digest: recording.number(1.0) for n in graph.numbers})
         self.extents = Extents(self.inputs)

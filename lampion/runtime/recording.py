@@ -24,10 +24,11 @@ import numpy as np
 from ..debug.kernels import HIDDEN, facts_of
 from . import memory
 from .native import array_layout
-from .stream import NATIVE, Buffer, Check, Host, Native, Noted, Site, Stream, extent, native
+from .prepare import keep, split
+from .stream import NATIVE, Buffer, Check, Host, Native, Noted, Site, Stream, extent, native, used
 
-__all__ = ["NATIVE", "Number", "Recording", "RecordingError", "cell", "raised", "recording",
-           "recording_here"]
+__all__ = ["NATIVE", "Number", "Recording", "RecordingError", "cell", "is_steady", "raised",
+           "recording", "recording_here"]
 
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")
@@ -81,6 +82,12 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def is_steady(array: Array) -> bool:
+    """Whether what follows from an array alone is computed once for many runs."""
+    current = recording_here()
+    return current is not None and current.is_steady(array)
 
 
 def raised(launch: Callable[[Array], Any], looked_at: Array, *rule: Any) -> bool:
@@ -252,6 +259,7 @@ class Recording:
         self.wanted: dict[int, Array] = {}  # where results of the next launch should go
         self._steps: list[Noted | Host] = []
         self.left_out: list[int] = []
+        self.order: list[int] = []  # of the stream's launches: their places without `left_out`
         self._data = array_layout().data
         self._explanation: tuple[Callable[..., Any], list[Site | Array]] | None = None
         self._checked: dict[Any, int] = {}  # arrays and rules, and the step that checks them
@@ -299,11 +307,21 @@ class Recording:
 
     # --- what a program is given --------------------------------------------------------------
 
-    def input(self, like: Array) -> Array:
-        """Stands for an array that is given at each run with this shape, strides and dtype."""
+    def input(self, like: Array, steady: bool = False) -> Array:
+        """Stands for an array that is given at each run with this shape, strides and dtype.
+
+        steady: mostly with the same elements, so that what follows from it alone may be prepared.
+        """
         self._inputs.append(_facts_alone(like))
         number = len(self._inputs) - 1
-        return self._planned("input", number, like.shape, like.dtype, like.strides)
+        made = self._planned("input", number, like.shape, like.dtype, like.strides)
+        self._buffers[-1].steady = steady
+        return made
+
+    def is_steady(self, array: Array) -> bool:
+        """Whether an array shows a steady input."""
+        site = self._site(array)
+        return isinstance(site, Site) and site.buffer.steady
 
     def number(self, value: float) -> float:
         """Stands for a number that is given at each run."""
@@ -401,10 +419,15 @@ class Recording:
         self.left_out = _needless(self._steps, [s.buffer for s in sites])
         for i in reversed(self.left_out):
             del self._steps[i]
+        prepared = split(self._steps, _written, {id(s.buffer) for s in sites})
+        self.order = [*prepared, *(i for i in range(len(self._steps)) if i not in prepared)]
+        self._steps = [self._steps[i] for i in self.order]
         _count_uses(self._buffers, self._steps)
         if any(s.buffer.kind == "arena" and s.buffer.first < 0 < s.buffer.size for s in sites):
             raise RecordingError("a result that no launch has written")
-        return Stream(self._steps, self._buffers, self._inputs, self._numbers, sites)
+        keep(self._buffers, self._steps, len(prepared))
+        return Stream(self._steps, self._buffers, self._inputs, self._numbers, sites,
+                      len(prepared))
 
     # --- noting -------------------------------------------------------------------------------
 
@@ -481,15 +504,6 @@ def _written(step: Noted | Host) -> list[Site]:
     return [site for i, site in step.arrays if writes[i] or not told]
 
 
-def _used(step: Noted | Host) -> Iterator[Buffer]:
-    """The memory that a step reads or writes."""
-    sites: list[Any] = ([*step.reads, *step.writes] if isinstance(step, Host)
-                        else [site for _, site in step.arrays])
-    if isinstance(step, Noted) and step.flag is not None:
-        sites += step.flag.reads
-    return (site.buffer for site in sites if isinstance(site, Site))
-
-
 def _needless(steps: Sequence[Noted | Host], outputs: Sequence[Buffer]) -> list[int]:
     """Launches that only write memory of the arena which no later one uses; Python always runs."""
     needed, found = set(map(id, outputs)), list[int]()
@@ -499,7 +513,7 @@ def _needless(steps: Sequence[Noted | Host], outputs: Sequence[Buffer]) -> list[
                            for s in written):
             found.append(i)
         else:
-            needed.update(map(id, _used(step)))
+            needed.update(map(id, used(step)))
     return found[::-1]
 
 
@@ -508,7 +522,7 @@ def _count_uses(buffers: Sequence[Buffer], steps: Sequence[Noted | Host]) -> Non
     for b in buffers:
         b.first = b.last = -1
     for i, step in enumerate(steps):
-        for b in _used(step):
+        for b in used(step):
             b.first, b.last = i if b.first < 0 else b.first, i
 
 

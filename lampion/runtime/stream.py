@@ -12,7 +12,7 @@ import ctypes
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -24,7 +24,8 @@ from .loader import Image
 from .native import function
 from .threads import get_num_threads
 
-__all__ = ["HEADER", "NATIVE", "Buffer", "Host", "Launch", "Noted", "Site", "Stream", "native"]
+__all__ = ["HEADER", "NATIVE", "Buffer", "Host", "Launch", "Noted", "Site", "Stream", "native",
+           "used"]
 
 Array = np.ndarray[Any, Any]
 
@@ -71,13 +72,14 @@ def native() -> Native:
 class Buffer:
     """Memory that arrays of a recording lie in.
 
-    kind: "arena", "input", "result" (new at every call) or "flag" (in the table itself).
+    kind: "arena", "input", "result" (new at every call), "kept" (from call to call) or "flag" (in
+    the table itself). steady: an input that calls share, see `Stream`.
     """
 
-    __slots__ = ("dtype", "first", "kind", "last", "number", "shape", "size", "strides")
+    __slots__ = ("dtype", "first", "kind", "last", "number", "shape", "size", "steady", "strides")
 
     def __init__(self, kind: str, number: int, array: Array, size: int) -> None:
-        self.kind, self.number, self.size = kind, number, size
+        self.kind, self.number, self.size, self.steady = kind, number, size, False
         self.shape, self.strides, self.dtype = array.shape, array.strides, array.dtype
         self.first = self.last = -1  # steps that use it
 
@@ -138,14 +140,19 @@ class Launch(NamedTuple):
 class Stream:
     """A program made by `Recording.finish`: call it with arrays laid out as those it was made for.
 
-    A call gives the results in new memory. Calls from several threads take turns.
+    A call gives the results in new memory. Calls from several threads take turns. The first
+    `prepared` launches compute from steady inputs alone what the others find in "kept" buffers; a
+    call leaves them out where it is told that those inputs are as they were.
 
     launches: its steps in order. arena_bytes: the memory that values in between take together;
-    least_bytes: the most of them that live at one time. can_fail: whether a step may raise.
+    least_bytes: the most of them that live at one time. kept_bytes: the memory that prepared values
+    take, prepared_from: the inputs that they follow from. can_fail: whether a step may raise.
     """
 
     def __init__(self, steps: Sequence[Noted | Host], buffers: Sequence[Buffer],
-                 inputs: Sequence[Array], numbers: int, outputs: Sequence[Site]) -> None:
+                 inputs: Sequence[Array], numbers: int, outputs: Sequence[Site],
+                 prepared: int = 0) -> None:
+        self.prepared, self._kept = prepared, memory.empty((0,), _BYTE)
         self._steps, self._inputs, self._outputs = list(steps), list(inputs), list(outputs)
         self._results = _results(outputs)
         self.buffers = [b for b in buffers if b.kind == "arena" and b.first >= 0]
@@ -153,45 +160,60 @@ class Stream:
         offsets, self.arena_bytes = arena.place(lifetimes)
         self.least_bytes = arena.least(lifetimes)
         self._place = {id(b): (0, offset) for b, offset in zip(self.buffers, offsets, strict=True)}
-        own = 1 + len(self._results)
+        kept = [b for b in buffers if b.kind == "kept"]
+        offsets, self.kept_bytes = arena.place([arena.Lifetime(b.size, 0, 0) for b in kept])
+        self._place.update({id(b): (1, offset) for b, offset in zip(kept, offsets, strict=True)})
+        own = 2 + len(self._results)
         for b in buffers:
             if b.kind == "input":
                 self._place[id(b)] = own + b.number, 0
-        self._place.update({id(b): (1 + i, 0) for i, b in enumerate(self._results)})
-        self._own = [((self.arena_bytes,), _BYTE), *(_whole(b) for b in self._results)]
+        self._place.update({id(b): (2 + i, 0) for i, b in enumerate(self._results)})
+        self._given_out = [_whole(b) for b in self._results]
         self._table = _Table(self._steps, self._place, own, self._inputs, numbers)
         whole = [_is_whole(site) for site in outputs]
         self._plain = [self._place[id(site.buffer)][0] for site in outputs] if all(whole) else None
         self._threads = get_num_threads()
-        self._runs: list[tuple[int, int] | Host] = _runs(self._steps)
+        self._runs = _runs(self._steps, prepared)
         self.launches = [_launch(step) for step in self._steps]
         self.can_fail = any(s.can_fail if isinstance(s, Host) else s.flag is not None
                             for s in self._steps)
+        self.prepared_from = list({id(b): b for s in self._steps[:prepared] for b in used(s)
+                                   if b.kind == "input"}.values())
         self._lock = threading.Lock()
         _streams.add(self)
 
-    def __call__(self, inputs: Sequence[Array], numbers: Sequence[float] = ()) -> list[Array]:
-        """The results.
+    def __call__(self, inputs: Sequence[Array], numbers: Sequence[float] = (),
+                 is_prepared: bool = False) -> list[Array]:
+        """The results. is_prepared: steady inputs are as at the last call that was not told so.
 
         ValueError where an input's shape, strides or dtype is another; RuntimeError where more
         threads share the work than when the launches were noted: they have scratch memory for so
         many.
         """
-        own = [memory.empty(shape, dtype) for shape, dtype in self._own]
         inputs = tuple(inputs)  # kernels run while other threads may change a list
         with self._lock:
+            own = self._memory()
             self._bind(own, inputs, numbers)
             if watching():
                 self._each(own, inputs)
             else:
+                if self.prepared and not is_prepared:
+                    self._launch(0, self.prepared, own, inputs)
                 self._all(own, inputs)
         return self._given(own, inputs)
 
+    def _memory(self) -> list[Array]:
+        """The arena, prepared values, and the results of a call."""
+        if self._kept.size != self.kept_bytes:
+            self._kept = memory.empty((self.kept_bytes,), _BYTE)
+        return [memory.empty((self.arena_bytes,), _BYTE), self._kept,
+                *(memory.empty(shape, dtype) for shape, dtype in self._given_out)]
+
     def profile(self, inputs: Sequence[Array], numbers: Sequence[float] = ()) -> list[float]:
         """Runs once, with everything that follows from it; the seconds of every launch."""
-        own = [memory.empty(shape, dtype) for shape, dtype in self._own]
         inputs = tuple(inputs)
         with self._lock:
+            own = self._memory()
             self._bind(own, inputs, numbers)
             return self._each(own, inputs)
 
@@ -307,11 +329,11 @@ def _is_whole(site: Site) -> bool:
         0, b.shape, b.strides, b.dtype)
 
 
-def _runs(steps: Sequence[Noted | Host]) -> list[tuple[int, int] | Host]:
+def _runs(steps: Sequence[Noted | Host], prepared: int) -> list[tuple[int, int] | Host]:
     """Runs of launches as (first, last), and the steps in Python between them."""
     runs: list[tuple[int, int] | Host] = []
-    first = count = 0
-    for step in steps:
+    first = count = prepared
+    for step in steps[prepared:]:
         if not isinstance(step, Host):
             count += 1
             continue
@@ -320,6 +342,15 @@ def _runs(steps: Sequence[Noted | Host]) -> list[tuple[int, int] | Host]:
         runs.append(step)
         first = count
     return [*runs, (first, count)] if first < count else runs
+
+
+def used(step: Noted | Host) -> Iterator[Buffer]:
+    """The memory that a step reads or writes."""
+    sites: list[Any] = ([*step.reads, *step.writes] if isinstance(step, Host)
+                        else [site for _, site in step.arrays])
+    if isinstance(step, Noted) and step.flag is not None:
+        sites += step.flag.reads
+    return (site.buffer for site in sites if isinstance(site, Site))
 
 
 def _launch(step: Noted | Host) -> Launch:

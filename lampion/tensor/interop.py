@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from .tensor import Tensor
 
 
+def _open(t: Any) -> None:
+    from .tensor import storage_of
+
+    storage_of(t).open()
+
+
 def _number(t: Any, what: str) -> Any:
     a = concrete(t, what)
     if a.size != 1:
@@ -50,6 +56,7 @@ class Interop:
         if t._dtype.name == "bfloat16" and not force:
             raise TypeError("Got unsupported ScalarType BFloat16: NumPy has no such type. Convert "
                             "with .float() first, or use numpy(force=True) for an ml_dtypes array.")
+        _open(t)
         return a
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
@@ -62,7 +69,9 @@ class Interop:
                        return_scalar: bool = False) -> Any:
         from .tensor import wrap
 
-        return wrap(np.asarray(array))
+        made = wrap(np.asarray(array))
+        _open(made)
+        return made
 
     def __dlpack__(self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None,
                    copy: bool | None = None) -> Any:
@@ -71,6 +80,7 @@ class Interop:
         if t.requires_grad:
             raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
         a = concrete(self, "__dlpack__()")
+        _open(t)
         return a.__dlpack__(max_version=max_version, dl_device=dl_device, copy=copy)
 
     def __dlpack_device__(self) -> tuple[int, int]:

@@ -3,6 +3,10 @@
 A tensor gets a Storage only when something needs to be shared: its first view, its first in-place
 write. `version` counts writes; `history` counts the writes that changed the recorded history, so
 that views know when their `grad_fn` is out of date.
+
+Programs keep values that they computed from memory as long as nobody writes to it. What `version`
+does not tell is told by `aside`: writes through `t.data`, which counts for itself, and whether
+others hold the memory, who count nothing.
 """
 
 from __future__ import annotations
@@ -15,13 +19,26 @@ import numpy as np
 
 from .abstract import AbstractArray
 
-__all__ = ["Storage"]
+__all__ = ["Aside", "Storage"]
+
+
+class Aside:
+    """What a storage's `version` does not tell, shared by all storages of the memory.
+
+    writes: to any of them. open: whether NumPy or another owner may write at any time.
+    """
+
+    __slots__ = ("open", "writes")
+    news = 0  # grows whenever one of them changes
+
+    def __init__(self) -> None:
+        self.writes, self.open = 0, False
 
 
 class Storage:
     """Memory shared by a tensor and its views."""
 
-    __slots__ = ("_flat", "array", "history", "version", "writer")
+    __slots__ = ("_flat", "array", "aside", "history", "version", "writer")
 
     def __init__(self, array: Any) -> None:
         self.array = array
@@ -29,6 +46,27 @@ class Storage:
         self.history = 0
         self.writer: tuple[str, CodeType | None, int] | None = None
         self._flat: Any = None
+        self.aside: Aside | None = None
+
+    def count_write(self) -> None:
+        """Notes a write to the memory."""
+        self.version += 1
+        if self.aside is not None:
+            self.aside.writes += 1
+            Aside.news += 1
+
+    def twin(self) -> Storage:
+        """The same memory with a version counter of its own."""
+        made = Storage(self.array)
+        self.aside = made.aside = self.aside or Aside()
+        return made
+
+    def open(self) -> None:
+        """Notes that the memory is handed to somebody whose writes are not counted."""
+        if self.aside is None:
+            self.aside = Aside()
+        self.aside.open = True
+        Aside.news += 1
 
     @property
     def flat(self) -> np.ndarray[Any, Any]:

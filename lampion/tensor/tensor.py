@@ -203,7 +203,7 @@ class Tensor(Interop, Typed):
     def data(self) -> Tensor:
         """The same memory outside the recorded history, with a version counter of its own."""
         out = alias(self)
-        out._st = Storage(storage_of(self).array)
+        out._st = storage_of(self).twin()
         return out
 
     @data.setter
@@ -240,6 +240,7 @@ class Tensor(Interop, Typed):
 
     def data_ptr(self) -> int:
         """Address of the first element."""
+        storage_of(self).open()
         return address(self._a) if type(self._a) is np.ndarray and self._a.size else 0
 
 

@@ -136,8 +136,8 @@ def test_a_program_that_goes_wrong_is_found_by_name():
     program = kind.programs[0]
     right = program.native.executable.run
 
-    def wrong(arrays, numbers):
-        found = right(arrays, numbers)
+    def wrong(arrays, numbers, is_prepared):
+        found = right(arrays, numbers, is_prepared)
         arrays[0][...] += 1  # a weight
         return found
 
