@@ -30,7 +30,7 @@ _EVERYWHERE = "torch Tensor special"
 def _wide(fn: Callable[..., Array]) -> Callable[..., Array]:
     """The function computed in float64, in the dtype of its operand."""
     def kernel(a: Array) -> Array:
-        return np.asarray(fn(a.astype(np.float64))).astype(a.dtype)
+        return fn(a.astype(np.float64)).astype(a.dtype)
     return kernel
 
 

@@ -171,7 +171,7 @@ def y(n: int, x: Array) -> Array:
     with np.errstate(all="ignore"):
         out = np.where(x < 1, _y_small(n, np.clip(x, 1e-300, 1)), np.where(
             x <= _FAR, _y_middle(n, np.clip(x, 1, _FAR)), _far(n, np.maximum(x, _FAR), True)))
-    out = np.where(np.isposinf(x), 0.0, np.where(np.isnan(x), x, out))
+    out = np.where(x == np.inf, 0.0, np.where(np.isnan(x), x, out))
     return np.where(x == 0, -np.inf, np.where(x < 0, np.nan, out))
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from .gamma import horner
+
 Array = Any
 
 _NEAR = (
@@ -47,11 +49,11 @@ def erf(x: Array) -> Array:
 def _erf32(x: Array) -> Array:
     x = np.clip(x, np.float32(-_ONE_FROM), np.float32(_ONE_FROM))
     u = x * x * np.float32(1 / 16)
-    result = x * (_horner(_P, u) / _horner(_Q, u))
+    result = x * (_horner32(_P, u) / _horner32(_Q, u))
     return np.clip(result, np.float32(-1), np.float32(1), out=result if result.ndim else None)
 
 
-def _horner(coefficients: tuple[float, ...], u: Array) -> Array:
+def _horner32(coefficients: tuple[float, ...], u: Array) -> Array:
     total = u * np.float32(coefficients[-1]) + np.float32(coefficients[-2])
     for c in coefficients[-3::-1]:
         total = total * u + np.float32(c)
@@ -60,10 +62,10 @@ def _horner(coefficients: tuple[float, ...], u: Array) -> Array:
 
 def _chebyshev(t: Array, coefficients: tuple[float, ...]) -> Array:
     """Clenshaw's recurrence."""
-    last = before = np.zeros_like(t)
-    for c in coefficients[:0:-1]:
+    last, before = 2 * t * coefficients[-1] + coefficients[-2], coefficients[-1]
+    for c in coefficients[-3:0:-1]:
         last, before = 2 * t * last - before + c, last
-    return np.asarray(t * last - before + coefficients[0])
+    return t * last - before + coefficients[0]
 
 
 def _erf64(x: Array) -> Array:
@@ -77,7 +79,7 @@ def scaled_erfc(x: Array) -> Array:
     """exp(x*x) * erfc(x) for x >= 1."""
     x = np.minimum(np.maximum(x, 1), 1e154)
     t = (x - 3) / (x + 3)
-    return np.asarray(_chebyshev((4 * t - 1) / 3, _FAR) / (1 + 2 * x))
+    return _chebyshev((4 * t - 1) / 3, _FAR) / (1 + 2 * x)
 
 
 # --- the complement and the inverse ---------------------------------------------------------------
@@ -102,30 +104,38 @@ def erfcx(x: Array) -> Array:
     """exp(x*x) * erfc(x); float64."""
     with np.errstate(all="ignore"):
         near = erfc(np.minimum(x, 1)) / _decay(np.minimum(x, 1))
-    return np.where(np.isposinf(x), 0.0, np.where(x >= 1, scaled_erfc(x), near))
+    return np.where(x == np.inf, 0.0, np.where(x >= 1, scaled_erfc(x), near))
 
 
-# Giles, "Approximating the erfinv function" (2010), single precision: the start for Newton's steps.
+# Giles, "Approximating the erfinv function" (2010), single precision: where Newton's steps start,
+# by the logarithm w of 1 - x*x below 5, and by its root s up to 4; beyond that by a parabola.
 _START = (1.50140941, 0.246640727, -0.00417768164, -0.00125372503, 0.00021858087,
           -4.39150654e-06, -3.5233877e-06, 3.43273939e-07, 2.81022636e-08)
+_TAIL = (2.83297682, 1.00167406, 0.00943887047, -0.0076224613, 0.00573950773, -0.00367342844,
+         0.00134934322, 0.000100950558, -0.000200214257)
+_BEYOND = (0.0, 1.01011, -2.77261e-06)
 _ROOT_PI = 1.7724538509055160273
 
 
+def _near_inverse(size: Array, rest: Array) -> Array:
+    """About erfinv(size) for 0 <= size < 1 and rest = 1 - size."""
+    w = -np.log(rest * (1 + size))
+    s = np.sqrt(np.maximum(w, 5))
+    tail = horner(_TAIL, np.minimum(s, 4) - 3) + horner(_BEYOND, np.maximum(s - 4, 0))
+    return size * np.where(w < 5, horner(_START, np.minimum(w, 5) - 2.5), tail)
+
+
 def erfinv(x: Array) -> Array:
-    """The inverse of erf; float64."""
+    """The inverse of erf, by two of Halley's steps; float64."""
     size = np.abs(x)
-    near = np.minimum(size, 0.75)
-    w = -np.log1p(-near * near) - 2.5
-    y = np.full_like(w, _START[-1])
-    for c in _START[-2::-1]:
-        y = y * w + c
-    y = y * near
-    for _ in range(2):
-        step = (_erf64(y) - near) * np.exp(y * y) * (_ROOT_PI / 2)
-        y = y - step / (1 + y * step)
+    rest = 1 - size
     with np.errstate(all="ignore"):
-        out = np.copysign(np.where(size <= 0.75, y, erfcinv(1 - size)), x)
-    return np.where(size > 1, np.nan, out)
+        y = _near_inverse(size, rest)
+        for _ in range(2):
+            miss = np.where(size < 0.5, erf(y) - size, rest - erfc(y))
+            step = miss * np.exp(y * y) * (_ROOT_PI / 2)
+            y = y - step / (1 + y * step)
+    return np.copysign(np.where(rest == 0, np.inf, y), x)
 
 
 def erfcinv(q: Array) -> Array:

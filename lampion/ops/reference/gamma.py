@@ -23,8 +23,8 @@ _LOG_ROOT_TAU = 0.5 * math.log(2 * math.pi)
 
 def horner(coefficients: Any, u: Array) -> Array:
     """c0 + c1 u + c2 u^2 + ..."""
-    total = np.full_like(u, coefficients[-1])
-    for c in coefficients[-2::-1]:
+    total = u * coefficients[-1] + coefficients[-2]
+    for c in coefficients[-3::-1]:
         total = total * u + c
     return total
 
@@ -35,7 +35,7 @@ def _broadcast(a: Array, b: Array) -> Any:
 
 def sin_pi(x: Array) -> Array:
     """sin(pi x), exact at integers."""
-    r = x - 2 * np.round(x / 2)
+    r = x - 2 * np.rint(x / 2)
     r = np.where(np.abs(r) > 0.5, np.copysign(1, r) - r, r)
     return np.sin(np.pi * r)
 
@@ -76,9 +76,9 @@ def _lgamma_large(x: Array) -> Array:
 
 def _lgamma_small(x: Array) -> Array:
     """0 < x <= 8: moved next to 2 by the recurrence."""
-    steps = np.where(x < 0.5, -2, np.round(x) - 2)
+    steps = np.where(x < 0.5, -2, np.rint(x) - 2)
     moved = x - steps
-    factor = np.ones_like(x)
+    factor: Any = 1.0
     for k in range(6):
         factor = np.where(k < steps, factor * (x - 1 - k), factor)
     out = horner(_about_two(), moved - 2)
@@ -91,7 +91,7 @@ def _lgamma_small(x: Array) -> Array:
 def digamma(x: Array) -> Array:
     """The derivative of log gamma; -inf at 0, NaN at -1, -2, ..."""
     y = np.where(x < 0, 1 - x, x)
-    shift = np.zeros_like(y)
+    shift: Any = 0.0
     for _ in range(10):
         small = y < 10
         shift = np.where(small, shift - 1 / np.where(small & (y != 0), y, 1), shift)
@@ -100,7 +100,7 @@ def digamma(x: Array) -> Array:
     terms = tuple(b / (2 * k) for k, b in enumerate(_BERNOULLI[:8], 1))
     out = shift + np.log(y) - 0.5 / y - inverse * horner(terms, inverse)
     with np.errstate(all="ignore"):
-        reflected = out - np.pi / np.tan(np.pi * (x - np.round(x)))
+        reflected = out - np.pi / np.tan(np.pi * (x - np.rint(x)))
     out = np.where(x < 0, np.where(x == np.floor(x), np.nan, reflected), out)
     return np.where(x == 0, np.copysign(np.inf, -x), np.where(x == -np.inf, np.nan, out))
 
