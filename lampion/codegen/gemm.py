@@ -16,7 +16,7 @@ from ..debug.knobs import knobs
 from ..runtime import memory
 from ..runtime.recording import is_steady
 from . import service
-from .fused import Fused, copied, copy, fill
+from .fused import Fused, as_contiguous, copied, copy, fill
 from .gemm_dot import SINGLE_ROWS, build_dot
 from .gemm_kernel import Variant, build
 from .gemm_pack import Tile, build_pack, tile_of
@@ -27,7 +27,7 @@ from .ir import Kernel
 from .target import Target, target
 from .types import BF16, F32, F64, I32, Type
 
-__all__ = ["Packed", "bmm", "gemm"]
+__all__ = ["Packed", "Repeated", "bmm", "gemm"]
 
 Array = np.ndarray[Any, Any]
 Recipe = Callable[[Array, Array, Array, Array | None, bool, float], bool]
@@ -36,6 +36,7 @@ _ITSELF = 1 << 16  # elements of B that are used where they lie
 _TASK = 1 << 20  # multiply-adds worth a task
 _READ = 1 << 16  # elements of B worth a task where reading them is what takes the time
 _TASKS = 32  # tasks of one product, at most, as far as its blocks allow
+_FEW = 4  # rows, from which on panels beat a B that is read in order
 _DOT_ROWS = 32  # up to so many rows dot products beat packing B
 _STEADY_DOT_ROWS = 3  # and beat panels that were packed before
 _ELEMENTS = {np.dtype(np.float32): F32, np.dtype(np.float64): F64}
@@ -385,23 +386,62 @@ def _packed(p: _Problem, plan: tuple[int, ...], along: str) -> Recipe:
     """B as panels first, then the product of those."""
     key, make = _product(p, "panels")
     axes = 0 if p.shared else len(p.batch)
-    element, width = p.element, _tile(p.element, knobs.target).width
-    source = BF16 if along == "pairs" else element
-    pack_key = ("gemm pack", element.name, along, axes)
-    panels, batch = -(-p.n // width), int(np.prod(p.batch[:axes]))
-    each, parts = panels * width * p.k, min(_TASKS, batch * p.k * p.n // _READ)
-    share = ((_share(p.k, 8, parts), panels) if along == "rows" else
-             (max(p.k, 1), _share(panels, 1, parts)))
-    launch = _launch(key, make, width, width * p.k, each if axes else 0, *plan)
+    width = _tile(p.element, knobs.target).width
+    each = -(-p.n // width) * width * p.k if axes else 0
+    launch, panels = _launch(key, make, width, width * p.k, each, *plan), _panels(p, along)
     first = (0,) * len(p.batch)
-    dtype = numpy_type(element)
 
     def run(out: Array, a: Array, b: Array, bias: Array | None, add: bool, alpha: float) -> bool:
-        pack = service.kernel(
-            pack_key, lambda target: build_pack(target, source, element, along, axes))
-        if pack is None or service.kernel(key, make) is None:
-            return False
-        space = memory.empty((batch * each,), dtype)
-        pack(space, b[first] if p.shared else b, *share)
-        return launch(out, a, space, bias, add, alpha)
+        space = panels(b[first] if p.shared else b) if service.kernel(key, make) else None
+        return space is not None and launch(out, a, space, bias, add, alpha)
     return run
+
+
+def _panels(p: _Problem, along: str) -> Callable[[Array], Array | None]:
+    """What packs a B; None while its kernel is being made."""
+    axes = 0 if p.shared else len(p.batch)
+    element, width = p.element, _tile(p.element, knobs.target).width
+    source = BF16 if along == "pairs" else element
+    key, dtype = ("gemm pack", element.name, along, axes), numpy_type(element)
+    panels, batch = -(-p.n // width), int(np.prod(p.batch[:axes]))
+    parts = min(_TASKS, batch * p.k * p.n // _READ)
+    share = ((_share(p.k, 8, parts), panels) if along == "rows" else
+             (max(p.k, 1), _share(panels, 1, parts)))
+
+    def run(b: Array) -> Array | None:
+        pack = service.kernel(key, lambda target: build_pack(target, source, element, along, axes))
+        if pack is None:
+            return None
+        space = memory.empty((batch * panels * width * p.k,), dtype)
+        pack(space, b, *share)
+        return space
+    return run
+
+
+class Repeated:
+    """A matrix (k, n) that several others are multiplied by: packed once, if that pays.
+
+    It may be used as long as the matrix does not change.
+    """
+
+    def __init__(self, b: Array) -> None:
+        self.b, self.panels, (self.k, self.n) = b, None, b.shape
+        element = _ELEMENTS.get(b.dtype)
+        if element is not None and b.size > _ITSELF and not any(s % b.itemsize for s in b.strides):
+            p = _Problem(element, (), 1, self.n, self.k, (self.n, 1), (self.k, 1), _steps(b),
+                         False, "", False)
+            self.panels = _panels(p, _along(p))(b)
+        if self.panels is None:
+            self.b = as_contiguous(b)
+
+    def launch(self, out: Array, a: Array, add: bool) -> bool:
+        """`out = a @ b`, or with `add` plus what `out` held: as `gemm`."""
+        if self.panels is None or len(a) < _FEW or a.dtype != self.b.dtype or out.strides[1] != (
+                out.itemsize):
+            return gemm(out, a, self.b, accumulate=add)
+        key = ("repeated", out.shape, out.strides, a.strides, out.dtype, knobs.target, self.k)
+        recipe = _recipes.get(key)
+        if recipe is None:
+            recipe = _recipes[key] = Packed(
+                _ELEMENTS[out.dtype], 1, len(a), self.n, self.k, _steps(a), 0).launch(self.k)
+        return recipe(out[None], a[None], self.panels, None, add, 1.0)

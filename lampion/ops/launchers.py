@@ -684,11 +684,18 @@ class _Kernels(rnn.Plain):
         found = launch(LEAVES["sum"], [a], ((0,), False))
         return super().sum_rows(a) if found is None else found
 
-    def product(self, a: Array, b: Array, out: Array, add: bool = False) -> None:
-        from ..codegen.gemm import gemm
+    def repeated(self, b: Array) -> Any:
+        from ..codegen.gemm import Repeated
 
-        if not gemm(out, a, b, accumulate=add):
-            super().product(a, b, out, add)
+        return Repeated(b)
+
+    def product(self, a: Array, b: Any, out: Array, add: bool = False) -> None:
+        from ..codegen.gemm import Repeated, gemm
+
+        done = b.launch(out, a, add) if isinstance(b, Repeated) else gemm(
+            out, a, b, accumulate=add)
+        if not done:
+            super().product(a, b.b if isinstance(b, Repeated) else b, out, add)
 
     def apply(self, cell: Any, arrays: Any, into: Any) -> None:
         _fused(cell)(arrays, into)

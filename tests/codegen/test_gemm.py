@@ -10,7 +10,7 @@ import pytest
 from lampion.codegen import gemm as launcher
 from lampion.codegen.compile import assembly
 from lampion.codegen.emit import emit
-from lampion.codegen.gemm import bmm, gemm
+from lampion.codegen.gemm import Repeated, bmm, gemm
 from lampion.codegen.gemm_dot import build_dot
 from lampion.codegen.gemm_kernel import Variant, build
 from lampion.codegen.gemm_pack import build_pack, tile_of, transpose
@@ -66,6 +66,20 @@ def test_bias_alpha_accumulate_into_any_layout(layout):
         wide = [x.astype("f8") for x in (a, b, bias, out)]
         gemm(out, a, b, bias, accumulate=True, alpha=0.25)
         check(out, wide[0] @ wide[1] * 0.25 + wide[2] + wide[3], k, 2)
+
+
+@pytest.mark.parametrize("layout", ["rows", "columns", "steps"])
+def test_a_matrix_that_is_packed_once(layout):
+    """For any number of rows and any layout."""
+    rng = np.random.default_rng(2)
+    for k, n in ((300, 515), (20, 9)):
+        b = matrix(rng, k, n, layout, "f4")
+        repeated = Repeated(b)
+        for m in (1, 5, 32, 33):
+            a, out = matrix(rng, m, k, "steps", "f4"), matrix(rng, m, n, "rows", "f4")
+            expected = out + a.astype("f8") @ b
+            assert repeated.launch(out, a, True)
+            check(out, expected, k, 2)
 
 
 def test_empty_products():

@@ -89,3 +89,20 @@ def test_recurrent_layers_can_be_differentiated_twice(kind):
     x = _x(3, 1, 2)
     assert torch.autograd.gradcheck(lambda t: layer(t)[0], (x,))
     assert torch.autograd.gradgradcheck(lambda t: layer(t)[0], (x,))
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_outputs_of_recurrent_layers_may_be_changed_in_place(kind, reverse):
+    """Backward reads none of the memory that is shown."""
+    torch.manual_seed(0)
+    layer = getattr(nn, kind)(2, 3, bidirectional=reverse).double()
+    x, grads = _x(4, 2, 2), []
+    for change in (False, True):
+        out, state = layer(x)
+        states = state if isinstance(state, tuple) else (state,)
+        total = out.sum() + sum(s.pow(2).sum() for s in states)
+        if change:
+            out.mul_(0).add_(7)
+        grads.append(torch.autograd.grad(total, x)[0])
+    assert torch.equal(*grads)

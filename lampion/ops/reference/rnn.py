@@ -35,11 +35,15 @@ class Plain:
         """`a`, or a copy that is C-contiguous."""
         return np.ascontiguousarray(a)
 
+    def repeated(self, b: Array) -> Any:
+        """`b`, as `product` takes it when it comes again and again."""
+        return self.contiguous(b)
+
     def sum_rows(self, a: Array) -> Array:
         """The sum of the rows."""
         return a.sum(0)
 
-    def product(self, a: Array, b: Array, out: Array, add: bool = False) -> None:
+    def product(self, a: Array, b: Any, out: Array, add: bool = False) -> None:
         """`out = a @ b`, or `out += a @ b`."""
         if add:
             out += a @ b
@@ -149,11 +153,58 @@ def _steps(sizes: Sequence[int], reverse: bool) -> list[tuple[int, int]]:
     return steps[::-1] if reverse else steps
 
 
+class _States:
+    """A state before and after every step, each packed as the data.
+
+    Where all steps have the same rows, what one leaves is what the next finds, in one memory:
+    neither array may be shown to those who could write to it.
+    """
+
+    def __init__(self, run: Plain, first: Array, steps: Sequence[tuple[int, int]], reverse: bool
+                 ) -> None:
+        self.run, self.steps, rows = run, steps, len(first)
+        total = sum(n for _, n in steps)
+        self.together = bool(steps) and all(n == rows for _, n in steps)
+        if self.together:
+            whole = run.empty((total + rows, first.shape[1]), first)
+            ends = whole[:total], whole[rows:]
+            self.before, self.after = ends[::-1] if reverse else ends
+            run.copy(self.before[_rows(steps[0])], first)
+        else:
+            self.before, self.after = (run.empty((total, first.shape[1]), first)
+                                       for _ in range(2))
+            self.state = copied(run, first)
+
+    def begin(self, at: slice) -> None:
+        """Before a step: its rows of the state."""
+        if not self.together:
+            self.run.copy(self.before[at], self.state[: at.stop - at.start])
+
+    def end(self, at: slice) -> None:
+        """After a step."""
+        if not self.together:
+            self.run.copy(self.state[: at.stop - at.start], self.after[at])
+
+    def last(self) -> Array:
+        """The state after all steps, in memory of its own."""
+        return copied(self.run, self.after[_rows(self.steps[-1])]) if self.together else self.state
+
+
+def _rows(step: tuple[int, int]) -> slice:
+    return slice(step[0], step[0] + step[1])
+
+
 def _project(run: Plain, x: Array, w: Array, b: Array | None) -> Array:
-    out = run.empty((len(x), len(w)), x)
+    out = _based(run, (len(x), len(w)), x, b)
+    run.product(x, w.T, out, b is not None)
+    return out
+
+
+def _based(run: Plain, shape: tuple[int, int], like: Array, b: Array | None) -> Array:
+    """New memory that holds the bias, if there is one."""
+    out = run.empty(shape, like)
     if b is not None:
         run.copy(out, b)
-    run.product(x, w.T, out, b is not None)
     return out
 
 
@@ -166,26 +217,22 @@ def lstm(data: Array, h0: Array, c0: Array, w_ih: Array, w_hh: Array, b_ih: Arra
          b_hh: Array | None, w_hr: Array | None, sizes: Sequence[int], reverse: bool,
          run: Plain = PLAIN) -> Saved:
     """(outputs, last h, last c, gates, previous h, cells, previous c)."""
-    both = _sum_of(run, b_ih, b_hh)
+    both, steps = _sum_of(run, b_ih, b_hh), _steps(sizes, reverse)
     gates, n = _project(run, data, w_ih, both), c0.shape[1]
-    h, c = copied(run, h0), copied(run, c0)
-    out, before_h = (run.empty((len(data), h.shape[1]), data) for _ in range(2))
-    before_c, cells = (run.empty((len(data), n), data) for _ in range(2))
-    hidden = out if w_hr is None else run.empty((len(data), n), data)
-    turned = run.contiguous(w_hh.T)
-    for start, rows in _steps(sizes, reverse):
-        at = slice(start, start + rows)
-        run.copy(before_h[at], h[:rows])
-        run.copy(before_c[at], c[:rows])
-        g = gates[at]
-        run.product(before_h[at], turned, g, True)
-        parts = _gates(g, n)
-        run.apply(lstm_cell, [*parts, before_c[at]], [*parts, cells[at], hidden[at]])
+    h, c = (_States(run, a, steps, reverse) for a in (h0, c0))
+    hidden = h.after if w_hr is None else run.empty((len(data), n), data)
+    turned = run.repeated(w_hh.T)
+    for at in map(_rows, steps):
+        h.begin(at)
+        c.begin(at)
+        run.product(h.before[at], turned, gates[at], True)
+        parts = _gates(gates[at], n)
+        run.apply(lstm_cell, [*parts, c.before[at]], [*parts, c.after[at], hidden[at]])
         if w_hr is not None:
-            run.product(hidden[at], w_hr.T, out[at])
-        run.copy(c[:rows], cells[at])
-        run.copy(h[:rows], out[at])
-    return out, h, c, gates, before_h, cells, before_c
+            run.product(hidden[at], w_hr.T, h.after[at])
+        h.end(at)
+        c.end(at)
+    return copied(run, h.after), h.last(), c.last(), gates, h.before, c.after, c.before
 
 
 def lstm_backward(grads: Saved, data: Array, w_ih: Array, w_hh: Array, w_hr: Array | None,
@@ -194,7 +241,7 @@ def lstm_backward(grads: Saved, data: Array, w_ih: Array, w_hh: Array, w_hr: Arr
     gates, before_h, cells, before_c = saved
     gy, gh, gc = grads[0], copied(run, grads[1]), copied(run, grads[2])
     n = gc.shape[1]
-    slopes = run.empty(gates.shape, gates)
+    slopes, weight = run.empty(gates.shape, gates), run.repeated(w_hh)
     full = None if w_hr is None else run.empty(gy.shape, gh)
     zero = np.zeros((1, 1), gh.dtype)
     for start, rows in reversed(_steps(sizes, reverse)):
@@ -207,7 +254,7 @@ def lstm_backward(grads: Saved, data: Array, w_ih: Array, w_hh: Array, w_hr: Arr
         parts = _gates(slopes[at], n)
         run.apply(lstm_slopes, [*_gates(gates[at], n), cells[at], before_c[at], *both, gc[:rows]],
                   [*parts, gc[:rows]])
-        run.product(slopes[at], w_hh, gh[:rows])
+        run.product(slopes[at], weight, gh[:rows])
     projected = run.empty((0,) if full is None else (gh.shape[1], n), gh)
     if full is not None:
         hidden = run.empty(cells.shape, gh)
@@ -230,17 +277,17 @@ def _weights(run: Plain, slopes: Array, hidden: Array, data: Array, before: Arra
 def gru(data: Array, h0: Array, w_ih: Array, w_hh: Array, b_ih: Array | None, b_hh: Array | None,
         sizes: Sequence[int], reverse: bool, run: Plain = PLAIN) -> Saved:
     """(outputs, last h, gates r z n, previous h, hidden part of n)."""
-    gates, n = _project(run, data, w_ih, b_ih), h0.shape[1]
-    h = copied(run, h0)
-    out, before, inner = (run.empty((len(data), n), data) for _ in range(3))
-    for start, rows in _steps(sizes, reverse):
-        at = slice(start, start + rows)
-        run.copy(before[at], h[:rows])
-        parts, hidden = _gates(gates[at], n), _project(run, before[at], w_hh, b_hh)
+    gates, n, steps = _project(run, data, w_ih, b_ih), h0.shape[1], _steps(sizes, reverse)
+    h, turned = _States(run, h0, steps, reverse), run.repeated(w_hh.T)
+    inner = run.empty((len(data), n), data)
+    for at in map(_rows, steps):
+        h.begin(at)
+        parts, hidden = _gates(gates[at], n), _based(run, (at.stop - at.start, 3 * n), data, b_hh)
+        run.product(h.before[at], turned, hidden, b_hh is not None)
         run.copy(inner[at], hidden[:, 2 * n :])
-        run.apply(gru_cell, [*parts, *_gates(hidden, n), before[at]], [*parts, out[at]])
-        run.copy(h[:rows], out[at])
-    return out, h, gates, before, inner
+        run.apply(gru_cell, [*parts, *_gates(hidden, n), h.before[at]], [*parts, h.after[at]])
+        h.end(at)
+    return copied(run, h.after), h.last(), gates, h.before, inner
 
 
 def gru_backward(grads: Saved, data: Array, w_ih: Array, w_hh: Array, saved: Saved,
@@ -250,13 +297,14 @@ def gru_backward(grads: Saved, data: Array, w_ih: Array, w_hh: Array, saved: Sav
     gy, gh = grads[0], copied(run, grads[1])
     n = gh.shape[1]
     slopes, hidden = (run.empty(gates.shape, gates) for _ in range(2))
+    weight = run.repeated(w_hh)
     for start, rows in reversed(_steps(sizes, reverse)):
         at = slice(start, start + rows)
         parts = _gates(slopes[at], n)
         run.apply(gru_slopes, [*_gates(gates[at], n), inner[at], before[at], gh[:rows], gy[at]],
                   [*parts, hidden[at, 2 * n :], gh[:rows]])
         run.copy(hidden[at, : 2 * n], slopes[at, : 2 * n])
-        run.product(hidden[at], w_hh, gh[:rows], True)
+        run.product(hidden[at], weight, gh[:rows], True)
     return (*_weights(run, slopes, hidden, data, before, w_ih, (gh,)), run.sum_rows(hidden))
 
 
@@ -264,15 +312,14 @@ def simple(data: Array, h0: Array, w_ih: Array, w_hh: Array, b_ih: Array | None,
            b_hh: Array | None, sizes: Sequence[int], reverse: bool, relu: bool,
            run: Plain = PLAIN) -> Saved:
     """(outputs, last h, previous h) of h = tanh or relu of the two projections."""
-    out, h = _project(run, data, w_ih, _sum_of(run, b_ih, b_hh)), copied(run, h0)
-    before, turned = run.empty(out.shape, out), run.contiguous(w_hh.T)
-    for start, rows in _steps(sizes, reverse):
-        at = slice(start, start + rows)
-        run.copy(before[at], h[:rows])
-        run.product(before[at], turned, out[at], True)
-        run.apply(relu_cell if relu else tanh_cell, [out[at]], [out[at]])
-        run.copy(h[:rows], out[at])
-    return out, h, before
+    sums, steps = _project(run, data, w_ih, _sum_of(run, b_ih, b_hh)), _steps(sizes, reverse)
+    h, turned = _States(run, h0, steps, reverse), run.repeated(w_hh.T)
+    for at in map(_rows, steps):
+        h.begin(at)
+        run.product(h.before[at], turned, sums[at], True)
+        run.apply(relu_cell if relu else tanh_cell, [sums[at]], [h.after[at]])
+        h.end(at)
+    return copied(run, h.after), h.last(), h.before
 
 
 def simple_backward(grads: Saved, data: Array, w_ih: Array, w_hh: Array, saved: Saved,
@@ -280,10 +327,10 @@ def simple_backward(grads: Saved, data: Array, w_ih: Array, w_hh: Array, saved: 
     """Gradients for data, h0, w_ih, w_hh, the bias."""
     out, before = saved
     gy, gh = grads[0], copied(run, grads[1])
-    slopes = run.empty(out.shape, out)
+    slopes, weight = run.empty(out.shape, out), run.repeated(w_hh)
     for start, rows in reversed(_steps(sizes, reverse)):
         at = slice(start, start + rows)
         run.apply(relu_slopes if relu else tanh_slopes, [out[at], gh[:rows], gy[at]],
                   [slopes[at]])
-        run.product(slopes[at], w_hh, gh[:rows])
+        run.product(slopes[at], weight, gh[:rows])
     return _weights(run, slopes, slopes, data, before, w_ih, (gh,))
