@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..debug.knobs import knobs
+from ..runtime.recording import is_steady
 from .conv_depthwise_recipe import depthwise_backward, depthwise_forward, depthwise_weight
 from .conv_direct_recipe import direct_backward, direct_forward
 from .conv_problem import Array, Ints, Recipe, in_rows, neighbours, problem
@@ -37,11 +38,13 @@ def conv_forward(out: Array, x: Array, w: Array, bias: Array | None, stride: Int
     >>> out.tolist()
     [[[2.0, 2.0, 2.0]]]
     """
-    key = ("forward", _facts(out, x, w, bias), *map(tuple, (stride, padding, dilation)), groups)
+    steady = is_steady(w)
+    key = ("forward", _facts(out, x, w, bias), *map(tuple, (stride, padding, dilation)), groups,
+           steady)
     recipe = _recipes.get(key)
     if recipe is None:
         p = problem(out, x, w, bias, stride, padding, dilation, groups)
-        recipe = winograd_forward(p)
+        recipe = winograd_forward(p, steady)
         if recipe is None:
             p = p._replace(x_steps=in_rows(p.x, p.x_steps))
             recipe = _of_rows(depthwise_forward(p) or direct_forward(p) or forward_recipe(p))

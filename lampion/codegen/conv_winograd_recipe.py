@@ -30,6 +30,8 @@ _TILES = 32  # of a task, at least: they share what is read of the weight
 _STRIP = 16_384  # elements of a strip
 _WEIGHT = 1 << 21  # elements of a weight that is transformed at a time
 _WEIGHT_ONCE = 1 << 19  # likewise, of one that is used by a single task
+_LEAST = 256  # positions that make up for transforming the weight
+_LEAST_STEADY = 128  # and for reading 36 planes of it instead of 9
 _HELD = 1 << 19  # elements of tiles whose products are summed at a time, or as many as of sums
 _MOST_HELD = 5 << 19  # but no more: they stay in the last-level cache
 _SUMS = 1 << 19  # elements of sums made at a time, if their tiles need not be made again for it
@@ -64,11 +66,15 @@ class _Product(NamedTuple):
     bias: bool
     rows: int
     channels: int
+    steady: bool = False  # whether the weight is transformed once for many calls
 
 
-def winograd_forward(p: Problem) -> Recipe | None:
-    """The convolution by Winograd's algorithm, or None where it does not fit or pay."""
-    return _recipe(_product(p)) if _fits(p) else None
+def winograd_forward(p: Problem, steady: bool = False) -> Recipe | None:
+    """The convolution by Winograd's algorithm, or None where it does not fit or pay.
+
+    steady: the weight is transformed once for many calls.
+    """
+    return _recipe(_product(p)._replace(steady=steady)) if _fits(p, steady) else None
 
 
 def winograd_backward(p: Problem) -> Recipe | None:
@@ -86,7 +92,8 @@ def winograd_weight(p: Problem) -> Recipe | None:
 
 def _product(p: Problem, weight: tuple[int, int, int, int] | None = None) -> _Product:
     return _Product(p.element, _images(p.out, p.out_steps), _images(p.x, p.x_steps),
-                    (p.padding[1], p.padding[2]), weight or (p.w[1] * 9, 9, 1, 0), p.bias, *p.w[:2])
+                    (p.padding[1], p.padding[2]), weight or (p.w[1] * 9, 9, 1, 0), p.bias,
+                    p.w[0], p.w[1])
 
 
 def _images(size: tuple[int, ...], steps: tuple[int, ...]) -> _Images:
@@ -98,20 +105,21 @@ def _flat(a: Array) -> Array:
     return five(a)[:, :, 0]
 
 
-def _fits(p: Problem) -> bool:
+def _fits(p: Problem, steady: bool = False) -> bool:
     """Whether the kernels take it, and it pays."""
     return (target(knobs.target).vector_bytes >= 32 and p.w[2:] == (1, 3, 3)
             and p.x[2] == 1 == p.groups and p.stride == p.dilation == (1, 1, 1)
-            and p.padding[0] == 0 <= min(p.padding) and max(p.padding) <= 2 and _pays(p)
+            and p.padding[0] == 0 <= min(p.padding) and max(p.padding) <= 2 and _pays(p, steady)
             and all(steps[1] == 1 or steps[4] == 1 for steps in (p.out_steps, p.x_steps)))
 
 
-def _pays(p: Problem) -> bool:
+def _pays(p: Problem, steady: bool) -> bool:
     """Against the transforms stand fewer multiplications, of channels, rows and positions."""
     rows, channels = p.w[:2]
     positions, tiles = math.prod(p.out[3:]), math.prod(-(-n // STEP) for n in p.out[3:])
     return (min(rows, channels) >= 16 and rows * channels >= 1024
-            and p.out[0] * positions >= 256 and tiles * PLANES * 2 <= positions * TAPS)
+            and p.out[0] * positions >= (_LEAST_STEADY if steady else _LEAST)
+            and tiles * PLANES * 2 <= positions * TAPS)
 
 
 class _Cut(NamedTuple):
@@ -155,7 +163,8 @@ def _recipe(p: _Product) -> Recipe:
     tile = tile_of(target(knobs.target), p.element)
     cut = _cut(p, tile.lanes)
     most = _WEIGHT if cut.strips * cut.each > _TILES else _WEIGHT_ONCE
-    some = share(p.rows, tile.width, -(-PLANES * p.rows * p.channels // most))
+    count = 1 if p.steady else -(-PLANES * p.rows * p.channels // most)
+    some = share(p.rows, tile.width, count)
     parts = [(slice(r, r + some), _part(p, r, min(some, p.rows - r)))
              for r in range(0, p.rows, some)]
 

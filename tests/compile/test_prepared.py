@@ -1,5 +1,6 @@
 """What programs compute from weights alone is kept, until somebody writes to the weights."""
 
+import copy
 import ctypes
 
 import numpy as np
@@ -73,6 +74,24 @@ def test_explain_and_memory_tell():
     with torch.no_grad():
         assert forward.memory(x).of("prepared") == kept > 0
     assert "once for weights that stay as they are: 2 launches" in forward.explain()
+
+
+@pytest.mark.parametrize("size", [(1, 32, 14, 14), (2, 32, 12, 12), (1, 32, 33, 29)])
+def test_weights_of_convolutions(size):
+    """A transformed weight that is kept pays for fewer positions than one made at each call."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(32, 48, 3, padding=1), nn.ReLU(), nn.Conv2d(48, 32, 3)).eval()
+    x = torch.randn(*size)
+    forward = torch.compile(model.forward, mode="wait")
+    with torch.no_grad():
+        for scale in (1.0, 0.5):
+            model[0].weight.mul_(scale)
+            for _ in range(3):
+                expected = copy.deepcopy(model).double()(x.double()).float()
+                torch.testing.assert_close(forward(x), expected, rtol=1e-3, atol=1e-4)
+    program = next(iter(forward.kinds.values())).programs[0]
+    assert [s.name for s in program.native.executable.launches if s.is_prepared] == [
+        "winograd weight"] * 2
 
 
 def _step(model, x):
