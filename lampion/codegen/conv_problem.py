@@ -117,6 +117,8 @@ def share(size: int, unit: int, parts: int) -> int:
 
 def rows_of_inputs(w: Array, groups: int) -> Array:
     """The weight (O, C/groups, taps) with a row for each input channel of each group."""
+    if groups == 1:
+        return w.swapaxes(0, 1)
     o, c = w.shape[:2]
     rows = w.reshape(groups, o // groups, c, *w.shape[2:]).swapaxes(1, 2)
     return as_contiguous(rows).reshape(groups * c, o // groups, *w.shape[2:])

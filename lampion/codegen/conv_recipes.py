@@ -25,7 +25,7 @@ from .conv_problem import (
     share,
     three,
 )
-from .fused import as_contiguous, copied, copy, reshaped
+from .fused import copied, copy
 from .gemm_pack import tile_of
 from .gemm_tiles import K_BLOCK
 from .target import Target, target
@@ -153,7 +153,7 @@ def _recipe(p: _Product) -> Recipe:
         if bias is not None and bias.strides[0] != bias.itemsize:
             bias = copied(bias)
         kernel(out, x.reshape(*x.shape[:2], 1, 1, -1) if flat else x,
-               _apart(w, gap) if gap else as_contiguous(w), bias, numbers)
+               w if w.flags.c_contiguous and not gap else _in_rows(w, gap), bias, numbers)
         return True
     return run
 
@@ -165,11 +165,17 @@ def _gap(p: _Product) -> int:
     return 16 if p.channels * math.prod(p.taps) * p.element.size % 4096 == 0 < p.channels else 0
 
 
-def _apart(w: Array, gap: int) -> Array:
-    """The rows of the weight with a gap between them."""
-    rows = reshaped(w, (w.shape[0], -1))
-    wide = memory.empty((rows.shape[0], rows.shape[1] + gap), w.dtype)
-    copy(wide[:, :rows.shape[1]], rows)
+def _in_rows(w: Array, gap: int) -> Array:
+    """The weight in rows with a gap between them; a tap at a time where it lies otherwise."""
+    taps = math.prod(w.shape[2:])
+    wide = memory.empty((w.shape[0], w.shape[1] * taps + gap), w.dtype)
+    rows = wide[:, :w.shape[1] * taps]
+    if w.flags.c_contiguous:
+        copy(rows, w.reshape(rows.shape))
+    else:
+        each = rows.reshape(*w.shape[:2], taps, copy=False)
+        for tap, at in enumerate(np.ndindex(w.shape[2:])):
+            copy(each[:, :, tap], w[:, :, *at])
     return wide
 
 
