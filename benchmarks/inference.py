@@ -1,6 +1,7 @@
 """Inference with compiled models: lampion compiled and eager, beside PyTorch eager.
 
     python benchmarks/inference.py [--only resnet18 ...] [--threads N] [--rounds N]
+                                   [--torch-compile]
 
 resnet18_1, _8   ResNet-18 on 224x224, a batch of 1 or 8
 bert_384, _768   an encoder of 12 heads over 128 tokens: 8 sequences, 384 wide, or one, 768 wide
@@ -8,6 +9,8 @@ gpt_fixed        64 tokens by a 6-layer GPT whose cache has its full size; the p
 gpt_growing      the same with a cache that is cut at the position, a Python number
 
 Results must agree before times are compared. Figures are the best of rounds that take turns.
+onnxruntime runs beside them where it is installed, but for gpt_growing, which ONNX cannot say;
+torch.compile, which takes up to a minute for each model, where it is asked for.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from inference_peers import peers
 from interleaved import measure, torch_module
 from step_workloads import Compile
 
@@ -196,8 +200,8 @@ WORKLOADS = {f.__name__: f for f in (
     resnet18_1, resnet18_8, bert_384, bert_768, gpt_fixed, gpt_growing)}
 
 
-def runs_of(workload: str) -> dict[str, Run]:
-    """One run of each library, from the same seed."""
+def runs_of(workload: str, others: dict[str, Compile]) -> dict[str, Run]:
+    """One run of each library, from the same seed. others: PyTorch's compilers."""
     import lampion
 
     variants: dict[str, tuple[Any, Compile]] = {
@@ -205,6 +209,8 @@ def runs_of(workload: str) -> dict[str, Run]:
         "lampion eager": (lampion, lambda fn: fn)}
     if torch_module() is not None:
         variants["torch"] = torch_module(), lambda fn: fn
+        variants |= {name: (torch_module(), compile) for name, compile in others.items()
+                     if (name, workload) != ("onnxruntime", "gpt_growing")}
     runs = {}
     for name, (torch, compile) in variants.items():
         torch.manual_seed(0)
@@ -230,6 +236,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=[], help="parts of the workloads' names")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--torch-compile", action="store_true")
     args = parser.parse_args()
     os.environ.setdefault("LAMPION_KERNELS", "sync")
     import lampion
@@ -237,11 +244,13 @@ def main() -> None:
     lampion.set_num_threads(args.threads)
     if torch_module() is not None:
         torch_module().set_num_threads(args.threads)
+    others = {} if torch_module() is None else peers(torch_module(), args.threads,
+                                                     args.torch_compile)
     print("ms a call, and ratios to the first")
     for workload in WORKLOADS:
         if args.only and not any(part in workload for part in args.only):
             continue
-        runs = runs_of(workload)
+        runs = runs_of(workload, others)
         agreeing(runs, workload)
         best = measure(runs, args.rounds)
         print(f"{workload:14s}" + "".join(
