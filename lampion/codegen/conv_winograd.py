@@ -36,18 +36,23 @@ GAP = 16
 
 
 class WinogradVariant(NamedTuple):
-    """What is fixed when the kernel is compiled; last: channels of input, output are neighbours."""
+    """What is fixed when the kernel is compiled; last: channels of input, output are neighbours.
+
+    own_weight: tasks transform the weight themselves, for no two use the same part of it.
+    """
 
     element: Type
     bias: bool
     x_last: bool
     out_last: bool
+    own_weight: bool = False
 
 
 def build_winograd(target: Target, variant: WinogradVariant) -> Kernel:
     """The kernel. Arguments: out, x: (images, channels, height, width), see `Strips`; the weight,
-    transformed by `build_winograd_weight`; bias or None; space: for each thread the planes of x
-    and of out, and a strip; numbers: see `FIELDS`.
+    transformed by `build_winograd_weight` unless tasks do it; bias or None; space: for each thread
+    the planes of x and of out, a block of the weight if it is transformed here, and a strip;
+    numbers: see `FIELDS`.
     """
     return _Winograd(target, variant).build()
 
@@ -78,9 +83,14 @@ class _Winograd(Tiles):
             self.m_plane = g["strips"] * self.each * self.most_rows + GAP
             self.memory = k.scratch(self.element, PLANES * self.tile.lanes)
             self.reserve()
-            strip = k.offset(self.m_ptr, self.m_plane * PLANES)
+            strip = k.offset(self.v_ptr, own - g["strip"])
             self._read(Strips(k, self.target, self.x, g, "x_run", v.x_last, SIDE - STEP), strip)
-            self._multiply()
+            self.add, self.i0, self.i1 = k.index(0), k.index(0), self.tiles
+            self.out_row = self.most_rows
+            if v.own_weight:
+                self._multiply_own()
+            else:
+                self._multiply()
             self._write(Strips(k, self.target, self.out, g, "out_run", v.out_last, 0), strip)
         return k
 
@@ -98,20 +108,43 @@ class _Winograd(Tiles):
     def _multiply(self) -> None:
         """The products, blocks of channels within each."""
         k, g, width = self.k, self.numbers, self.tile.width
-        self.add, self.i0, self.i1 = k.index(0), k.index(0), self.tiles
-        self.out_row, panel_size = self.most_rows, self.channels * width
-        panels = parts(g["rows"], width)
+        panel_size = self.channels * width
+        plane_step = parts(g["rows"], width) * panel_size + GAP
         with k.loop(0, PLANES) as plane, k.loop(0, self.channels, g["block"]) as c:
-            self.length = k.min(self.channels - c, g["block"])
-            self.first, self.last = c.eq(0), self.channels <= c + g["block"]
-            self.rows = Strided(k.offset(self.v_ptr, plane * g["plane_step"] + c),
-                                g["tile_step"], k.index(1))
-            self.out_ptr = k.offset(self.m_ptr, plane * self.m_plane)
-            weight = k.offset(self.weight.ptr, plane * (panels * panel_size + GAP) + c * width)
+            self._block(plane, c)
+            weight = k.offset(self.weight.ptr, plane * plane_step + c * width)
             with k.loop(self.k0, self.k1, width) as j:
-                self.panel(j - self.k0, k.select(self.k1 - j > self.tile.lanes, k.index(width),
-                                                 k.index(self.tile.lanes)),
-                           k.offset(weight, j / width * panel_size), k.const(width, I64))
+                self._panel(j, k.offset(weight, j / width * panel_size))
+
+    def _multiply_own(self) -> None:
+        """Panel by panel, some channels of whose weight are transformed just before."""
+        k, g, lanes, width = self.k, self.numbers, self.tile.lanes, self.tile.width
+        plane_step = g["block"] * width + GAP
+        own = k.offset(self.m_ptr, self.m_plane * PLANES)
+        weight = Weight(k, self.target, self.element, self.weight.ptr, g["rows"], [
+            g[f"weight_{name}"] for name in ("row", "column", "tap", "start")])
+        with k.loop(self.k0, self.k1, width) as j, k.loop(0, self.channels, g["block"]) as c:
+            end = k.min(c + g["block"], self.channels)
+            with k.loop(j, k.min(j + width, self.k1), lanes) as row:
+                weight.transform(k.offset(own, row - j), plane_step, row, c, end)
+            with k.loop(0, PLANES) as plane:
+                self._block(plane, c)
+                self._panel(j, k.offset(own, plane * plane_step))
+
+    def _block(self, plane: Value, c: Value) -> None:
+        """Chooses a plane and a block of channels."""
+        k, g = self.k, self.numbers
+        self.length = k.min(self.channels - c, g["block"])
+        self.first, self.last = c.eq(0), self.channels <= c + g["block"]
+        self.rows = Strided(k.offset(self.v_ptr, plane * g["plane_step"] + c), g["tile_step"],
+                            k.index(1))
+        self.out_ptr = k.offset(self.m_ptr, plane * self.m_plane)
+
+    def _panel(self, j: Value, panel: Value) -> None:
+        """All tiles by one panel of the weight; half of it where no more is left."""
+        k, (_, _, lanes), width = self.k, self.tile, self.tile.width
+        room = k.select(self.k1 - j > lanes, k.index(width), k.index(lanes))
+        self.panel(j - self.k0, room, panel, k.const(width, I64))
 
     def masks_of(self, left: Value) -> list[Value | None]:
         """There is room for whole vectors, in panels as in planes."""
@@ -167,39 +200,54 @@ def build_winograd_weight(target: Target, element: Type) -> Kernel:
 
     Arguments: planes: 36, `GAP` apart, of panels of channels of the output, each of a row for
     every channel of the input; weight; rows, columns: its channels; row, column, tap: its steps in
-    elements; start: its first tap (with a negative step of taps: the last one); top: its first row.
+    elements; start: its first tap (with a negative step of taps: the last one).
     """
     k = Kernel("winograd_weight", True)
     planes, weight = k.array("planes", element), k.array("weight", element)
     rows, columns = k.integer("rows"), k.integer("columns")
-    row, column, tap, start, top = (k.integer(n) for n in (
-        "row", "column", "tap", "start", "top"))
+    steps = [k.integer(name) for name in ("row", "column", "tap", "start")]
     width, lanes = tile_of(target, element).width, target.lanes(element)
     plane_step = parts(rows, width) * columns * width + GAP
     with k.parallel(parts(rows, lanes)) as (task, _):
-        first, taps = task * lanes, k.scratch(element, TAPS * lanes)
-        memory = k.scratch(element, 3 * SIDE * lanes)
+        first = task * lanes
         to = k.offset(planes.ptr, first / width * (columns * width) + first % width)
-        with k.loop(0, columns) as c:
-            _read_taps(k, lanes, taps, k.offset(
-                weight.ptr, (top + first) * row + c * column), row, rows - first)
+        Weight(k, target, element, weight.ptr, rows, steps).transform(
+            to, plane_step, first, k.index(0), columns)
+    return k
+
+
+class Weight:
+    """Writes the transform of weights, a vector of rows at a time."""
+
+    def __init__(self, k: Kernel, target: Target, element: Type, weight: Value, rows: Value,
+                 steps: Sequence[Value]) -> None:
+        self.k, self.weight, self.rows = k, weight, rows
+        self.row, self.column, self.tap, self.start = steps
+        self.lanes, self.width = target.lanes(element), tile_of(target, element).width
+        self.taps = k.scratch(element, TAPS * self.lanes)
+        self.memory = k.scratch(element, 3 * SIDE * self.lanes)
+
+    def transform(self, to: Value, plane_step: Value, first: Value, c0: Value, c1: Value) -> None:
+        """The rows from `first` on, the columns c0 to c1."""
+        k, lanes = self.k, self.lanes
+        with k.loop(c0, c1) as c:
+            self._read(k.offset(self.weight, first * self.row + c * self.column), first)
 
             def read(i: Value) -> list[Value]:
-                return [k.load(taps, ((i * 3 + j) * tap + start) * lanes, lanes)
+                return [k.load(self.taps, ((i * 3 + j) * self.tap + self.start) * lanes, lanes)
                         for j in range(3)]
 
             def write(j: Value, values: list[Value], c: Value = c) -> None:
                 for i, value in enumerate(values):
-                    k.store(to, (j + i * SIDE) * plane_step + c * width, value)
-            in_two_passes(k, memory, 3, of_weight, read, write)
-    return k
+                    k.store(to, (j + i * SIDE) * plane_step + (c - c0) * self.width, value)
+            in_two_passes(k, self.memory, 3, of_weight, read, write)
 
-
-def _read_taps(k: Kernel, lanes: int, to: Value, weight: Value, row: Value, rows: Value) -> None:
-    """The nine taps of a vector of rows, each a vector; of rows that are missing the last one's."""
-    for first in range(0, TAPS, lanes):
-        mask = k.mask(k.index(TAPS - first), lanes)
-        lines = [k.load(k.offset(weight, k.min(rows - 1, r) * row), first, lanes, mask)
-                 for r in range(lanes)]
-        for tap, value in enumerate(transpose(k, lines)[:TAPS - first], first):
-            k.store(to, tap * lanes, value)
+    def _read(self, weight: Value, first: Value) -> None:
+        """The nine taps, each a vector; rows that are missing are the last one."""
+        k, lanes = self.k, self.lanes
+        for tap in range(0, TAPS, lanes):
+            mask = k.mask(k.index(TAPS - tap), lanes)
+            lines = [k.load(k.offset(weight, k.min(self.rows - first - 1, r) * self.row), tap,
+                            lanes, mask) for r in range(lanes)]
+            for t, value in enumerate(transpose(k, lines)[:TAPS - tap], tap):
+                k.store(self.taps, t * lanes, value)

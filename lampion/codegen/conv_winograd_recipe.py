@@ -28,8 +28,9 @@ _TASKS = 8  # at least, as far as rows can be divided
 _NEAR = 150_000  # elements of a task's planes: they stay in the second-level cache
 _TILES = 32  # of a task, at least: they share what is read of the weight
 _STRIP = 16_384  # elements of a strip
-_WEIGHT = 1 << 21  # elements of a weight that is transformed at a time
-_WEIGHT_ONCE = 1 << 19  # likewise, of one that is used by a single task
+_WEIGHT = 1 << 17  # elements of a weight that, transformed, does not stay in a near cache
+_OWN_TILES = 128  # up to which tasks transform such a weight themselves
+_OWN_BLOCK = 64  # channels of theirs
 _LEAST = 256  # positions that make up for transforming the weight
 _LEAST_STEADY = 128  # and for reading 36 planes of it instead of 9
 _HELD = 1 << 19  # elements of tiles whose products are summed at a time, or as many as of sums
@@ -159,32 +160,13 @@ def _cut(p: _Product, lanes: int) -> _Cut:
 
 
 def _recipe(p: _Product) -> Recipe:
-    """Some channels of the output at a time, so that their transformed weight stays in a cache."""
-    tile = tile_of(target(knobs.target), p.element)
-    cut = _cut(p, tile.lanes)
-    most = _WEIGHT if cut.strips * cut.each > _TILES else _WEIGHT_ONCE
-    count = 1 if p.steady else -(-PLANES * p.rows * p.channels // most)
-    some = share(p.rows, tile.width, count)
-    parts = [(slice(r, r + some), _part(p, r, min(some, p.rows - r)))
-             for r in range(0, p.rows, some)]
-
-    def run(out: Array, x: Array, w: Array, bias: Array | None) -> bool:
-        out, x, w = _flat(out), _flat(x), as_contiguous(w)
-        if bias is not None and bias.strides[0] != bias.itemsize:
-            bias = copied(bias)
-        return all(part(out[:, rows], x, w, None if bias is None else bias[rows])
-                   for rows, part in parts)
-    return run
-
-
-def _part(p: _Product, first: int, rows: int) -> Recipe:
-    """The channels of the output from `first` on."""
     tile, element = tile_of(target(knobs.target), p.element), p.element
-    p = p._replace(rows=rows)
-    numbers, space = _sizes(p)
-    key = ("conv winograd", element.name, p.bias, p.x.last, p.out.last)
-    variant = WinogradVariant(element, p.bias, p.x.last, p.out.last)
-    planes = PLANES * (-(-rows // tile.width) * tile.width * p.channels + GAP)
+    cut = _cut(p, tile.lanes)
+    own = cut.strips * cut.each <= _OWN_TILES and p.rows * p.channels >= _WEIGHT
+    numbers, space = _sizes(p, cut, own)
+    variant = WinogradVariant(element, p.bias, p.x.last, p.out.last, own)
+    key = ("conv winograd", element.name, *variant[1:])
+    planes = PLANES * (-(-p.rows // tile.width) * tile.width * p.channels + GAP)
 
     def run(out: Array, x: Array, w: Array, bias: Array | None) -> bool:
         kernel = service.kernel(key, lambda target: build_winograd(target, variant))
@@ -192,26 +174,35 @@ def _part(p: _Product, first: int, rows: int) -> Recipe:
                                    lambda target: build_winograd_weight(target, element))
         if kernel is None or transform is None:
             return False
-        weight = memory.empty((planes,), out.dtype)
-        transform(weight, w, rows, p.channels, *p.weight, first)
-        own = memory.empty((get_num_threads(), space), out.dtype)
-        kernel(out, x, weight, bias, own, numbers)
+        weight = w = as_contiguous(w)
+        if not own:
+            weight = memory.empty((planes,), out.dtype)
+            transform(weight, w, p.rows, p.channels, *p.weight)
+        if bias is not None and bias.strides[0] != bias.itemsize:
+            bias = copied(bias)
+        mine = memory.empty((get_num_threads(), space), out.dtype)
+        kernel(_flat(out), _flat(x), weight, bias, mine, numbers)
         return True
     return run
 
 
-def _sizes(p: _Product) -> tuple[Array, int]:
+def _sizes(p: _Product, cut: _Cut, own: bool) -> tuple[Array, int]:
     """The kernel's numbers, and the elements that each thread needs."""
     tile = tile_of(target(knobs.target), p.element)
-    cut, blocks = _cut(p, tile.lanes), -(-p.channels // K_BLOCK)
+    most = _OWN_BLOCK if own else K_BLOCK
+    block = -(-p.channels // -(-p.channels // most))
     tiles = max(_TILES, _NEAR // (PLANES * (p.rows + p.channels)))
-    strips = max(1, min(tiles // cut.each, cut.strips))
-    rows = share(p.rows, tile.width, min(_TASKS * strips // cut.strips, p.rows // 128))
+    strips = cut.strips if own else max(1, min(tiles // cut.each, cut.strips))
+    rows = share(p.rows, tile.width, min(
+        _TASKS * strips // cut.strips, p.rows // (64 if own else 128)))
     tile_step = _spaced(p.channels, tile.lanes)
     plane_step = strips * cut.each * tile_step + GAP
-    numbers = cut.numbers(p, tile.lanes, strips=strips, task_rows=rows, tile_step=tile_step,
-                          plane_step=plane_step, block=-(-p.channels // blocks))
-    return numbers, PLANES * (plane_step + strips * cut.each * rows + GAP) + cut.space
+    names = ("weight_row", "weight_column", "weight_tap", "weight_start")
+    numbers = cut.numbers(
+        p, tile.lanes, strips=strips, task_rows=rows, tile_step=tile_step, plane_step=plane_step,
+        block=block, strip=cut.space, **dict(zip(names, p.weight, strict=True)))
+    weight = own * (block * tile.width + GAP)
+    return numbers, PLANES * (plane_step + strips * cut.each * rows + GAP + weight) + cut.space
 
 
 def _spaced(channels: int, lanes: int) -> int:

@@ -103,13 +103,14 @@ def in_two_passes(k: Kernel, memory: Value, size: int,
 
 FIELDS = ("images", "channels", "rows", "tiles_y", "tiles_x", "group", "strips", "first", "last",
           "task_rows", "block", "pad_y", "pad_x", "x_run", "out_run", "tile_step", "panel_step",
-          "plane_step")
+          "plane_step", "strip", "weight_row", "weight_column", "weight_tap", "weight_start")
 """A convolution's numbers, in the order of the kernels' integer array.
 
 rows, channels: of the output and the input. tiles_y, tiles_x: of an image; group: rows of tiles of
 a strip; strips: of a task, of those from `first` to `last`. task_rows: channels of the output of a
 task; block: those of the input summed at a time. pad: rows and columns of zeros before an image.
 run: see `Strips`. step: between tiles, panels of channels and planes of the transformed input.
+strip: elements of a strip in memory. weight: see `build_winograd_weight`.
 """
 
 
