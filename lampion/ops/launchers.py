@@ -251,6 +251,58 @@ def _cat(parts: Any, dim: int) -> Any:
     return out
 
 
+@template("flip")
+def _flip(a: Array, dims: Any) -> Any:
+    from ..codegen.fused import copy
+
+    if a.ndim - 1 in dims or not _aligned(a):  # NumPy turns rows around as quickly
+        return None
+    out = memory.empty(a.shape, a.dtype)
+    copy(out, np.flip(a, dims))
+    return out
+
+
+@template("repeat")
+def _repeat(a: Array, repeats: Any) -> Any:
+    from ..codegen.fused import copy
+
+    if not _aligned(a):
+        return None
+    shape = (1,) * (len(repeats) - a.ndim) + a.shape
+    split = [n for pair in zip(repeats, shape, strict=True) for n in pair]  # copies, then elements
+    out = memory.empty(tuple(r * n for r, n in zip(repeats, shape, strict=True)), a.dtype)
+    copy(out.reshape(split), np.broadcast_to(a.reshape([n for m in shape for n in (1, m)]), split))
+    return out
+
+
+@lru_cache(64)
+def _below(rows: int, columns: int, diagonal: int) -> Array:
+    """Which elements lie on or below a diagonal."""
+    return np.tri(rows, columns, diagonal, dtype=bool)
+
+
+def _kept(a: Array, mask: Array) -> Any:
+    return (np.where(mask, a, a.dtype.type(0)),)
+
+
+def _dropped(a: Array, mask: Array) -> Any:
+    return (np.where(mask, a.dtype.type(0), a),)
+
+
+def _triangle(kernel: Any, above: int) -> Launcher:
+    def launcher(a: Array, diagonal: int) -> Any:
+        if a.dtype not in _COPIED or not _aligned(a):
+            return None
+        out = memory.empty(a.shape, a.dtype)
+        _fused(kernel)([a, _below(*a.shape[-2:], diagonal - above)], [out])
+        return out
+    return launcher
+
+
+template("tril")(_triangle(_kept, 0))
+template("triu")(_triangle(_dropped, 1))
+
+
 @template("stack")
 def _stack(parts: Any, dim: int) -> Any:
     return _cat([np.expand_dims(a, dim) for a in parts], dim)

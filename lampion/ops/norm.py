@@ -384,7 +384,7 @@ def _group_norm(input: Array, weight: OptArray, bias: OptArray, groups: int, eps
         out *= _per_channel(weight, input.ndim)
     if bias is not None:
         out += _per_channel(bias, input.ndim)
-    return out, mean[:, :, 0], rstd[:, :, 0]
+    return out, mean.reshape(x.shape[:2]), rstd.reshape(x.shape[:2])
 
 
 def _check_group_norm(input: Any, num_groups: int, weight: Any, bias: Any) -> None:

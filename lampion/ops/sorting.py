@@ -112,9 +112,23 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
 def _kthvalue(input: Array, k: int, dim: int, keepdim: bool) -> Any:
     if input.ndim == 0:
         return input.copy(), np.zeros((), np.int64)
-    order = np.take(np.argsort(input, dim, kind="stable"), [k - 1], dim).astype(np.int64)
+    order = _place_of(input, k - 1, dim)
     value = np.take_along_axis(input, order, dim)
     return (value, order) if keepdim else (value.squeeze(dim), order.squeeze(dim))
+
+
+def _place_of(a: Array, k: int, dim: int) -> Array:
+    """Where the element lies that a stable sort would put at `k`, NaN last."""
+    value = np.take(np.partition(a, k, dim), [k], dim)
+    before, same = a < value, a == value
+    if (value != value).any():
+        missing = a != a
+        before, same = before | (~missing & (value != value)), same | (missing & (value != value))
+    turn = k - before.sum(dim, keepdims=True)  # among equal elements the first come first
+    if turn.any():
+        same = np.cumsum(same, dim) > turn
+    found: Array = np.expand_dims(same.argmax(dim), dim).astype(np.int64)
+    return found
 
 
 _KTH = result_tuple("kthvalue", "values indices")
@@ -134,11 +148,11 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any
 
 def _median_index(a: Any, dim: int, skip_nan: bool) -> Any:
     """Index of the lower median along `dim`; NaN wins unless skipped."""
-    order = np.argsort(a, dim, kind="stable")
     n = a.shape[dim]
-    if a.dtype.kind != "f":
-        return np.take(order, [(n - 1) // 2], dim)
-    bad = np.isnan(a)
+    bad = a != a
+    if not bad.any():
+        return _place_of(a, (n - 1) // 2, dim)
+    order = np.argsort(a, dim, kind="stable")
     good = n - bad.sum(dim, keepdims=True)
     middle = np.take_along_axis(order, np.maximum(good - 1, 0) // 2, dim)
     if skip_nan:

@@ -599,5 +599,9 @@ def multinomial_distinct(stream: Stream, weights: Array, samples: int) -> Array:
     if samples == 1:
         best: Array = race.argmax(axis=1, keepdims=True)
         return best
-    order = (-race).argsort(axis=1, kind="stable")
-    return order[:, :samples].copy()
+    behind = -race
+    if samples * 8 < weights.shape[1]:
+        first = np.sort(behind.argpartition(samples, axis=1)[:, :samples], axis=1)
+        order = np.take_along_axis(behind, first, 1).argsort(axis=1, kind="stable")
+        return np.take_along_axis(first, order, 1)
+    return behind.argsort(axis=1, kind="stable")[:, :samples].copy()

@@ -135,3 +135,23 @@ def test_bad_input_gives_the_errors_of_the_references(call, error):
         messages.append((type(info.value), str(info.value)))
     assert messages[0] == messages[1]
     assert issubclass(messages[0][0], error)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64", "bool", "complex64"])
+def test_moved_elements(dtype):
+    def run():
+        x = torch.randn(9, 17, 23).to(getattr(torch, dtype))
+        t = x.transpose(0, 1)
+        found = [x.flip(0), t.flip((0, 1)), x.flip(2), x.repeat(2, 3, 1), t.repeat(2, 1, 2, 3)]
+        return [*found, x.tril(2), x.triu(-3), t.tril(), t.transpose(1, 2).triu(4)]
+    for a, b in zip(*both(run), strict=True):
+        assert torch.equal(a, b) and a.stride() == b.stride()
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32", "int64"])
+def test_products_of_integers_are_exact(dtype):
+    d = getattr(torch, dtype)
+    a, b = torch.randint(-100, 100, (70, 90)).to(d), torch.randint(-100, 100, (90, 80)).to(d)
+    assert torch.equal(a @ b, (a[:, :, None] * b).sum(1).to(d))
+    large = a * (torch.iinfo(d).max // 100)  # sums wrap around
+    assert torch.equal(large @ b, (large[:, :, None] * b).sum(1).to(d))
