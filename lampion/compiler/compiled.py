@@ -28,8 +28,8 @@ from .watch import Break
 __all__ = ["EVERY", "MOST_PROGRAMS", "CompileWarning", "Compiled", "Stance"]
 
 MOST_PROGRAMS = 64  # of one function; then the one that was used longest ago goes
-_AT_ONCE = 8  # kinds of arguments that get a program at their first call; every further eight one
-# call later: sequences that grow at every call cost less eagerly than programs used only once
+_AT_ONCE = 8  # kinds of arguments that get a program at their first call, and later ones when
+_LATER = (8, 64)  # they have come as often: a program costs as much as some tens of eager calls
 _MOST_VARIANTS = 8  # captures for one kind of arguments, which differ in what they read
 _MOST_MISSES = 8  # runs in vain, from which on no more than each fourth may be
 _MOST_CAPTURES = 24  # of one kind of arguments; what changes so often is better run eagerly
@@ -200,10 +200,16 @@ class Compiled:
                get_default_device())
         found = self.kinds.get(key)
         if found is None:
-            found = self.kinds[key] = Kind(1 + len(self.kinds) // _AT_ONCE)
+            found = self.kinds[key] = Kind(self._first())
             if len(self.kinds) > MOST_PROGRAMS:
                 self.kinds.popitem(last=False)
         return found
+
+    def _first(self) -> int:
+        """The call at which a new kind gets a program: sequences that grow at every call are
+        better run eagerly."""
+        later = len(self.kinds) // _AT_ONCE
+        return _LATER[min(later, len(_LATER)) - 1] if later else 1
 
     def _miss(self, kind: Kind, leaves: Leaves, args: Any, kwargs: Any) -> Any:
         """No program fits: captures one, or runs eagerly."""
