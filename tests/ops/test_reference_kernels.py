@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+import lampion as torch
 from lampion.ops.reference import conv, ctc, pool, resample
 from lampion.ops.reference.erf import erf
 
@@ -130,3 +131,17 @@ def test_erf(dtype, tolerance):
     x = np.linspace(-6, 6, 1001).astype(dtype)
     expected = [math.erf(v) for v in x.tolist()]
     np.testing.assert_allclose(erf(x), expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "bfloat16"])
+def test_kth_values_are_those_of_a_stable_sort(dtype):
+    rng = np.random.default_rng(3)
+    for _ in range(60):
+        shape = tuple(rng.integers(1, 7, rng.integers(1, 4)))
+        a = rng.integers(-3, 4, shape).astype("float32")
+        if dtype.startswith("float"):
+            a[rng.random(shape) < 0.2] = np.nan
+        d = int(rng.integers(0, a.ndim))
+        k = int(rng.integers(1, shape[d] + 1))
+        index = torch.from_numpy(a).to(getattr(torch, dtype)).kthvalue(k, d, keepdim=True)[1]
+        assert (index.numpy() == np.take(np.argsort(a, d, kind="stable"), [k - 1], d)).all()
