@@ -67,6 +67,9 @@ class Recorder:
         self.constants: set[int] = set()  # inputs made by the program itself, with data
         self.numbers: list[Node] = []  # given at each run
         self.given: list[float] = []  # what they are while the program is captured
+        # Memory that must not change any more, since a copy of it stands for a view; such copies.
+        self.frozen_memory: dict[int, Tensor] = {}
+        self.unreturned: dict[int, Tensor] = {}
         self.decisions: Any = None  # takes questions about values, where somebody answers them
         self.draws: list[Node] = []  # of random numbers, in their turn
         # Tensors whose gradient the program may change, with what they had, and those of them
@@ -313,6 +316,9 @@ class Recorder:
     def note_write(self, target: Tensor, source: Tensor) -> None:
         """Records that `target`'s memory now holds `source`; the caller counts the write."""
         self.value_of(target)  # lifts a real tensor
+        owner = target if target._base is None else target._base
+        if id(owner) in self.frozen_memory:
+            raise self._error("a write to memory that was read at a position which varies")
         node = self.value_of(source)
         a = target._a
         if source._a.shape != a.shape:

@@ -392,7 +392,7 @@ class Follower(Watcher):
         if name in ("is", "is_not"):
             return self.identical(*args) is (name == "is")
         if name in ("setitem", "delitem"):
-            self.storing_item(args[0])
+            args = self.storing_item(args[0]), *args[1:]
         elif name in ("contains", "eq", "ne", "lt", "le", "gt", "ge"):
             for a in args:
                 self.looked_up(self.compared(a))

@@ -310,7 +310,7 @@ def _check_result(value: Any, watcher: Watcher) -> None:
         for v in value:
             _check_result(v, watcher)
     elif isinstance(value, dict):
-        if any(isinstance(k, Pending) for k in value):
+        if any(isinstance(k, (Pending, Varying)) for k in value):
             raise Break("a number read from a tensor as a key", "its end")
         if isinstance(getattr(value, "default_factory", None), functools.partial):
             raise Break("returning a defaultdict whose function was made here", "its end")
@@ -495,6 +495,9 @@ class _Finish:
         if place is not None and place not in recorder.constants:
             return Output("input", -1, self.source(place))
         base = t if t._base is None else t._base
+        if id(base) in recorder.unreturned:
+            raise Break("returning what was read at a position that varies, which is a view",
+                        "its end")
         if type(t._a) is AbstractArray and t._a.recorder is not None:
             place = recorder.places.get(id(base), recorder.arrays.get(id(base._a)))
             if place is not None and place not in recorder.constants:

@@ -30,6 +30,7 @@ from . import kinds, rules
 from .effects import CellPlace, ClassPlace, Effects, EntryPlace, Place
 from .guards import Guards
 from .pending import COMPARED, NotYet, Pending, as_operand, combined, comparison
+from .positions import positioned
 from .varying import BINARY, Varying, as_tensor, composed, plain, varying
 
 __all__ = ["FUNCTIONS", "NOTHING", "TABLES", "Break", "Watcher"]
@@ -351,6 +352,8 @@ class Watcher:
 
     def item(self, obj: Any, index: Any) -> Any:
         """`obj[index]`"""
+        if isinstance(obj, Tensor) and (place := positioned(self, index)) is not None:
+            return self._copied(self.sight(obj), place)
         self.seen(index)
         method = kinds.static(type(obj), "__getitem__")
         if isinstance(method, types.FunctionType) and not isinstance(obj, Tensor):
@@ -366,6 +369,15 @@ class Watcher:
         if self.is_own(obj):
             return obj[index]
         return self.refuse(f"reading an item of a {type(obj).__name__}")
+
+    def _copied(self, t: Tensor, index: Any) -> Tensor:
+        """What a view would show: nothing of both may be written to any more."""
+        found = t[index]
+        for shown in (t, found):
+            base = shown if shown._base is None else shown._base
+            self.steps.recorder.frozen_memory[id(base)] = base
+        self.steps.recorder.unreturned[id(found)] = found
+        return found
 
     def _of_dict(self, obj: dict[Any, Any], key: Any) -> Any:
         own = self.is_own(obj) or id(obj) in self.given
@@ -554,14 +566,13 @@ class Watcher:
         return self.storing_item(obj)
 
     def storing_item(self, obj: Any) -> Any:
-        """Before `obj[...] = ...`"""
+        """Before `obj[...] = ...`: what takes the item."""
         if not isinstance(obj, Tensor) and kinds.sets(type(obj), "[]"):
             self.refuse(f"setting an item of a {type(obj).__name__}, which runs code")
-        if isinstance(obj, Tensor) or self.is_own(obj):
-            return obj
-        if type(obj) not in TABLES or id(obj) in self.given:
+        if not isinstance(obj, Tensor) and not self.is_own(obj) and (
+                type(obj) not in TABLES or id(obj) in self.given):
             self.refuse(f"setting an item of a {type(obj).__name__} from outside")
-        return _Table(self, obj)
+        return _Items(self, obj)
 
     def rebinding(self, name: str, read: Any, value: Any) -> Any:
         """Before a global or a variable around the function gets a value."""
@@ -735,19 +746,28 @@ TABLES = (dict, collections.OrderedDict, collections.defaultdict)
 _ITS_OWN_WAY = (Optimizer, LRScheduler, GradScaler, types.FunctionType, types.MethodType, type)
 
 
-class _Table:
-    """A dict from outside whose items are set."""
+class _Items:
+    """Something whose items are set."""
 
-    def __init__(self, watcher: Watcher, table: dict[Any, Any]) -> None:
-        self.watcher, self.table = watcher, table
+    def __init__(self, watcher: Watcher, owner: Any) -> None:
+        self.watcher, self.owner = watcher, owner
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self.watcher.looked_up(self.watcher.seen(key))
-        self.watcher.keep(EntryPlace(self.table, key, repr(key)))
-        self.table[key] = value
+        watcher, owner = self.watcher, self.owner
+        if isinstance(owner, Tensor):
+            place = positioned(watcher, key)
+            value = plain(watcher.seen(watcher.operand(value, owner, "Add")))
+            owner[watcher.seen(key) if place is None else place] = value
+            return
+        key = plain(watcher.looked_up(watcher.seen(key)))
+        if not watcher.is_own(owner):
+            watcher.keep(EntryPlace(owner, key, repr(key)))
+        owner[key] = value
 
     def __delitem__(self, key: Any) -> None:
-        self.watcher.refuse("deleting an item of a dict from outside")
+        if not self.watcher.is_own(self.owner):
+            self.watcher.refuse("deleting an item of something from outside")
+        del self.owner[self.watcher.seen(key)]
 
 
 def _label(obj: Any) -> str:

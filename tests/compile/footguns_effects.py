@@ -391,3 +391,138 @@ def attributes_of_a_module(compiled):
         y = run(x)
         F.relu(y).sum().backward()
         yield y, net, net.calls, net.last, net.hidden
+
+
+# --- positions ------------------------------------------------------------------------------------
+
+
+class Cache:
+    def __init__(self, *shape):
+        self.keys, self.position = torch.zeros(*shape), 0
+
+
+@footgun("compiled", most=3)
+def a_cache_written_at_a_position(compiled):
+    cache = Cache(2, 12, 3)
+
+    @compiled
+    def step(x):
+        cache.keys[:, cache.position] = x
+        cache.position += 1
+        return (cache.keys.sum(1) * x).sum()
+
+    for x in batches(9, 2, 3):
+        yield step(x), cache.keys, cache.position
+
+
+@footgun("compiled", most=3)
+def a_cache_written_in_pieces(compiled):
+    cache = Cache(2, 12, 3)
+
+    @compiled
+    def step(x):
+        n = x.shape[1]
+        cache.keys[:, cache.position:cache.position + n] = x
+        cache.position += n
+        return cache.keys.sum()
+
+    for x in batches(6, 2, 2, 3):
+        yield step(x), cache.keys, cache.position
+
+
+@footgun("correct")
+def a_cache_that_is_full(compiled):
+    cache = Cache(4, 2)
+
+    @compiled
+    def step(x):
+        cache.keys[cache.position] = x
+        cache.position += 1
+        return cache.keys * 2
+
+    for x in batches(7, 2):
+        try:
+            yield step(x), cache.keys, cache.position
+        except IndexError:
+            yield "full", cache.keys, cache.position
+
+
+@footgun("correct")
+def rows_read_at_a_position(compiled):
+    state = Cache(8, 3)
+    state.keys += torch.arange(8.0)[:, None]
+
+    @compiled
+    def step(x):
+        row = state.keys[state.position]
+        y = row * x
+        state.position += 1
+        return y
+
+    for x in batches(6, 3):
+        yield step(x), state.position
+
+
+@footgun("correct")
+def a_view_at_a_position_is_written_to(compiled):
+    state = Cache(8, 3)
+
+    @compiled
+    def step(x):
+        row = state.keys[state.position]
+        row += x
+        state.position += 1
+        return state.keys.sum()
+
+    for x in batches(5, 3):
+        yield step(x), state.keys
+
+
+@footgun("correct")
+def a_view_at_a_position_is_returned(compiled):
+    state = Cache(8, 3)
+
+    @compiled
+    def step(x):
+        state.keys[2] = x
+        row = state.keys[state.position]
+        state.position += 1
+        return row
+
+    for x in batches(5, 3):
+        row = step(x)
+        row += 1
+        yield row, state.keys
+
+
+@footgun("correct")
+def positions_as_keys(compiled):
+    state = Cache(1)
+
+    @compiled
+    def step(x):
+        found = {state.position: x * 2}
+        found[state.position + 100] = x
+        rows = [x, x + 1, x + 2]
+        rows[state.position % 3] = x * 5
+        state.position += 1
+        return found, rows
+
+    for x in batches(5, 3):
+        yield step(x)
+
+
+@footgun("correct")
+def positions_from_the_end(compiled):
+    state = Cache(6, 2)
+    state.position = 2
+
+    @compiled
+    def step(x):
+        state.keys[state.position] = x
+        state.keys[state.position:state.position + 1] += 1
+        state.position -= 1
+        return state.keys.sum()
+
+    for x in batches(6, 2):
+        yield step(x), state.keys

@@ -104,7 +104,8 @@ class CountingAdam(torch.optim.Optimizer):
     """As in many repositories: `.data`, steps counted in a Python int."""
 
     def __init__(self, params, lr=1e-2, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.01):
-        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps,
+                                  "weight_decay": weight_decay})
 
     def step(self, closure=None):
         loss = None
@@ -202,7 +203,8 @@ def plateau(compiled):
         return loss
 
     for _ in range(7):
-        yield step(torch.randn(7, 4), torch.randint(0, 3, (7,))), net, opt.param_groups[0]["lr"], sched
+        loss = step(torch.randn(7, 4), torch.randint(0, 3, (7,)))
+        yield loss, net, opt.param_groups[0]["lr"], sched
 
 
 @footgun("compiled", most=3)
