@@ -162,7 +162,8 @@ def _cut(p: _Product, lanes: int) -> _Cut:
 def _recipe(p: _Product) -> Recipe:
     tile, element = tile_of(target(knobs.target), p.element), p.element
     cut = _cut(p, tile.lanes)
-    own = cut.strips * cut.each <= _OWN_TILES and p.rows * p.channels >= _WEIGHT
+    own = not p.steady and cut.strips * cut.each <= _OWN_TILES and (
+        p.rows * p.channels >= _WEIGHT)
     numbers, space = _sizes(p, cut, own)
     variant = WinogradVariant(element, p.bias, p.x.last, p.out.last, own)
     key = ("conv winograd", element.name, *variant[1:])
