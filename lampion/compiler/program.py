@@ -160,7 +160,7 @@ class Program:
         if steady.holds(now):
             return self.native(arrays, numbers, True)
         steady.note(None)
-        found = self.native(arrays, numbers)
+        found = self.native(arrays, numbers, False)
         steady.note(now)
         return found
 
@@ -321,7 +321,7 @@ class Native:
                 traceback.print_exc()
 
     def __call__(self, arrays: list[Any], numbers: list[float] | tuple[()] = (),
-                 is_prepared: bool = False) -> list[Any]:
+                 is_prepared: bool | None = None) -> list[Any]:
         """Outputs, then the values of gradient writes; data writes are done in place."""
         if self.executable is not None or (not self.options.interpret and self.ready(arrays)):
             return self.executable.run(  # type: ignore[no-any-return]

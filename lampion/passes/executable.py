@@ -102,10 +102,10 @@ class Executable:
         self.extents: Extents | None = None  # of the arrays that are written to
 
     def run(self, arrays: Sequence[Array], numbers: Sequence[float] = (),
-            is_prepared: bool = False) -> list[Array]:
+            is_prepared: bool | None = None) -> list[Array]:
         """The outputs, then the values of "grad" writes, in memory of their own.
 
-        is_prepared: steady inputs are as they were at the last run that was not told so.
+        is_prepared: see `runtime/stream.py:Stream`; None keeps nothing.
         "data" writes are done in the arrays' memory. ValueError where an array has another
         layout than its example, or shares memory that its example did not share.
         """

@@ -183,8 +183,9 @@ class Stream:
         _streams.add(self)
 
     def __call__(self, inputs: Sequence[Array], numbers: Sequence[float] = (),
-                 is_prepared: bool = False) -> list[Array]:
-        """The results. is_prepared: steady inputs are as at the last call that was not told so.
+                 is_prepared: bool | None = None) -> list[Array]:
+        """The results. is_prepared: whether steady inputs are as at the last call that was told
+        False and kept what it prepared; None keeps nothing.
 
         ValueError where an input's shape, strides or dtype is another; RuntimeError where more
         threads share the work than when the launches were noted: they have scratch memory for so
@@ -192,28 +193,32 @@ class Stream:
         """
         inputs = tuple(inputs)  # kernels run while other threads may change a list
         with self._lock:
-            own = self._memory()
+            done = is_prepared and self._kept.size == self.kept_bytes
+            own = self._memory(is_prepared is not None)
             self._bind(own, inputs, numbers)
             if watching():
                 self._each(own, inputs)
             else:
-                if self.prepared and not is_prepared:
+                if self.prepared and not done:
                     self._launch(0, self.prepared, own, inputs)
                 self._all(own, inputs)
         return self._given(own, inputs)
 
-    def _memory(self) -> list[Array]:
+    def _memory(self, keeps: bool) -> list[Array]:
         """The arena, prepared values, and the results of a call."""
-        if self._kept.size != self.kept_bytes:
-            self._kept = memory.empty((self.kept_bytes,), _BYTE)
-        return [memory.empty((self.arena_bytes,), _BYTE), self._kept,
+        kept = self._kept
+        if kept.size != self.kept_bytes or not keeps:
+            kept = memory.empty((self.kept_bytes,), _BYTE)
+        if keeps:
+            self._kept = kept
+        return [memory.empty((self.arena_bytes,), _BYTE), kept,
                 *(memory.empty(shape, dtype) for shape, dtype in self._given_out)]
 
     def profile(self, inputs: Sequence[Array], numbers: Sequence[float] = ()) -> list[float]:
         """Runs once, with everything that follows from it; the seconds of every launch."""
         inputs = tuple(inputs)
         with self._lock:
-            own = self._memory()
+            own = self._memory(False)
             self._bind(own, inputs, numbers)
             return self._each(own, inputs)
 

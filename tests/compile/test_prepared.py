@@ -69,11 +69,12 @@ def test_weights_are_packed_once():
 
 
 def test_explain_and_memory_tell():
-    _, forward, x, program = prepared()
+    model, forward, x, program = prepared()
     kept = program.native.executable.stream.kept_bytes
     with torch.no_grad():
         assert forward.memory(x).of("prepared") == kept > 0
     assert "once for weights that stay as they are: 2 launches" in forward.explain()
+    agrees(model, forward, x)  # what was measured on other weights is not kept
 
 
 @pytest.mark.parametrize("size", [(1, 32, 14, 14), (2, 32, 12, 12), (1, 32, 33, 29)])
@@ -92,6 +93,16 @@ def test_weights_of_convolutions(size):
     program = next(iter(forward.kinds.values())).programs[0]
     assert [s.name for s in program.native.executable.launches if s.is_prepared] == [
         "winograd weight"] * 2
+
+
+def test_other_runs_of_a_program_keep_nothing():
+    """Such as those with copies, which look for the kernel that is to blame."""
+    model, forward, x, program = prepared()
+    executable = program.native.executable
+    before = keeps(program)
+    executable.run(program.native.copies(), program.native.some_numbers())
+    assert before and keeps(program)
+    agrees(model, forward, x)
 
 
 def _step(model, x):
