@@ -14,7 +14,7 @@ import numpy as np
 from ..autograd.modes import state
 from ..debug.frames import describe, user_code
 from ..nn.modules import _hooks as module_hooks
-from ..nn.modules.module import Module
+from ..nn.modules.module import HookedCall, Module
 from ..ops import isfinite, isinf, isnan
 from ..optim.lr_scheduler import LRScheduler
 from ..optim.optimizer import Optimizer
@@ -103,8 +103,8 @@ class Follower(Watcher):
         for table in _HOOKS:
             hooks = m.__dict__[table]
             self.guards.contents(hooks, f"{table} of a {type(m).__name__}")
-            if hooks:
-                self.refuse(f"a module with hooks ({type(m).__name__})")
+            if hooks and table not in _FORWARD_HOOKS:
+                self.refuse(f"a module with hooks of its backward ({type(m).__name__})")
         for hooks in _GLOBAL_HOOKS:
             self.guards.contents(hooks, "hooks of all modules")
             if hooks:
@@ -116,9 +116,18 @@ class Follower(Watcher):
             return self._function(call, (m, *args), kwargs)
         self.steps.enter(m)
         try:
+            if any(m.__dict__[table] for table in _FORWARD_HOOKS):
+                return self._hooked(m, args, kwargs)
             return self.call(self.attribute(m, "forward"), *args, **kwargs)
         finally:
             self.steps.leave()
+
+    def _hooked(self, m: Module, args: Any, kwargs: Any) -> Any:
+        """A call between the hooks of the module's forward, which are followed."""
+        around = self.fresh(HookedCall(m))
+        args, kwargs = self.call(around._before, args, kwargs)
+        result = self.call(self.attribute(m, "forward"), *args, **kwargs)
+        return self.call(around._after, args, kwargs, result)
 
     def _method(self, f: types.MethodType, args: Any, kwargs: Any) -> Any:
         owner, function = f.__self__, f.__func__
@@ -413,6 +422,7 @@ _GETTERS = (operator.attrgetter, operator.itemgetter, operator.methodcaller)
 _BY_IDENTITY = (id, hash)
 _OF_KINDS = (isinstance, issubclass, callable)  # which look at classes alone
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 _GLOBAL_HOOKS = tuple(vars(module_hooks)[f"_global_{name}"] for name in (
     "forward_hooks", "forward_pre_hooks", "backward_hooks", "backward_pre_hooks"))
 _WITH_NUMBERS = frozenset(("add", "sub", "mul", "div", "subtract", "multiply", "divide",

@@ -125,7 +125,8 @@ class Leaves:
             self.tensors.append(value)
             a = value._a
             return (a.shape, a.strides, a.dtype.num, value._rg, value._fn is None,
-                    value._base is None, value.__class__)
+                    value._base is None, value.__class__,
+                    value._rg and bool(value._hooks or value._post_hooks))
         kind = value.__class__
         if kind is float:
             self.floats.append(value)
@@ -347,6 +348,8 @@ def _stand_ins(tensors: list[Tensor]) -> list[Tensor]:
             continue
         if type(t._a) is not np.ndarray:
             raise Break("an argument without data (device 'meta')", "the call")
+        if t._rg and (t._hooks or t._post_hooks):
+            raise Break("an argument with hooks", "the call")
         if t._fn is None and t._base is None:
             known[id(t)] = t
         else:
@@ -564,6 +567,9 @@ class _Finish:
             recorder.lift(seed)
         with recorder, enable_grad():
             grads = grad(tensors, [t for _, t in targets], seeds, allow_unused=True)
+        if any(t._hooks for _, t in targets):
+            raise Break("a tensor with hooks whose gradient comes from a backward outside",
+                        "the call")
         kept = [(i, recorder.value_of(g)) for (i, _), g in zip(targets, grads, strict=True)
                 if g is not None]
         split = joint.split(recorder, kept, recorder.inputs[first:first + len(seeds)])

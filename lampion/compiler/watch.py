@@ -117,12 +117,19 @@ class Watcher:
             if id(value) in self.steps.stepped:
                 self.refuse("looking at a step count after its optimizer's step")
             self.steps.lift(value, label)
-            for table in ("_hooks", "_post_hooks") if value._rg else ():
-                hooks = value.__dict__.get(table)
-                self.guards.absent(value.__dict__, table, "hooks of a tensor")
-                if hooks:
-                    self.refuse("a tensor from outside with hooks")
+            if value._rg:
+                self._watch_hooks(value)
         return value
+
+    def _watch_hooks(self, t: Tensor) -> None:
+        """Guards on the hooks of a tensor from outside, which are followed where they run."""
+        for table in ("_hooks", "_post_hooks"):
+            hooks = t.__dict__.get(table)
+            if hooks is None:
+                self.guards.absent(t.__dict__, table, "hooks of a tensor")
+            else:
+                self.guards.entry(t.__dict__, table, hooks, "hooks of a tensor")
+                self.guards.contents(hooks, "hooks of a tensor")
 
     @staticmethod
     def slice(*parts: Any) -> slice:

@@ -330,7 +330,7 @@ class Module(StateMixin):
                 or _global_backward_hooks
                 or _global_backward_pre_hooks
             ):
-                return _HookedCall(self).run(args, kwargs)
+                return HookedCall(self).run(args, kwargs)
             return self.forward(*args, **kwargs)
         except Exception as error:
             locate(error, self, args, kwargs)
@@ -743,7 +743,7 @@ def _check_target_dtype(dtype: Any) -> None:
         )
 
 
-class _HookedCall:
+class HookedCall:
     """One call of a module that has hooks, or while global hooks exist."""
 
     def __init__(self, module: Module) -> None:
