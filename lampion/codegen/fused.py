@@ -19,7 +19,7 @@ __all__ = ["Fused", "as_contiguous", "copied", "copy", "fill", "reshaped"]
 Array = Any
 
 _MOST_PLANS = 1 << 12  # of one function; then all are made anew
-_SMALL = 8192  # elements that NumPy copies as quickly, if they lie in different orders
+_SMALL = 1 << 16  # elements that NumPy copies as quickly, if they lie in different orders
 _FILLED = 1 << 18  # elements that it sets as quickly
 
 

@@ -336,10 +336,21 @@ def _linear_input_grad(g: Tensor, weight: Tensor) -> Tensor:
     return product if g._a.ndim == 2 else product.reshape((*g._a.shape[:-1], weight._a.shape[1]))
 
 
+def _linear_node(tensors: Any, attrs: Any) -> str:
+    """PyTorch makes several operators of this one; the node is named after the last of them."""
+    input, _, bias = tensors
+    n = input._a.ndim
+    if n == 2:
+        return "MmBackward0" if bias is None else "AddmmBackward0"
+    if bias is None:
+        return "UnsafeViewBackward0" if n > 2 else "SqueezeBackward4"
+    return "ViewBackward0" if input.is_contiguous() else "AddBackward0"
+
+
 @leaf({"input": _linear_input_grad,
        "weight": lambda g, input: _mm(_t(_g2(g)), conj(_g2(input))),
        "bias": lambda g: _sum(_g2(g), (0,), False)}, name="linear", shape=_linear_shape,
-      node="AddmmBackward0")
+      node=_linear_node)
 def _linear(input: Array, weight: Array, bias: OptArray) -> Array:
     out = np.matmul(input, weight.T)
     if bias is not None:
@@ -359,7 +370,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     try:
         x, w = input._a.shape, weight._a.shape
         d = input._dtype
-        if len(w) == 2 and len(x) == 2 and x[-1] == w[1] and weight._dtype is d and (
+        if len(w) == 2 and x and x[-1] == w[1] and weight._dtype is d and (
                 bias is None or (bias._dtype is d and bias._a.shape == (w[0],))):
             return _linear(input, weight, bias)
     except AttributeError:
@@ -392,16 +403,7 @@ def _linear_general(input: Any, weight: Any, bias: Any) -> Tensor:
         return out if bias is None else out + bias
     if bias is not None and bias._a.shape != (w[0],):
         return matmul(input, weight.t()) + bias
-    if len(x) != 2 or bias is None:
-        return _linear_as_matmul(input, weight, bias)
     return _linear(input, weight, bias)
-
-
-def _linear_as_matmul(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Without two dimensions and a bias PyTorch records a product and a view of it."""
-    rows = input.reshape((-1, input._a.shape[-1])) if input._a.ndim != 2 else input
-    out = mm(rows, weight.t()) if bias is None else addmm(bias, rows, weight.t())
-    return out if rows is input else out.view((*input._a.shape[:-1], weight._a.shape[0]))
 
 
 @op("F")
