@@ -248,10 +248,14 @@ def _add_at(out: np.ndarray[Any, Any], key: Any, values: Any) -> None:
     """`out[key] += values`, repeated places adding up, in a fixed order."""
     if out.dtype.num > 255 or out.dtype == np.float16:
         wide = out.astype(np.float32)
-        np.add.at(wide, key, np.asarray(values, np.float32))
+        _add_at(wide, key, np.asarray(values, np.float32))
         out[...] = wide.astype(out.dtype)
-    else:
+    elif not out.flags.c_contiguous:
         np.add.at(out, key, values)
+    else:  # along one axis NumPy is several times quicker
+        places = np.arange(out.size).reshape(out.shape)[key]
+        added = np.broadcast_to(np.asarray(values, out.dtype), places.shape)
+        np.add.at(out.reshape(-1), places.reshape(-1), added.reshape(-1))
 
 
 def _put_indices(indices: Any, input: Tensor) -> tuple[Any, ...]:

@@ -72,10 +72,27 @@ def _own_backward(grad: Array, pad: Ints, mode: str) -> Any:
         if not (before or after):
             continue
         size = grad.shape[axis] - before - after
-        table = reference.pad_table(before, after, size, mode)[:, None]
-        weight = np.ones(table.shape)
-        grad = reference._along_transpose(grad, table, weight, size, axis)
-    return grad
+        table = reference.pad_table(before, after, size, mode)
+        grad = np.moveaxis(_gathered(np.moveaxis(grad, axis, 0), table, before, after), 0, axis)
+    return np.ascontiguousarray(grad)
+
+
+def _gathered(grad: Array, table: Array, before: int, after: int) -> Array:
+    """Adds up rows that were copied from the same one, as `table` tells."""
+    cut, first = max(-before, 0), max(before, 0)
+    size = len(table) - before - after
+    last = first + size - cut - max(-after, 0)
+    out = np.zeros((size, *grad.shape[1:]), grad.dtype)
+    out[cut:cut + last - first] = grad[first:last]
+    for part in (slice(0, first), slice(last, None)):
+        cells = table[part]
+        if len(np.unique(cells)) == len(cells):
+            out[cells] += grad[part]
+        elif cells.min() == cells.max():  # the edge, replicated
+            out[cells[0]] += grad[part].sum(0)
+        else:
+            np.add.at(out, cells, grad[part])
+    return out
 
 
 def _own_leaf(mode: str, word: str, dims: int) -> Leaf:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor.tensor import Tensor
+from ..tensor.tensor import Tensor, wrap
 from .families import Array
 from .record import Leaf, leaf, op
 from .reference import resample as reference
@@ -332,7 +332,7 @@ def affine_grid(theta: Tensor, size: Any, align_corners: bool | None = None) -> 
         )
     if min(size) <= 0:
         raise ValueError(f"Expected non-zero, positive output size. Got {tuple(size)}")
-    base = theta.new_tensor(_base_grid(tuple(size[2:]), bool(align_corners)).tolist())
+    base = wrap(_base_grid(tuple(size[2:]), bool(align_corners)).astype(theta._dtype.np))
     flat = base.expand(size[0], *base.shape) @ theta.transpose(1, 2)
     return flat.view(size[0], *size[2:], dims)
 
