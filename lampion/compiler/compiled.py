@@ -23,13 +23,14 @@ from .program import Options, Program
 from .rules import is_lampion_file
 from .steps import NotYet
 from .trace import Captured, Leaves, trace
-from .watch import Break
+from .watch import TOLD, Break
 
 __all__ = ["EVERY", "MOST_PROGRAMS", "CompileWarning", "Compiled", "Stance"]
 
 MOST_PROGRAMS = 64  # of one function; then the one that was used longest ago goes
 _AT_ONCE = 8  # kinds of arguments that get a program at their first call, and later ones when
 _LATER = (8, 64)  # they have come as often: a program costs as much as some tens of eager calls
+_MOST_INTS = 3  # kinds that differ in ints alone; then ints may be numbers of a program
 _MOST_VARIANTS = 8  # captures for one kind of arguments, which differ in what they read
 _MOST_MISSES = 8  # runs in vain, from which on no more than each fourth may be
 _MOST_CAPTURES = 24  # of one kind of arguments; what changes so often is better run eagerly
@@ -110,6 +111,7 @@ class Compiled:
         self.reasons: list[str] = []
         self.changes: list[str] = []  # why calls of one kind were captured more than once
         self.kinds: OrderedDict[Any, Kind] = OrderedDict()
+        self.ints: dict[Any, int] = {}  # by kind without its ints: how many kinds there have been
         functools.update_wrapper(self, function, updated=())
         EVERY.add(self)
 
@@ -123,7 +125,9 @@ class Compiled:
                 knobs.kernels == "off"):
             return self.function(*args, **kwargs)
         leaves = Leaves(args, kwargs)
-        kind = self._kind(leaves)
+        kind = self.kinds.get(self._key(leaves))
+        if kind is None:
+            leaves, kind = self._new_kind(leaves, args, kwargs)
         kind.calls += 1
         failed: Exception | None = None
         tried: list[Program] = []
@@ -195,15 +199,31 @@ class Compiled:
         """As a method."""
         return self if instance is None else functools.partial(self, instance)
 
-    def _kind(self, leaves: Leaves) -> Kind:
-        key = (leaves.key, state.grad, state.inference, switch.dtype, get_default_dtype(),
-               get_default_device())
-        found = self.kinds.get(key)
+    def _key(self, leaves: Leaves) -> Any:
+        return (leaves.key, state.grad, state.inference, switch.dtype, get_default_dtype(),
+                get_default_device())
+
+    def _new_kind(self, leaves: Leaves, args: Any, kwargs: Any) -> tuple[Leaves, Kind]:
+        """A kind of arguments that has not come before, but perhaps with other ints."""
+        key, found = self._key(leaves), None
+        if leaves.has_ints:
+            loose = Leaves(args, kwargs, loose=True)
+            other = self._key(loose)
+            if len(self.ints) > 16 * MOST_PROGRAMS:
+                self.ints.clear()
+            self.ints[other] = self.ints.get(other, 0) + 1
+            if self.ints[other] > _MOST_INTS:
+                leaves, key, found = loose, other, self.kinds.get(other)
         if found is None:
             found = self.kinds[key] = Kind(self._first())
             if len(self.kinds) > MOST_PROGRAMS:
                 self.kinds.popitem(last=False)
-        return found
+        return leaves, found
+
+    def _tighten(self, leaves: Leaves, captured: Captured) -> None:
+        """Where a program holds for one value of an int, ints tell kinds apart after all."""
+        if leaves.loose and any(text == TOLD for _, _, text in captured.facts):
+            self.ints[self._key(leaves)] = -sys.maxsize
 
     def _first(self) -> int:
         """The call at which a new kind gets a program: sequences that grow at every call are
@@ -217,6 +237,7 @@ class Compiled:
         if kind.calls >= kind.again:
             captured, error = self._capture(kind, leaves, args, kwargs)
         if captured is not None:
+            self._tighten(leaves, captured)
             if kind.programs:
                 self.changes.append(self._change(kind, leaves))
             kind.programs.insert(0, Program(captured, self.options))
@@ -271,7 +292,7 @@ class Compiled:
         captured = kind.programs[0].captured
         for i, x in captured.floats:
             if str(leaves.floats[i]) != str(x):
-                return f"a float among the arguments was {x}, is {leaves.floats[i]}"
+                return f"a number among the arguments was {x}, is {leaves.floats[i]}"
         return captured.guards.change() or captured.changed_fact(leaves.floats) or (
             f"which way is taken at {', '.join(captured.branches)}" if captured.branches else
             "which memory is shared, or the settings of an optimizer")
@@ -298,6 +319,7 @@ class Compiled:
     def forget(self) -> None:
         """Drops all programs."""
         self.kinds.clear()
+        self.ints.clear()
         self.reasons.clear()
 
 

@@ -108,17 +108,20 @@ class Captured:
 
 
 class Leaves:
-    """Arguments as a key, and the tensors and floats among them, which the key leaves out."""
+    """Arguments as a key, and the tensors and floats among them, which the key leaves out.
 
-    __slots__ = ("floats", "key", "tensors")
+    loose: whether it leaves out ints too. has_ints: whether there are any.
+    """
 
-    def __init__(self, args: Any, kwargs: Any) -> None:
+    __slots__ = ("floats", "has_ints", "key", "loose", "tensors")
+
+    def __init__(self, args: Any, kwargs: Any, loose: bool = False) -> None:
         self.tensors: list[Tensor] = []
         self.floats: list[float] = []
+        self.loose, self.has_ints = loose, False
         self.key = self._key(args), self._key(kwargs) if kwargs else None
         if len(self.tensors) > 1:
             self.key = *self.key, _sharing(self.tensors)  # type: ignore[assignment]
-
 
     def _key(self, value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -131,6 +134,11 @@ class Leaves:
         if kind is float:
             self.floats.append(value)
             return kind
+        if kind is int:
+            self.has_ints = True
+            if self.loose:
+                self.floats.append(value)
+                return kind
         if isinstance(value, dict):
             return kind, *[(k, self._key(v)) for k, v in value.items()]
         if isinstance(value, tuple) or kind is list:
@@ -167,19 +175,24 @@ def _sharing(tensors: list[Tensor]) -> Any:
     return None if plain else (tuple(places), tuple(storages))
 
 
-def rebuild(value: Any, tensors: Any, floats: Any = None) -> Any:
-    """The same structure with each tensor replaced by the next of `tensors`, floats likewise."""
+def rebuild(value: Any, tensors: Any, floats: Any = None, loose: bool = False) -> Any:
+    """The same structure with each tensor replaced by the next of `tensors`, floats likewise.
+
+    loose: ints too.
+    """
     if isinstance(value, (Tensor, Pending)):
         return next(tensors)
     if isinstance(value, float):
         return float(value) if floats is None else next(floats)
+    if loose and value.__class__ is int:
+        return next(floats)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*[rebuild(v, tensors, floats) for v in value])
+        return type(value)(*[rebuild(v, tensors, floats, loose) for v in value])
     if value.__class__ is tuple or value.__class__ is list:
-        return value.__class__([rebuild(v, tensors, floats) for v in value])
+        return value.__class__([rebuild(v, tensors, floats, loose) for v in value])
     if isinstance(value, dict):
         made = value.copy() if value.__class__ is not dict else {}
-        made.update((k, rebuild(v, tensors, floats)) for k, v in value.items())
+        made.update((k, rebuild(v, tensors, floats, loose)) for k, v in value.items())
         return made
     return value
 
@@ -220,7 +233,7 @@ def trace(fn: Callable[..., Any], args: Any, kwargs: Any, leaves: Leaves,
         steps.arguments = {id(t) for t in stand_ins}
         steps.twins = {id(s) for s, t in zip(stand_ins, leaves.tensors, strict=True) if s is not t}
         given, floats = iter(stand_ins), iter(_floats(leaves, watcher, varying))
-        seen = rebuild(args, given, floats), rebuild(kwargs, given, floats)
+        seen = tuple(rebuild(x, given, floats, leaves.loose) for x in (args, kwargs))
         watcher.take(seen)
         with recorder, _undisturbed():
             result = watcher.call(fn, *seen[0], **seen[1])

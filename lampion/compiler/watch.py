@@ -33,9 +33,10 @@ from .pending import COMPARED, NotYet, Pending, as_operand, combined, comparison
 from .positions import positioned
 from .varying import BINARY, Varying, as_tensor, composed, plain, varying
 
-__all__ = ["FUNCTIONS", "NOTHING", "TABLES", "Break", "Watcher"]
+__all__ = ["FUNCTIONS", "NOTHING", "TABLES", "TOLD", "Break", "Watcher"]
 
 NOTHING = object()
+TOLD = "a number that it looks at"
 _SCALARS = (int, float, str, bool, complex, bytes, type(None), Tensor, slice, range)
 FUNCTIONS = (types.FunctionType, types.MethodType)
 _LONG = 10_000  # elements of a container whose contents are worth a guard
@@ -259,7 +260,7 @@ class Watcher:
     def told(self, number: Varying) -> Any:
         """The value of a number that varies: a fact that the program holds for."""
         value = plain(number)
-        self.facts.append((number.read, value, "a number that it looks at"))
+        self.facts.append((number.read, value, TOLD))
         return value
 
     def _by_class(self, obj: Any, name: str, found: Any) -> Any:
