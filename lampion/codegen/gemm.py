@@ -36,6 +36,7 @@ _ITSELF = 1 << 16  # elements of B that are used where they lie
 _TASK = 1 << 20  # multiply-adds worth a task
 _READ = 1 << 16  # elements of B worth a task where reading them is what takes the time
 _TASKS = 32  # tasks of one product, at most, as far as its blocks allow
+_PACKED = 1 << 21  # elements of B that are packed at a time
 _FEW = 4  # rows, from which on panels beat a B that is read in order
 _DOT_ROWS = 32  # up to so many rows dot products beat packing B
 _STEADY_DOT_ROWS = 3  # and beat panels that were packed before
@@ -192,7 +193,7 @@ def _recipe(p: _Problem) -> Recipe:
         return _launch(*_product(p, "panels"), *plan)
     if (p.m <= rows and not p.steady) or p.k == 0:
         return _launch(*_product(p, _along(p)), *plan)
-    return _packed(p, plan[3:], _along(p))
+    return _in_parts(p) if p.n * p.k > _PACKED and not p.batch else _packed(p, plan[3:], _along(p))
 
 
 def _lies_well(p: _Problem) -> bool:
@@ -394,6 +395,21 @@ def _packed(p: _Problem, plan: tuple[int, ...], along: str) -> Recipe:
     def run(out: Array, a: Array, b: Array, bias: Array | None, add: bool, alpha: float) -> bool:
         space = panels(b[first] if p.shared else b) if service.kernel(key, make) else None
         return space is not None and launch(out, a, space, bias, add, alpha)
+    return run
+
+
+def _in_parts(p: _Problem) -> Recipe:
+    """Some columns at a time, so that what is packed of B stays in the last-level cache."""
+    tile = _tile(p.element, knobs.target)
+    some = max(1, _PACKED // (p.k * tile.width)) * tile.width
+    parts = []
+    for j in range(0, p.n, some):
+        part = p._replace(n=min(some, p.n - j))
+        parts.append((slice(j, j + some), _packed(part, _plan(part, tile), _along(p))))
+
+    def run(out: Array, a: Array, b: Array, bias: Array | None, add: bool, alpha: float) -> bool:
+        return all(recipe(out[:, at], a, b[:, at], None if bias is None else bias[
+            slice(None) if p.bias == "row" else at], add, alpha) for at, recipe in parts)
     return run
 
 

@@ -82,6 +82,22 @@ def test_a_matrix_that_is_packed_once(layout):
             check(out, expected, k, 2)
 
 
+@pytest.mark.parametrize("layout", ["rows", "columns"])
+def test_a_large_matrix_is_packed_in_parts(layout, monkeypatch):
+    """The same bits as packed at once: the order of sums depends on their length alone."""
+    rng, results = np.random.default_rng(3), []
+    a, b = matrix(rng, 150, 300, "rows", "f4"), matrix(rng, 300, 333, layout, "f4")
+    bias, old = matrix(rng, 333, 1, "rows", "f4")[:, 0], matrix(rng, 150, 333, "rows", "f4")
+    for most in (1 << 30, 1 << 15):
+        monkeypatch.setattr(launcher, "_PACKED", most)
+        monkeypatch.setattr(launcher, "_recipes", {})
+        out = old.copy()
+        assert gemm(out, a, b, bias, accumulate=True)
+        results.append(out)
+    check(results[0], a.astype("f8") @ b + bias + old, 300, 2)
+    np.testing.assert_array_equal(*results)
+
+
 def test_empty_products():
     out = np.ones((3, 4), "f4")
     gemm(out, np.ones((3, 0), "f4"), np.ones((0, 4), "f4"))
