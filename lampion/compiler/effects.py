@@ -145,6 +145,10 @@ class Effects:
             place.put(original)
         self.places = {}
 
+    def release(self) -> None:
+        """The capture is over: lets go of what it recorded."""
+        self.values, self.log = [], []
+
     def saved(self) -> Callable[[], None]:
         """What makes all that runs change as it is now."""
         owners = [getattr(a, "__self__", None) for a in self.apply]

@@ -40,6 +40,10 @@ class Scaling:
             self.watcher.refuse(f"GradScaler.{name}()" + (" after update()" if found else ""))
         return found(*args, **kwargs)
 
+    def release(self) -> None:
+        """The capture is over: lets go of what it recorded."""
+        self.watcher = self.steps = None
+
     def commit(self) -> None:
         """After a run: what the scaler notes of steps that were made."""
         scaler = self.scaler

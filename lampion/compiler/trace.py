@@ -251,6 +251,7 @@ def trace(fn: Callable[..., Any], args: Any, kwargs: Any, leaves: Leaves,
     finally:
         watcher.effects.restore()
         recorder.restore()
+        recorder.decisions.values.known.clear()
 
 
 def _with_effects(result: Any, watcher: Watcher) -> Any:
@@ -406,6 +407,9 @@ class _Finish:
         made.varying = [n for n in self.watcher.every if n.node is not None]
         made.floats = [(i, x) for i, x in enumerate(self.floats) if i not in self.watcher.numbers]
         self.watcher.guards.close()
+        self.watcher.effects.release()
+        for scaling in made.scalings:
+            scaling.release()
         self.check_sharing(made)
         return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import pickle
 import threading
@@ -13,6 +14,7 @@ import pytest
 import lampion as torch
 import lampion.nn.functional as F
 from lampion import nn
+from lampion.capture.recorder import Recorder
 from lampion.compiler.checked import ProgramMismatch
 from lampion.compiler.compiled import CompileWarning
 from lampion.compiler.guards import Guards
@@ -333,3 +335,30 @@ def test_many_kinds_of_arguments_must_come_more_often():
             assert fn(torch.ones(n))[-1] == 2 * n
         return fn.programs
     assert [all_lengths() for _ in range(8)] == [8] * 7 + [12]
+
+
+def test_programs_let_go_of_their_capture():
+    """With branches, effects and a scaler, which are kept for the runs."""
+    def recorders():
+        return {id(found) for found in gc.get_objects() if isinstance(found, Recorder)}
+
+    before = recorders()
+    net, losses = nn.Linear(4, 3), []
+    opt = torch.optim.SGD(net.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu")
+
+    @torch.compile(mode="wait")
+    def step(x):
+        opt.zero_grad()
+        loss = net(x).square().mean()
+        loss = loss / 2 if loss > 100 else loss
+        scaler.scale(loss).backward()
+        scaler.step(opt)
+        scaler.update()
+        losses.append(loss.item())
+
+    step(torch.randn(5, 4))
+    step(torch.randn(5, 4))
+    gc.collect()
+    assert step.programs and len(losses) == 2
+    assert recorders() <= before
