@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from functools import lru_cache
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,17 @@ class Node:
     where: the user's line that asked for it, or None; equal nodes keep the first.
     """
 
-    __slots__ = ("kind", "op", "args", "attrs", "shape", "dtype", "digest", "where", "_operands")
+    __slots__ = ("kind", "op", "args", "attrs", "shape", "dtype", "digest", "where", "facts",
+                 "inner", "_operands")
 
     def __init__(self, kind: str, op: Any, args: tuple[Node | None, ...], attrs: tuple[Any, ...],
-                 shape: Any, dtype: np.dtype[Any] | None, digest: str) -> None:
+                 shape: Any, dtype: np.dtype[Any] | None, digest: str, facts: str) -> None:
         self.kind, self.op, self.args, self.attrs = kind, op, args, attrs
         self.shape, self.dtype, self.digest = shape, dtype, digest
         self.where: Any = None
-        self._operands = (*[a for a in args if isinstance(a, Node)], *nodes_in(attrs))
+        self.facts = facts  # the part of the content that is no argument, as a text
+        self.inner = tuple(nodes_in(attrs))  # operands inside attributes
+        self._operands = (*[a for a in args if isinstance(a, Node)], *self.inner)
 
     def operands(self) -> tuple[Node, ...]:
         """Every node that this one needs, those inside attributes included."""
@@ -67,17 +71,24 @@ class Interner:
     def make(self, kind: str, op: Any, args: tuple[Node | None, ...], attrs: tuple[Any, ...],
              shape: Any, dtype: np.dtype[Any] | None) -> Node:
         """The node with this content."""
-        digest = _digest(kind, op, args, attrs, shape, dtype)
+        name = "" if op is None else op.name
+        facts = f"{kind}|{name}|{stable(attrs)}|{shape}|{name_of(dtype)}"
+        return self._found(kind, op, args, attrs, shape, dtype, facts)
+
+    def with_args(self, node: Node, args: tuple[Node | None, ...]) -> Node:
+        """The node with other arguments; the same object where they are its own."""
+        if all(map(is_, args, node.args)):
+            return self.table.setdefault(node.digest, node)
+        return self._found(node.kind, node.op, args, node.attrs, node.shape, node.dtype, node.facts)
+
+    def _found(self, kind: str, op: Any, args: tuple[Node | None, ...], attrs: tuple[Any, ...],
+               shape: Any, dtype: np.dtype[Any] | None, facts: str) -> Node:
+        text = f"{stable(args)}|{facts}"
+        digest = hashlib.sha256(text.encode()).hexdigest()[:24]
         found = self.table.get(digest)
         if found is None:
-            found = self.table[digest] = Node(kind, op, args, attrs, shape, dtype, digest)
+            found = self.table[digest] = Node(kind, op, args, attrs, shape, dtype, digest, facts)
         return found
-
-
-def _digest(kind: str, op: Any, args: Any, attrs: Any, shape: Any, dtype: Any) -> str:
-    text = "|".join((kind, "" if op is None else op.name, stable(args), stable(attrs),
-                     str(shape), name_of(dtype)))
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 @lru_cache(256)
@@ -88,8 +99,8 @@ def name_of(dtype: np.dtype[Any] | None) -> str:
 
 def stable(value: Any) -> str:
     """A text that is equal for equal content, in every process."""
-    if isinstance(value, Node):
-        return value.digest
+    if value.__class__ is Node:
+        return value.digest  # type: ignore[no-any-return]
     if isinstance(value, (tuple, list)):
         return "(" + ",".join(map(stable, value)) + ")"
     return f"{type(value).__name__}:{value!r}"

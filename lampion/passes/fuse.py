@@ -410,8 +410,9 @@ class _Contracted:
             self.new[r.digest] = self.interner.make("result", None, (call,), (i,), r.shape, r.dtype)
 
     def copied(self, node: Node) -> Node:
-        args, attrs = self.replaced(node.args), self.replaced(node.attrs)
-        made = self.interner.make(node.kind, node.op, args, attrs, node.shape, node.dtype)
+        args = self.replaced(node.args)
+        made = self.interner.with_args(node, args) if not node.inner else self.interner.make(
+            node.kind, node.op, args, self.replaced(node.attrs), node.shape, node.dtype)
         made.where = made.where or node.where
         return made
 

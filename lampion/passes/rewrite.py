@@ -44,21 +44,22 @@ class Rewriter:
 
     def copied(self, node: Node) -> Node:
         """The node with new operands; the same object where none has changed."""
-        args, attrs = self.replaced(node.args), self.replaced(node.attrs)
-        if args is node.args and attrs is node.attrs:
-            return self.interner.table.setdefault(node.digest, node)
-        return self.make(node, node.op, args, attrs, node.kind)
+        new = self.new
+        args = tuple([new[a.digest] if a.__class__ is Node else a for a in node.args])
+        if node.inner:
+            return self.make(node, node.op, args, self.replaced(node.attrs), node.kind)
+        made = self.interner.with_args(node, args)
+        if made.where is None:
+            made.where = node.where
+        return made
 
     def replaced(self, value: Any) -> Any:
-        """Nested values with new nodes; the same object where nothing has changed."""
+        """Nested values with new nodes."""
         if isinstance(value, Node):
             return self.of(value)
         if value.__class__ not in (tuple, list):
             return value
-        parts = [self.replaced(v) for v in value]
-        if all(a is b for a, b in zip(parts, value, strict=True)):
-            return value
-        return value.__class__(parts)
+        return value.__class__(map(self.replaced, value))
 
     def make(self, like: Node, op: Any, args: tuple[Any, ...], attrs: tuple[Any, ...],
              kind: str = "call") -> Node:
