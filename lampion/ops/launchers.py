@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from ..debug.knobs import knobs
 from ..runtime import memory
+from ..runtime.recording import recording_here
 from ..runtime.recording import result as place
 from ..tensor.formats import contiguous_format
 from .native import Launcher, launch, template
@@ -22,7 +24,7 @@ from .pool import divisors
 from .record import LEAVES
 from .reference import resample as resampling
 from .reference import rnn
-from .reference.pool import pool_size
+from .reference.pool import adaptive_bounds, fractional_starts, pool_size
 from .resize import RESAMPLE
 
 Array = Any
@@ -364,14 +366,77 @@ def _max_pool(x: Array, kernel: Any, stride: Any, padding: Any, dilation: Any,
     return (out, index) if max_pool2d(out, index, x, kernel, stride, padding, dilation) else None
 
 
+@template("max_pool1d_with_indices")
+def _max_pool1d(x: Array, kernel: Any, stride: Any, padding: Any, dilation: Any,
+                ceil_mode: bool) -> Any:
+    found = _max_pool(x[:, :, None], (1, *kernel), (1, *stride), (0, *padding), (1, *dilation),
+                      ceil_mode)
+    return found and tuple(a[:, :, 0] for a in found)
+
+
+@template("max_pool3d_with_indices")
+def _max_pool3d(x: Array, kernel: Any, stride: Any, padding: Any, dilation: Any,
+                ceil_mode: bool) -> Any:
+    if max(dilation) > 1:
+        return None
+    size = pool_size(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
+    return _max_of_ranges(x, size, _strided_bounds(x.shape[2:], tuple(size), kernel, stride,
+                                                   padding))
+
+
+@lru_cache(256)
+def _strided_bounds(spatial: Any, size: Any, kernel: Any, stride: Any, padding: Any) -> Any:
+    starts = [np.arange(n) * t - p for n, t, p in zip(size, stride, padding, strict=True)]
+    return [(np.maximum(start, 0), np.minimum(start + k, s))
+            for start, k, s in zip(starts, kernel, spatial, strict=True)]
+
+
+@lru_cache(256)
+def _adaptive_bounds(spatial: Any, size: Any) -> Any:
+    return [adaptive_bounds(s, n) for s, n in zip(spatial, size, strict=True)]
+
+
+def _adaptive_max(x: Array, size: Any) -> Any:
+    return _max_of_ranges(x, size, _adaptive_bounds(x.shape[2:], tuple(size)))
+
+
+def _fractional_max(x: Array, samples: Array, size: Any, kernel: Any) -> Any:
+    if recording_here() is not None:  # the windows are looked up once, here
+        return None
+    starts = fractional_starts(samples, x.shape[2:], size, kernel)
+    return _max_of_ranges(x, size, [(s, s + k) for s, k in zip(starts, kernel, strict=True)])
+
+
+for _dims in (1, 2, 3):
+    template(f"adaptive_max_pool{_dims}d_with_indices")(_adaptive_max)
+    if _dims > 1:
+        template(f"fractional_max_pool{_dims}d_with_indices")(_fractional_max)
+
+
+def _max_of_ranges(x: Array, size: Any, bounds: Any) -> Any:
+    from ..codegen.fused import as_contiguous
+    from ..codegen.pooling_ranges import max_of_ranges
+
+    if not _same_floats(x) or not x.size:
+        return None
+    out = memory.empty((*x.shape[:2], *size), x.dtype)
+    index = memory.empty(out.shape, _INDEX)
+    return (out, index) if max_of_ranges(out, index, as_contiguous(x), bounds) else None
+
+
 @template("scatter_planes")
 def _scatter_planes(values: Array, index: Array, spatial: Any) -> Any:
+    from ..codegen.fused import reshaped
     from ..codegen.pooling import max_pool2d_backward
 
-    if not _same_floats(values) or len(spatial) != 2:
+    if not _same_floats(values):
         return None
     out = memory.empty((*values.shape[:2], *spatial), values.dtype)
-    return _found(max_pool2d_backward, out, values, index)
+    planes = *values.shape[:2], 1
+    cells = *planes, prod(values.shape[2:])
+    found = _found(max_pool2d_backward, out.reshape(*planes, prod(spatial)),
+                   reshaped(values, cells), reshaped(index, cells))
+    return None if found is None else out
 
 
 @template("avg_pool2d")

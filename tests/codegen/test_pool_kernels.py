@@ -15,6 +15,7 @@ from lampion.codegen.pooling import (
     max_pool2d,
     max_pool2d_backward,
 )
+from lampion.codegen.pooling_ranges import max_of_ranges
 from lampion.codegen.target import TARGETS
 from lampion.codegen.types import F32
 from lampion.ops.reference import pool as reference
@@ -64,6 +65,43 @@ def test_nan_and_infinity(case):
     best, places = reference.max_pool(x, *window)
     np.testing.assert_array_equal(out, best)
     np.testing.assert_array_equal(index, places)
+
+
+@pytest.mark.parametrize(("shape", "size"), [
+    ((2, 3, 17, 35), (5, 4)), ((1, 2, 7, 40), (9, 40)), ((2, 1, 23), (5,)),
+    ((1, 2, 5, 6, 19), (2, 4, 7)), ((1, 1, 1, 1), (1, 1)),
+])
+def test_largest_of_ranges(shape, size, instructions):
+    rng = np.random.default_rng(4)
+    bounds = [reference.adaptive_bounds(s, n) for s, n in zip(shape[2:], size, strict=True)]
+    for values in ([-1, 0, 1], [np.nan, -np.inf, np.inf, 0]):
+        for dtype in ("f4", "f8"):
+            x = rng.choice(np.array(values, dtype), shape)
+            out = np.full((*shape[:2], *size), 7, dtype)
+            index = np.full(out.shape, 7)
+            assert max_of_ranges(out, index, x, bounds)
+            best, places = reference.adaptive_max_pool(x, size)
+            np.testing.assert_array_equal(out, best)
+            np.testing.assert_array_equal(index, places)
+
+
+def test_ranges_of_every_plane(instructions):
+    rng = np.random.default_rng(5)
+    x, samples = rng.standard_normal((2, 3, 11, 21)), rng.random((2, 3, 2))
+    starts = reference.fractional_starts(samples, x.shape[2:], (6, 9), (2, 3))
+    out, index = np.empty((2, 3, 6, 9)), np.empty((2, 3, 6, 9), np.int64)
+    assert max_of_ranges(out, index, x, [(starts[0], starts[0] + 2), (starts[1], starts[1] + 3)])
+    best, places = reference.fractional_max_pool(x, samples, (6, 9), (2, 3))
+    np.testing.assert_array_equal(out, best)
+    np.testing.assert_array_equal(index, places)
+
+
+@pytest.mark.parametrize("stop", [0, 6])
+def test_ranges_outside_are_refused(stop):
+    x, start = np.zeros((1, 1, 5, 5), "f"), np.array([0])
+    out, index = np.zeros((1, 1, 1, 1), "f"), np.zeros((1, 1, 1, 1), np.int64)
+    with pytest.raises(ValueError, match="ranges"):
+        max_of_ranges(out, index, x, [(start, np.array([stop])), (start, np.array([5]))])
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -203,15 +203,21 @@ def adaptive_max_pool(x: Array, out: Ints) -> tuple[Array, Array]:
     return best, index
 
 
-def _fractional_starts(sample: float, size: int, out: int, kernel: int) -> Array:
-    """Window starts along one axis from one uniform sample; the last window ends at the border."""
-    starts = np.zeros(out, np.int64)
-    if out > 1:
-        alpha = (size - kernel) / (out - 1)
-        steps = np.arange(out)
-        starts = ((steps + sample) * alpha).astype(np.int64) - int(sample * alpha)
-    if out > 0:
-        starts[-1] = size - kernel
+def fractional_starts(samples: Array, spatial: Ints, out: Ints, kernel: Ints) -> list[Array]:
+    """Window starts along each axis, (planes, cells), from one uniform sample each (N, C, D)."""
+    flat = samples.reshape(-1, len(out))
+    # PyTorch takes samples of 3-d pooling in the order of the axes, of 2-d in reverse.
+    columns = flat.T if len(out) == 3 else flat.T[::-1]
+    return [_starts(c[:, None], s, n, k)
+            for c, s, n, k in zip(columns, spatial, out, kernel, strict=True)]
+
+
+def _starts(sample: Array, size: int, out: int, kernel: int) -> Array:
+    """Starts of one axis, computed in the dtype of the samples; the last window ends it."""
+    alpha = sample.dtype.type(size - kernel) / sample.dtype.type(max(out - 1, 1))
+    steps = np.arange(out).astype(sample.dtype)
+    starts = ((steps + sample) * alpha).astype(np.int64) - (sample * alpha).astype(np.int64)
+    starts[:, -1:] = size - kernel
     return starts
 
 
@@ -221,16 +227,9 @@ def fractional_max_pool(
     """Maxima of windows at pseudo-random starts; samples (N, C, D), the last axis first."""
     best = np.empty((*x.shape[:2], *out), x.dtype)
     index = np.empty(best.shape, np.int64)
-    dims = len(out)
-    # PyTorch takes samples of 3-d pooling in the order of the axes, of 2-d in reverse.
-    order = range(dims) if dims == 3 else reversed(range(dims))
-    columns = list(order)
-    for plane in np.ndindex(*x.shape[:2]):
-        starts = [
-            _fractional_starts(float(samples[(*plane, columns[a])]), x.shape[2 + a], out[a], k)
-            for a, k in enumerate(kernel)
-        ]
-        best[plane], index[plane] = _windows_max(x[plane], starts, kernel)
+    starts = fractional_starts(samples, x.shape[2:], out, kernel)
+    for number, plane in enumerate(np.ndindex(*x.shape[:2])):
+        best[plane], index[plane] = _windows_max(x[plane], [s[number] for s in starts], kernel)
     return best, index
 
 
@@ -241,7 +240,8 @@ def _windows_max(plane: Array, starts: Sequence[Array], kernel: Ints) -> tuple[A
         values.append(plane[cells])
         places.append(np.ravel_multi_index(cells, plane.shape))
     stacked = np.stack(values)
-    chosen = stacked.argmax(0)[None]
+    last = len(values) - 1 - (stacked != stacked)[::-1].argmax(0)  # of the NaNs of a window
+    chosen = np.where((stacked != stacked).any(0), last, stacked.argmax(0))[None]
     return (
         np.take_along_axis(stacked, chosen, 0)[0],
         np.take_along_axis(np.stack(places), chosen, 0)[0],
