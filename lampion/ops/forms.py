@@ -19,6 +19,7 @@ from ..tensor.tensor import INFERENCE, Tensor, storage_of, wrap
 __all__ = [
     "bump",
     "can_cast",
+    "check_memory",
     "check_overlap",
     "check_writable",
     "convert_array",
@@ -149,10 +150,15 @@ def copy_array(target: Tensor, source: Tensor) -> None:
     if recorders:
         max(recorders, key=attrgetter("level")).note_write(target, source)
     elif type(a) is np.ndarray:
-        if not a.flags.writeable:
-            raise RuntimeError("the tensor shares memory with a read-only NumPy array and cannot "
-                               "be written to; make a .clone()")
+        check_memory(a)
         _store(a, b)
+
+
+def check_memory(a: np.ndarray[Any, Any]) -> None:
+    """RuntimeError where memory may only be read; a kernel that writes to it ends the process."""
+    if not a.flags.writeable:
+        raise RuntimeError("the tensor shares memory with a read-only NumPy array and cannot "
+                           "be written to; make a .clone()")
 
 
 def _store(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> None:

@@ -11,7 +11,7 @@ from ..tensor.dtype import BOOL, bool_, int32, int64, uint8
 from ..tensor.tensor import Tensor, share, wrap
 from .errors import argument_type, wrap_dim
 from .families import Array, OptArray, broadcast_shape
-from .forms import bump, check_overlap, check_writable, write
+from .forms import bump, check_memory, check_overlap, check_writable, write
 from .layout import in_rows
 from .promotion import cast
 from .record import data_dependent, leaf, not_differentiable, op, publish, same_shape
@@ -325,7 +325,7 @@ def _write_view(self: Tensor, viewed: Tensor, value: Tensor) -> None:
 def _put_now(viewed: Tensor, indices: Any, value: Tensor) -> None:
     a = viewed._a
     check_overlap(viewed, "__setitem__")
-    _check_memory(viewed)
+    check_memory(a)
     key = _index_key(a.shape, _unwrap(indices))
     try:
         a[key] = value._a
@@ -863,16 +863,10 @@ def _fill(self: Tensor, value: Any, name: str) -> Tensor:
     from .creation import _fill_value
 
     check_overlap(self, name)
-    _check_memory(self)
+    check_memory(self._a)
     self._a[...] = _fill_value(value, self._dtype)
     bump(self, name)
     return self
-
-
-def _check_memory(t: Tensor) -> None:
-    if not t._a.flags.writeable:
-        raise RuntimeError("the tensor shares memory with a read-only NumPy array and cannot be "
-                           "written to; make a .clone()")
 
 
 @op("Tensor", name="zero_")

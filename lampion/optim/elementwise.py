@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import ops
 from ..autograd import enable_grad, set_grad_enabled
+from ..ops.forms import check_memory
 from ..ops.optimize import Scalars, Update, note_writes, update_arrays
 from ..tensor import Tensor, float32
 from .optimizer import Optimizer
@@ -67,6 +68,8 @@ class ElementwiseOptimizer(Optimizer):
             grad = p._grad
             if grad is None:
                 continue
+            if type(p._a) is np.ndarray:
+                check_memory(p._a)
             count, state = self._advance(p, grad, group, update)
             if not (type(p._a) is type(grad._a) is np.ndarray) or group["differentiable"]:
                 self._step_tensors(update, p, grad, group, lr, count, state)

@@ -13,6 +13,7 @@ import numpy as np
 from ..codegen import service
 from ..codegen.stream import Recording, Stream
 from ..graph.node import Graph, Node
+from ..ops.forms import check_memory
 from .arrays import Extents
 from .fused import Fused
 from .lower import Lowering
@@ -107,7 +108,8 @@ class Executable:
 
         is_prepared: see `runtime/stream.py:Stream`; None keeps nothing.
         "data" writes are done in the arrays' memory. ValueError where an array has another
-        layout than its example, or shares memory that its example did not share.
+        layout than its example, or shares memory that its example did not share; RuntimeError
+        where one that is written to may only be read.
         """
         if self.written:
             self.check_memory(arrays)
@@ -128,6 +130,8 @@ class Executable:
         if not new or len(arrays) != len(self.seen):  # of a wrong number the stream complains
             return
         if self.extents is None or not set(self.written).isdisjoint(new):
+            for i in self.written:
+                check_memory(arrays[i])
             self.extents = Extents([arrays[i] for i in self.written])
             new = list(range(len(arrays)))
         for i in new:
