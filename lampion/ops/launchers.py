@@ -22,6 +22,7 @@ from ..tensor.formats import contiguous_format
 from .native import Launcher, launch, template
 from .pool import divisors
 from .record import LEAVES
+from .reference import grid as sampling
 from .reference import resample as resampling
 from .reference import rnn
 from .reference.pool import adaptive_bounds, fractional_starts, pool_size
@@ -30,6 +31,7 @@ from .resize import RESAMPLE
 Array = Any
 
 _INDEX = np.dtype(np.int64)
+_PLACES = np.dtype(np.float64)
 _FLOATS = frozenset((np.dtype(np.float32), np.dtype(np.float64)))
 
 
@@ -502,6 +504,74 @@ def _resampled(x: Array, size: Any, key: Any, turned: bool) -> Any:
         return None
     out = memory.empty((*x.shape[:2], *size), x.dtype)
     return out if resample(out, as_contiguous(x), _taps(*key, x.dtype, turned)) else None
+
+
+def _grid_sample(x: Array, grid: Array, *rule: Any) -> Any:
+    from ..codegen.fused import as_contiguous
+    from ..codegen.sample import read
+
+    found = _corners(x, grid, rule)
+    if found is None:
+        return None
+    out = memory.empty((*x.shape[:2], *grid.shape[1:-1]), x.dtype)
+    return out if read(_planes(out), _planes(as_contiguous(x)), *found) else None
+
+
+template("grid_sampler_2d")(_grid_sample)
+template("grid_sampler_3d")(_grid_sample)
+
+
+@template("grid_sampler_backward")
+def _grid_backward(grad: Array, x: Array, grid: Array, *rule: Any) -> Any:
+    from ..codegen.fused import as_contiguous, fill
+    from ..codegen.sample import dots, spread
+
+    found = _corners(x, grid, rule)
+    if found is None or grad.dtype != x.dtype:
+        return None
+    places, weights = found
+    values = _planes(as_contiguous(grad))
+    gx, dot = memory.empty(x.shape, x.dtype), memory.empty(weights.shape, x.dtype)
+    fill(gx, 0)
+    if not (spread(_planes(gx), values, places, weights)
+            and dots(dot, values, _planes(as_contiguous(x)), places)):
+        return None
+    moved = memory.empty(grid.shape, grid.dtype)
+    split = [d.reshape(grid.shape[:-1]) for d in dot]
+    _moves(sampling.Rule(x.shape[2:], *rule), len(split))(
+        [*split, *sampling.coordinates(grid)], sampling.coordinates(moved))
+    return gx, moved
+
+
+def _planes(x: Array) -> Array:
+    return x.reshape(*x.shape[:2], prod(x.shape[2:]))
+
+
+def _corners(x: Array, grid: Array, rule: Any) -> Any:
+    """Places and weights, (corners, N, positions)."""
+    if not _same_floats(x, grid) or not _aligned(grid) or "reflection" in rule or (
+            not x.size or not grid.size):
+        return None
+    each = {"nearest": 1, "bilinear": 2, "bicubic": 4}[rule[0]]
+    shape = (each ** (x.ndim - 2), *grid.shape[:-1])
+    places, weights = memory.empty(shape, _PLACES), memory.empty(shape, x.dtype)
+    _positions(sampling.Rule(x.shape[2:], *rule))(sampling.coordinates(grid), [*places, *weights])
+    flat = (*shape[:2], prod(shape[2:]))
+    return places.reshape(flat), weights.reshape(flat)
+
+
+@lru_cache(64)
+def _positions(rule: sampling.Rule) -> Any:
+    from ..codegen.fused import Fused
+
+    return Fused(lambda *coords: sampling.places_and_weights(coords, rule), f"positions {rule}")
+
+
+@lru_cache(64)
+def _moves(rule: sampling.Rule, corners: int) -> Any:
+    from ..codegen.fused import Fused
+
+    return Fused(lambda *a: sampling.moves(a[:corners], a[corners:], rule), f"moves {rule}")
 
 
 # --- indices ----------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ import numpy as np
 from ..tensor.tensor import Tensor, wrap
 from .families import Array
 from .record import Leaf, leaf, op
+from .reference import grid as sampling
 from .reference import resample as reference
-from .reference.grid import Sampler
 
 __all__ = [
     "adaptive_mean",
@@ -235,7 +235,7 @@ def _grid_shape(input: Any, grid: Any, *_: Any) -> Any:
 
 def _sample(input: Array, grid: Array, mode: str, padding: str, align: bool) -> Any:
     """Values of the image at the positions of the grid."""
-    return Sampler(input, grid, mode, padding, align).sample()
+    return sampling.sample(input, grid, sampling.Rule(input.shape[2:], mode, padding, align))
 
 
 _GRID = {
@@ -253,7 +253,8 @@ _GRID = {
 def _grid_backward(grad: Array, input: Array, grid: Array, mode: str, padding: str,
                    align: bool) -> Any:
     """Gradients of `grid_sample` for the image and for the positions."""
-    return Sampler(input, grid, mode, padding, align).gradients(grad)
+    return sampling.gradients(grad, input, grid,
+                              sampling.Rule(input.shape[2:], mode, padding, align))
 
 
 @op("F")

@@ -5,13 +5,13 @@ Input (N, C, *S), grid (N, *O, D) with coordinates in [-1, 1], the last spatial 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .pool import scatter_planes
+from .pool import gather_planes, scatter_planes
 from .resample import cubic_weights
 
 Array = Any
@@ -36,9 +36,9 @@ def _reflect(c: Array, low: float, high: float) -> tuple[Array, Array]:
     return np.where(odd, span - extra, extra) + low, np.where(odd, -sign, sign)
 
 
-def _clip(c: Array, size: int) -> tuple[Array, Array]:
-    inside = (c > 0) & (c < size - 1)
-    return np.clip(np.nan_to_num(c, nan=0.0), 0, size - 1), inside
+def _bounded(c: Array, size: int) -> Array:
+    """Within [0, size - 1]; NaN is 0."""
+    return np.where(c > 0, np.where(c < size - 1, c, size - 1), 0).astype(c.dtype)
 
 
 def _place(c: Array, size: int, padding: str, align: bool) -> tuple[Array, Array]:
@@ -48,94 +48,125 @@ def _place(c: Array, size: int, padding: str, align: bool) -> tuple[Array, Array
         low, high = (0, size - 1) if align else (-0.5, size - 0.5)
         c, slope = _reflect(c, low, high)
     if padding != "zeros":
-        c, inside = _clip(c, size)
-        slope = slope * inside
+        slope = slope * ((c > 0) & (c < size - 1))
+        c = _bounded(c, size)
     return c, slope
 
 
-class Sampler:
-    """The positions of one grid on one image, shared by the forward and both gradients."""
+class Rule(NamedTuple):
+    """What is fixed when positions are taken apart."""
 
-    def __init__(self, x: Array, grid: Array, mode: str, padding: str, align: bool) -> None:
-        self.x, self.mode, self.padding, self.align = x, mode, padding, align
-        self.spatial = x.shape[2:]
-        self.out = grid.shape[1:-1]
-        coords = [grid[..., d] for d in range(grid.shape[-1])][::-1]
-        pairs = [_unnormalize(c, s, align) for c, s in zip(coords, self.spatial, strict=True)]
-        self.raw = [p for p, _ in pairs]
-        self.speed = [v for _, v in pairs]
-        self.slope: list[Array] = []
+    spatial: tuple[int, ...]
+    mode: str
+    padding: str
+    align: bool
 
-    def _axis(self, axis: int) -> tuple[Array, Array, Array]:
-        """Tap cells, weights and weight slopes of one axis, each (taps, N, *out)."""
-        c, size = self.raw[axis], self.spatial[axis]
-        if self.mode == "bicubic":
-            return self._cubic(c, size)
-        c, slope = _place(c, size, self.padding, self.align)
-        if self.mode == "nearest":
-            cell = np.rint(c)
-            return cell[None], np.ones_like(c)[None], np.zeros_like(c)[None]
-        low = np.floor(c)
-        frac = c - low
-        return (
-            np.stack([low, low + 1]),
-            np.stack([1 - frac, frac]),
-            np.stack([-slope, slope]),
-        )
 
-    def _cubic(self, c: Array, size: int) -> tuple[Array, Array, Array]:
-        """The padding rule applies to every tap, not to the position."""
-        low = np.floor(c)
-        t = c - low
-        cells = np.stack([low + k for k in range(-1, 3)])
-        cells, _ = _place(cells, size, self.padding, self.align)
-        a = -0.75
-        near = [(3 * (a + 2) * d - 2 * (a + 3)) * d for d in (t, 1 - t)]
-        far = [(3 * a * d - 10 * a) * d + 8 * a for d in (t + 1, 2 - t)]
-        slopes = np.stack([far[0], near[0], -near[1], -far[1]])
-        return cells, np.moveaxis(cubic_weights(t), -1, 0), slopes
+class Corner(NamedTuple):
+    """One of the cells that a position sees; arrays are (N, *O)."""
 
-    def _tables(self) -> Iterator[tuple[Array, list[Array], list[Array], Array]]:
-        """For each corner: flat cell, per-axis weights, per-axis slopes, inside mask."""
-        axes = [self._axis(a) for a in range(len(self.spatial))]
-        for choice in product(*(range(len(a[0])) for a in axes)):
-            cells = [a[0][k] for a, k in zip(axes, choice, strict=True)]
-            inside = np.ones(cells[0].shape, bool)
-            flat = np.zeros(cells[0].shape, np.int64)
-            for c, s in zip(cells, self.spatial, strict=True):
-                inside &= (c >= 0) & (c <= s - 1)
-                flat = flat * s + np.clip(np.nan_to_num(c, nan=0.0), 0, s - 1).astype(np.int64)
-            weights = [a[1][k] for a, k in zip(axes, choice, strict=True)]
-            yield flat, weights, [a[2][k] for a, k in zip(axes, choice, strict=True)], inside
+    place: Array  # flat, within the image, in float64: whole numbers that a kernel can trace
+    inside: Array
+    weights: list[Array]  # by axis
+    slopes: list[Array]
 
-    def _gather(self, flat: Array) -> Array:
-        """x at the flat cells: (N, C, *out)."""
-        n, c = self.x.shape[:2]
-        places = np.broadcast_to(flat.reshape(n, 1, -1), (n, c, flat[0].size))
-        return np.take_along_axis(self.x.reshape(n, c, -1), places, 2).reshape(n, c, *self.out)
 
-    def sample(self) -> Array:
-        """The sampled image (N, C, *out)."""
-        total = np.zeros((*self.x.shape[:2], *self.out), self.x.dtype)
-        for flat, weights, _, inside in self._tables():
-            w = np.where(inside, _product(weights), 0).astype(self.x.dtype)
-            total += self._gather(flat) * w[:, None]
-        return total
+Axis = tuple[list[Array], list[Array], list[Array]]  # cells, weights and their slopes, by tap
 
-    def gradients(self, gy: Array) -> tuple[Array, Array]:
-        """Gradients for the image and for the grid."""
-        gx = np.zeros(self.x.shape, self.x.dtype)
-        moves = [np.zeros(self.raw[0].shape, gy.dtype) for _ in self.spatial]
-        for flat, weights, slopes, inside in self._tables():
-            w = np.where(inside, _product(weights), 0).astype(gy.dtype)
-            places = np.broadcast_to(flat[:, None], gy.shape)
-            gx += scatter_planes(gy * w[:, None], places, self.spatial)
-            dot = np.where(inside, (self._gather(flat) * gy).sum(1), 0)
-            for axis, slope in enumerate(slopes):
-                others = weights[:axis] + weights[axis + 1 :]
-                moves[axis] += dot * slope * _product(others)
-        parts = [m * v for m, v in zip(moves, self.speed, strict=True)][::-1]
-        return gx, np.stack(parts, -1).astype(gy.dtype, copy=False)
+
+def _axis(c: Array, size: int, rule: Rule) -> Axis:
+    if rule.mode == "bicubic":
+        return _cubic(c, size, rule)
+    c, slope = _place(c, size, rule.padding, rule.align)
+    if rule.mode == "nearest":
+        return [np.rint(c)], [np.ones_like(c)], [np.zeros_like(c)]
+    low = np.floor(c)
+    part = c - low
+    return [low, low + 1], [1 - part, part], [-slope, slope]
+
+
+def _cubic(c: Array, size: int, rule: Rule) -> Axis:
+    """The padding rule applies to every tap, not to the position."""
+    low = np.floor(c)
+    t = c - low
+    cells = [_place(low + k, size, rule.padding, rule.align)[0] for k in range(-1, 3)]
+    a = -0.75
+    near = [(3 * (a + 2) * d - 2 * (a + 3)) * d for d in (t, 1 - t)]
+    far = [(3 * a * d - 10 * a) * d + 8 * a for d in (t + 1, 2 - t)]
+    return cells, cubic_weights(t), [far[0], near[0], -near[1], -far[1]]
+
+
+def corners(coords: Sequence[Array], rule: Rule) -> Iterator[Corner]:
+    """The cells that positions see; coords (N, *O), one for each axis of the image in order."""
+    taken = [_axis(_unnormalize(c, s, rule.align)[0], s, rule)
+             for c, s in zip(coords, rule.spatial, strict=True)]
+    for choice in product(*(range(len(cells)) for cells, *_ in taken)):
+        place, inside = 0, True
+        for (cells, *_), tap, s in zip(taken, choice, rule.spatial, strict=True):
+            cell = cells[tap]
+            inside = (cell >= 0) & (cell <= s - 1) & inside
+            place = place * s + _bounded(cell, s).astype(np.float64)
+        yield Corner(place, inside,
+                     [weights[tap] for (_, weights, _), tap in zip(taken, choice, strict=True)],
+                     [slopes[tap] for (*_, slopes), tap in zip(taken, choice, strict=True)])
+
+
+def places_and_weights(coords: Sequence[Array], rule: Rule) -> tuple[Array, ...]:
+    """The places of all corners, then their weights, which are 0 outside."""
+    found = list(corners(coords, rule))
+    return (*(c.place for c in found),
+            *(np.where(c.inside, _product(c.weights), 0) for c in found))
+
+
+def moves(dots: Sequence[Array], coords: Sequence[Array], rule: Rule) -> list[Array]:
+    """Gradients for the coordinates, from the gradient for the weight of each corner."""
+    totals: list[Any] = [0] * len(coords)
+    for dot, corner in zip(dots, corners(coords, rule), strict=True):
+        held = np.where(corner.inside, dot, 0)
+        for axis, slope in enumerate(corner.slopes):
+            others = corner.weights[:axis] + corner.weights[axis + 1 :]
+            totals[axis] = totals[axis] + held * slope * _product(others)
+    return [t * _unnormalize(c, s, rule.align)[1]
+            for t, c, s in zip(totals, coords, rule.spatial, strict=True)]
+
+
+def coordinates(grid: Array) -> list[Array]:
+    """Of each axis of the image; a grid has the last axis first."""
+    return [grid[..., d] for d in reversed(range(grid.shape[-1]))]
+
+
+def sample(x: Array, grid: Array, rule: Rule) -> Array:
+    """The sampled image (N, C, *out)."""
+    total = np.zeros((*x.shape[:2], *grid.shape[1:-1]), x.dtype)
+    found = places_and_weights(coordinates(grid), rule)
+    half = len(found) // 2
+    for place, w in zip(found[:half], found[half:], strict=True):
+        total += _gather(x, place) * w.astype(x.dtype)[:, None]
+    return total
+
+
+def _gather(x: Array, place: Array) -> Array:
+    """x at the flat cells: (N, C, *out)."""
+    return gather_planes(x, _spread_over(place, (*x.shape[:2], *place.shape[1:])))
+
+
+def _spread_over(place: Array, shape: tuple[int, ...]) -> Array:
+    """Places of all channels."""
+    return np.broadcast_to(place[:, None].astype(np.int64), shape)
+
+
+def gradients(gy: Array, x: Array, grid: Array, rule: Rule) -> tuple[Array, Array]:
+    """Gradients for the image and for the grid."""
+    coords = coordinates(grid)
+    found = places_and_weights(coords, rule)
+    half = len(found) // 2
+    gx, dots = np.zeros(x.shape, x.dtype), []
+    for place, w in zip(found[:half], found[half:], strict=True):
+        places = _spread_over(place, gy.shape)
+        gx += scatter_planes(gy * w.astype(gy.dtype)[:, None], places, rule.spatial)
+        dots.append((_gather(x, place) * gy).sum(1))
+    parts = moves(dots, coords, rule)[::-1]
+    return gx, np.stack(parts, -1).astype(gy.dtype, copy=False)
 
 
 def _product(weights: list[Array]) -> Any:

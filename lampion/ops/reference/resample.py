@@ -81,11 +81,11 @@ def linear_table(size: int, out: int, align: bool, factor: float | None, real: A
     return np.stack([low, high], 1), np.stack([1 - frac, frac], 1)
 
 
-def cubic_weights(t: Array, a: float = -0.75) -> Array:
+def cubic_weights(t: Array, a: float = -0.75) -> list[Array]:
     """Weights of the four neighbours at distance t in [0, 1) from the second."""
     near = [((a + 2) * d - (a + 3)) * d * d + 1 for d in (t, 1 - t)]
     far = [((a * d - 5 * a) * d + 8 * a) * d - 4 * a for d in (t + 1, 2 - t)]
-    return np.stack([far[0], near[0], near[1], far[1]], -1)
+    return [far[0], near[0], near[1], far[1]]
 
 
 def cubic_table(size: int, out: int, align: bool, factor: float | None, real: Any) -> Table:
@@ -93,7 +93,7 @@ def cubic_table(size: int, out: int, align: bool, factor: float | None, real: An
     source = _source(size, out, align, factor, real)
     low = np.floor(source)
     index = low.astype(np.int64)[:, None] + np.arange(-1, 3)
-    return np.clip(index, 0, size - 1), cubic_weights(source - low)
+    return np.clip(index, 0, size - 1), np.stack(cubic_weights(source - low), -1)
 
 
 def _triangle(d: Array) -> Array:
