@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -124,6 +125,23 @@ def _leaves(data: Any) -> Any:
     return data
 
 
+_NUMBERS = (frozenset((float,)), frozenset((int,)), frozenset((bool,)))
+
+
+def _only_kind(data: Any) -> Any:
+    """The one type of all numbers in a regular nest of lists; None if it is something else."""
+    kinds = frozenset(map(type, data)) if data.__class__ is list else None
+    for _ in range(_DEEPEST):  # a list may hold itself
+        if kinds != _LISTS or len(set(map(len, data))) > 1:
+            break
+        data = data[0] if len(data) == 1 else list(chain.from_iterable(data))
+        kinds = frozenset(map(type, data))
+    return next(iter(kinds)) if kinds in _NUMBERS else None  # type: ignore[arg-type]
+
+
+_LISTS, _DEEPEST = frozenset((list,)), 8
+
+
 def _shape_of(data: Any) -> tuple[int, ...]:
     shape = []
     while isinstance(data, list):
@@ -182,6 +200,9 @@ def array_of(data: Any, d: dtype | None) -> np.ndarray[Any, Any]:
         a = np.asarray(data)
         from_numpy_dtype(a.dtype)
         return np.array(a) if d is None else np.array(convert_array(a, d.np))
+    kind = _only_kind(data)
+    if kind is not None:
+        return _from_numbers(data, (len(data),), d or number_dtype(kind()))
     nested = _leaves(data)
     shape = _shape_of(nested)
     _check_nesting(nested, shape)
