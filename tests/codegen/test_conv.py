@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
+import lampion as torch
+from lampion import nn
 from lampion.codegen.conv import conv_forward, conv_grad_input, conv_grad_weight
+from lampion.debug.knobs import override
 from lampion.ops.reference import conv as reference
 from lampion.runtime.threads import get_num_threads, set_num_threads
 
@@ -254,3 +257,14 @@ def test_shapes_that_do_not_fit():
         conv_forward(np.empty((1, 6, 6, 6), "f4"), x, w, None, (1,), (0,), (1,), 1)
     with pytest.raises(ValueError, match="bias"):
         conv_grad_input(x.copy(), np.ones((1, 6, 6, 6), "f4"), w, np.ones(6, "f4"), *ones)
+
+
+@pytest.mark.parametrize("kernels", ["sync", "off"])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_gradients_of_no_images(groups, kernels):
+    conv = nn.Conv2d(4, 8, 3, padding=1, groups=groups)
+    x = torch.empty(0, 4, 5, 6, requires_grad=True)
+    with override(kernels=kernels):
+        conv(x).sum().backward()
+    assert x.grad.shape == x.shape
+    assert (conv.weight.grad == 0).all() and (conv.bias.grad == 0).all()

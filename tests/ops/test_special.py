@@ -137,3 +137,10 @@ def test_in_place_and_integers() -> None:
     assert torch.erfinv(x / 2, out=out) is out
     with pytest.raises(TypeError):
         special.zeta(1.0, 2.0)
+
+
+@pytest.mark.parametrize("kernels", ["sync", "off"])
+def test_scaled_complement_of_large_numbers(kernels):
+    at = np.array([-np.inf, -1e30, -195210.5, -27.0, -26.5, 27.0, 1e30, np.inf, np.nan] * 16)
+    with override(kernels=kernels):
+        check(special.erfcx(torch.from_numpy(at)), reference.erfcx(at), 1e-12)

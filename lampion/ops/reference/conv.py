@@ -150,7 +150,7 @@ def _depthwise_weight(gy: Array, x: Array, kernel: Ints, stride: Ints, dilation:
     grouped = gy.reshape(n, channels, gy.shape[1] // channels, int(np.prod(size)))
     out: Array = np.zeros((channels, grouped.shape[2], *kernel), gy.dtype)
     for position, cut in taps(kernel, size, stride, dilation):
-        part = x[(..., *cut)].reshape(n, channels, -1)
+        part = x[(..., *cut)].reshape(n, channels, grouped.shape[3])
         out[(..., *position)] = np.einsum("ncml,ncl->cm", grouped, part)
     return out.reshape(gy.shape[1], 1, *kernel)
 

@@ -102,8 +102,9 @@ def erfc(x: Array) -> Array:
 
 def erfcx(x: Array) -> Array:
     """exp(x*x) * erfc(x); float64."""
+    inner = np.maximum(np.minimum(x, 1), -30)  # it is infinite from -27 down
     with np.errstate(all="ignore"):
-        near = erfc(np.minimum(x, 1)) / _decay(np.minimum(x, 1))
+        near = erfc(inner) / _decay(inner)
     return np.where(x == np.inf, 0.0, np.where(x >= 1, scaled_erfc(x), near))
 
 
