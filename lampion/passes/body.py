@@ -8,8 +8,8 @@ key, so identical layers are looked at once.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -20,7 +20,9 @@ from ..graph.node import Node, name_of, nodes_in, stable
 from ..ops.native import renamed
 from ..ops.optimize import Update
 
-__all__ = ["Body", "base_of", "is_renaming", "surveyed", "trace_body"]
+__all__ = ["Body", "PerBody", "base_of", "is_renaming", "surveyed", "trace_body"]
+
+T = TypeVar("T")
 
 _RENAMES = frozenset(("view", "unsqueeze", "squeeze", "alias", "expand", "permute", "t",
                       "transpose"))
@@ -186,20 +188,27 @@ def _updated(call: Node, args: list[Any], scalars: Any) -> tuple[Any, ...]:
 # --- what a kernel would be -------------------------------------------------------------------
 
 
-_known: dict[str, Survey | None] = {}  # by key of the body
 _MOST_KNOWN = 1 << 14
 
 
+class PerBody(Generic[T]):
+    """A function of bodies, computed once for each: equal layers have equal bodies."""
+
+    def __init__(self, function: Callable[[Body], T]) -> None:
+        self.function = function
+        self.known: dict[str, T] = {}  # by key of the body
+
+    def __call__(self, body: Body) -> T:
+        if body.key not in self.known:
+            if len(self.known) >= _MOST_KNOWN:
+                self.known.clear()
+            self.known[body.key] = self.function(body)
+        return self.known[body.key]
+
+
+@PerBody
 def surveyed(body: Body) -> Survey | None:
     """What a body's kernel would be; None where there is none."""
-    if body.key not in _known:
-        if len(_known) >= _MOST_KNOWN:
-            _known.clear()
-        _known[body.key] = _surveyed(body)
-    return _known[body.key]
-
-
-def _surveyed(body: Body) -> Survey | None:
     trace = Trace()
     try:
         return survey(trace, trace_body(body, trace))

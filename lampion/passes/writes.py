@@ -17,7 +17,7 @@ from ..codegen.plan import reduced_axes
 from ..graph.node import Graph, Node, Write
 from ..ops.native import TEMPLATES
 from .arrays import Extents
-from .body import Body, trace_body
+from .body import Body, PerBody, trace_body
 from .fused import Job, job_of
 from .schedule import Schedule, step_of
 
@@ -99,20 +99,9 @@ class _Footprint(NamedTuple):
     reduced: set[int]
 
 
-_known: dict[str, _Footprint | None] = {}  # by key of the body
-_MOST_KNOWN = 1 << 14
-
-
+@PerBody
 def _footprint(body: Body) -> _Footprint | None:
     """None where a body has no expression."""
-    if body.key not in _known:
-        if len(_known) >= _MOST_KNOWN:
-            _known.clear()
-        _known[body.key] = _traced(body)
-    return _known[body.key]
-
-
-def _traced(body: Body) -> _Footprint | None:
     trace = Trace()
     try:
         roots = trace_body(body, trace)
