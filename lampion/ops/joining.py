@@ -300,6 +300,10 @@ def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None
     if dim is None:
         input, dim = input.reshape(-1), 0
     d = wrap_dim(dim, input._a.ndim, "repeat_interleave")
+    if isinstance(repeats, int) and repeats >= 0:
+        shape = input._a.shape
+        wide = input.unsqueeze(d + 1).expand(*shape[:d + 1], repeats, *shape[d + 1:])
+        return wide.clone().view(*shape[:d], shape[d] * repeats, *shape[d + 1:])
     counts_array = np.asarray(repeats._a if isinstance(repeats, Tensor) else repeats)
     if counts_array.size and counts_array.min() < 0:
         raise RuntimeError("repeats can not be negative")

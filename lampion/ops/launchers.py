@@ -506,6 +506,31 @@ def _resampled(x: Array, size: Any, key: Any, turned: bool) -> Any:
     return out if resample(out, as_contiguous(x), _taps(*key, x.dtype, turned)) else None
 
 
+@template("own_pad_backward")
+def _own_pad_backward(grad: Array, pad: Any, mode: str) -> Any:
+    from ..codegen.fused import as_contiguous
+    from ..codegen.resample import resample
+
+    axes = len(pad) // 2
+    amounts = tuple((pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2))
+    spatial = tuple(n - sum(p) for n, p in zip(grad.shape[-axes:], amounts, strict=True))
+    if grad.dtype not in _FLOATS or not grad.size or min(spatial) < 1:
+        return None
+    out = memory.empty((*grad.shape[:-axes], *spatial), grad.dtype)
+    taken = _pad_taps(amounts, spatial, mode, grad.dtype)
+    return out if resample(out, as_contiguous(grad), taken) else None
+
+
+@lru_cache(256)
+def _pad_taps(amounts: Any, spatial: Any, mode: str, dtype: Any) -> Any:
+    from ..codegen.resample import turned_taps
+
+    tables = [resampling.pad_table(before, after, n, mode)[:, None]
+              for (before, after), n in zip(amounts, spatial, strict=True)]
+    return tuple(turned_taps(t, np.ones(t.shape), n, dtype)
+                 for t, n in zip(tables, spatial, strict=True))
+
+
 def _grid_sample(x: Array, grid: Array, *rule: Any) -> Any:
     from ..codegen.fused import as_contiguous
     from ..codegen.sample import read
@@ -624,22 +649,28 @@ def _index_select(x: Array, dim: int, index: Any) -> Any:
 
 @template("gather")
 def _gather(x: Array, dim: int, index: Any) -> Any:
-    from ..codegen.gather import take_along
+    from ..codegen.gather import take, take_along
 
     places = index._a
     if not _along(x, places, dim) or not _aligned(x):
         return None
-    return _found(take_along, memory.empty(places.shape, x.dtype), x, places, dim)
+    out, line = memory.empty(places.shape, x.dtype), _line(places, dim)
+    if line is not None:
+        return _found(take, out, x, line, dim)
+    return _found(take_along, out, x, places, dim)
 
 
 @template("scatter_add")
 def _scatter_add(x: Array, src: Array, dim: int, index: Any) -> Any:
     from ..codegen.fused import copied
-    from ..codegen.gather import add_along
+    from ..codegen.gather import add_along, add_rows
 
     places = index._a
     if not _along(x, places, dim) or src.shape != places.shape or not _same_floats(x, src):
         return None
+    line = _line(places, dim)
+    if line is not None:
+        return _found(add_rows, copied(x), line, src, dim)
     return _found(add_along, copied(x), places, src, dim)
 
 
@@ -684,6 +715,15 @@ def _put(x: Array, source: Array, dim: int, places: Array) -> Any:
     if out is not x:
         copy(out, x)
     return _found(put_rows, out, places, source, dim)
+
+
+def _line(places: Array, dim: int) -> Any:
+    """An index that is one line, expanded along all other axes, as that line; else None."""
+    others = zip(places.strides[:dim] + places.strides[dim + 1:],
+                 places.shape[:dim] + places.shape[dim + 1:], strict=True)
+    if places.ndim < 2 or not places.size or any(step and n > 1 for step, n in others):
+        return None
+    return places[(0,) * dim + (slice(None),) + (0,) * (places.ndim - dim - 1)]
 
 
 def _along(x: Array, places: Array, dim: int) -> bool:

@@ -381,9 +381,9 @@ def _group_norm(input: Array, weight: OptArray, bias: OptArray, groups: int, eps
     rstd = np.reciprocal(np.sqrt(var + x.dtype.type(eps)))
     out = ((x - mean) * rstd).reshape(input.shape)
     if weight is not None:
-        out *= _per_channel(weight, input.ndim)
+        out = out * _per_channel(weight, input.ndim)
     if bias is not None:
-        out += _per_channel(bias, input.ndim)
+        out = out + _per_channel(bias, input.ndim)
     return out, mean.reshape(x.shape[:2]), rstd.reshape(x.shape[:2])
 
 

@@ -106,6 +106,21 @@ FUNCTIONS = {
     "linear upsampling": lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
     "nearest upsampling": lambda x: F.interpolate(x, scale_factor=2, mode="nearest"),
     "cubic resampling": lambda x: F.interpolate(x, size=(9, 31), mode="bicubic"),
+    "sampled": lambda x: F.grid_sample(x, x[:, :2].permute(0, 2, 3, 1).tanh(),
+                                       align_corners=False),
+    "sampled volumes": lambda x: F.grid_sample(x[:, None], x[:, :3, None].permute(
+        0, 2, 3, 4, 1).tanh(), "nearest", "border", True),
+    "sampled by cubics": lambda x: F.grid_sample(x, x[:, :2].permute(0, 2, 3, 1).tanh(),
+                                                 "bicubic", align_corners=True),
+    "adaptive maxima": lambda x: F.adaptive_max_pool2d(x, (5, 7)),
+    "maxima of lines": lambda x: F.max_pool1d(x.flatten(2), 3, 2, 1),
+    "maxima of volumes": lambda x: F.max_pool3d(x, 3, 2, 1),
+    "padded by reflection": lambda x: F.pad(x, (3, 2, 1, 4), "reflect"),
+    "padded by its border": lambda x: F.pad(x, (3, 2, -1, 4), "replicate"),
+    "added by lines": lambda x: torch.zeros(9, 4, 24, 24).scatter_add(
+        0, torch.tensor([3, 8, 3]).view(3, 1, 1, 1).expand(3, 4, 24, 24), x),
+    "gathered by lines": lambda x: x.gather(
+        2, torch.arange(0, 24, 3).view(8, 1).expand(3, 4, 8, 24)),
     "attention": lambda x: F.scaled_dot_product_attention(x, x, x),
     "attention with a mask": lambda x: F.scaled_dot_product_attention(
         x, x, x, attn_mask=torch.ones(24, 24).tril().bool()),
