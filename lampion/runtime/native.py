@@ -39,10 +39,10 @@ class _MethodDef(ctypes.Structure):
 class Code:
     """What a native function needs as long as it lives; it is the function's `__self__`."""
 
-    __slots__ = ("image", "key", "method", "name", "watched", "writes")
+    __slots__ = ("image", "key", "name", "watched", "writes")
 
-    def __init__(self, name: str, image: Image, method: _MethodDef) -> None:
-        self.name, self.image, self.method = name, image, method
+    def __init__(self, name: str, image: Image) -> None:
+        self.name, self.image = name, image
         self.key: Any = None  # of a kernel
         self.watched: Any = None  # where launches are counted, see `debug/kernels.py`
         self.writes: list[bool] | None = None  # see `written`
@@ -77,10 +77,13 @@ def function(address: int, name: str, owner: Image, doc: str = "") -> Callable[.
     if not owner.address <= address < owner.address + owner.size:
         raise ValueError(f"{name}: address {address:#x} is not within {owner}")
     method = _MethodDef(name.encode(), address, _METH_FASTCALL, doc.encode() or None)
+    # Never freed: a function that dies looks into it, and the collector, which takes cycles apart
+    # in any order (at the end of the interpreter nearly everything), may clear its owner before.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(method))
     make = ctypes.pythonapi.PyCFunction_NewEx
     make.restype = ctypes.py_object
     make.argtypes = [ctypes.c_void_p, ctypes.py_object, ctypes.py_object]
-    return make(ctypes.addressof(method), Code(name, owner, method), "lampion")
+    return make(ctypes.addressof(method), Code(name, owner), "lampion")
 
 
 @functools.cache

@@ -1,5 +1,6 @@
 """Native functions behave as builtins; the layout of ndarray is checked before it is relied on."""
 
+import ctypes
 import gc
 import sys
 import weakref
@@ -70,3 +71,23 @@ def test_another_layout_is_an_error_not_a_crash(monkeypatch):
         native.array_layout()
     monkeypatch.undo()
     assert native.array_layout().nd == object.__basicsize__ + 8
+
+
+def test_the_collector_may_take_code_apart_before_its_function(image):
+    """As at the end of the interpreter: what a function is made of must outlive it."""
+    entry = native.function(image.symbols["entry"], "last", image)
+    definition = ctypes.c_size_t.from_address(id(entry) + object.__basicsize__).value
+    flags = definition + native._MethodDef.flags.offset
+    met, array = [], np.zeros(1)
+
+    def cleared(_):
+        kept = [i + 0.5 for i in range(10_000)]  # takes what memory has been freed
+        met.append((ctypes.c_int.from_address(flags).value, len(kept)))
+    watcher = weakref.ref(array, cleared)  # arrays are not the collector's, so it comes amid its work
+    entry.__self__.watched = array
+    ring = [entry]
+    ring.append(ring)
+    del entry, ring, array
+    gc.collect()
+    assert watcher() is None
+    assert met == [(0x80, 10_000)]
