@@ -23,17 +23,25 @@ def extend_targets(targets: Array, lengths: Sequence[int], blank: int) -> tuple[
     return states, skip
 
 
-def _shift(a: Array, by: int) -> Array:
-    out = np.full_like(a, -np.inf)
-    if by < a.shape[1]:
-        out[:, by:] = a[:, : a.shape[1] - by]
-    return out
+class _Step:
+    """log of the sum over staying, stepping by one and (where allowed) by two, of all states."""
+
+    def __init__(self, skip: Array, dtype: Any) -> None:
+        self.two = np.where(skip, 0, -np.inf).astype(dtype)
+        self.ways = np.full((3, *skip.shape), -np.inf, dtype)
+
+    def __call__(self, a: Array) -> Array:
+        ways = self.ways
+        ways[0] = a
+        ways[1, :, 1:] = a[:, :-1]
+        np.add(a[:, :-2], self.two[:, 2:], out=ways[2, :, 2:])
+        top = np.maximum(ways.max(0), np.finfo(a.dtype).min)  # a difference of infinities is NaN
+        return np.log(np.exp(ways - top).sum(0)) + top
 
 
-def _three(a: Array, skip: Array) -> Array:
-    """log of the sum over staying, stepping by one and (where allowed) by two."""
-    two = np.where(skip, _shift(a, 2), -np.inf)
-    return np.logaddexp(np.logaddexp(a, _shift(a, 1)), two)
+def _emitted(logp: Array, states: Array) -> Array:
+    """Log probability of the symbol of each state, (T, N, states)."""
+    return np.take_along_axis(logp, np.broadcast_to(states, (len(logp), *states.shape)), 2)
 
 
 def forward(
@@ -42,13 +50,13 @@ def forward(
     """Negative log likelihood (N,) and log alpha (N, T, states)."""
     steps, n = logp.shape[:2]
     alpha = np.full((n, steps, states.shape[1]), -np.inf, logp.dtype)
+    emitted, step = _emitted(logp, states), _Step(skip, logp.dtype)
     if steps:
-        first = np.take_along_axis(logp[0], states[:, :2], 1)
-        alpha[:, 0, :2] = np.where(
-            np.arange(first.shape[1]) < 2 * lengths[:, None] + 1, first, -np.inf
-        )
-    for t in range(1, steps):
-        alpha[:, t] = _three(alpha[:, t - 1], skip) + np.take_along_axis(logp[t], states, 1)
+        reached = np.arange(min(2, states.shape[1])) < 2 * lengths[:, None] + 1
+        alpha[:, 0, :2] = np.where(reached, emitted[0, :, :2], -np.inf)
+    with np.errstate(divide="ignore"):
+        for t in range(1, steps):
+            alpha[:, t] = step(alpha[:, t - 1]) + emitted[t]
     return likelihood(alpha, inputs, lengths), alpha
 
 
@@ -74,26 +82,35 @@ def backward(
     alpha: Array,
 ) -> Array:
     """Gradient for the log probabilities, of `grad` (N,)."""
-    steps, n, classes = logp.shape
-    beta = np.full(alpha.shape, -np.inf, logp.dtype)
-    state = np.arange(states.shape[1])
+    emitted = _emitted(logp, states)
+    beta = _beta(emitted, skip, inputs, lengths)
+    with np.errstate(over="ignore", invalid="ignore"):
+        share = np.exp(alpha.transpose(1, 0, 2) + beta - emitted + loss[:, None])
+        posterior = _by_class(share, states, logp.shape[2])
+        posterior[:, np.isinf(loss)] = posterior[np.isneginf(logp)] = np.nan
+        result = (np.exp(logp) - posterior) * grad[None, :, None]
+    result[np.arange(len(logp))[:, None] >= inputs[None, :]] = 0
+    return np.asarray(result, logp.dtype)
+
+
+def _beta(emitted: Array, skip: Array, inputs: Array, lengths: Array) -> Array:
+    """Log probability of all that follows from a state on, (T, N, states)."""
+    state = np.arange(skip.shape[1])
     ends = (state >= 2 * lengths[:, None] - 1) & (state <= 2 * lengths[:, None])
     ahead = np.zeros_like(skip)
     ahead[:, :-2] = skip[:, 2:]
-    current = np.full(states.shape, -np.inf, logp.dtype)
-    for t in range(steps - 1, -1, -1):
-        emit = np.take_along_axis(logp[t], states, 1)
-        step = _three(current[:, ::-1], ahead[:, ::-1])[:, ::-1] + emit
-        current = np.where((inputs == t + 1)[:, None], np.where(ends, emit, -np.inf), step)
-        beta[:, t] = current
-    total = np.full((steps, n, classes), -np.inf, logp.dtype)
-    both = (alpha + beta).transpose(1, 0, 2)
-    rows = np.arange(n)
-    for s in range(states.shape[1]):
-        cells = (slice(None), rows, states[:, s])
-        total[cells] = np.logaddexp(total[cells], both[:, :, s])
-    with np.errstate(over="ignore", invalid="ignore"):
-        posterior = np.exp(total + loss[None, :, None] - logp)
-        result = (np.exp(logp) - posterior) * grad[None, :, None]
-    result[np.arange(steps)[:, None] >= inputs[None, :]] = 0
-    return np.asarray(result, logp.dtype)
+    step, beta = _Step(ahead[:, ::-1], emitted.dtype), np.empty_like(emitted)
+    current = np.full(skip.shape, -np.inf, emitted.dtype)
+    with np.errstate(divide="ignore"):
+        for t in range(len(emitted) - 1, -1, -1):
+            last = (inputs == t + 1)[:, None]
+            following = np.where(last, np.where(ends, 0, -np.inf), step(current[:, ::-1])[:, ::-1])
+            beta[t] = current = following + emitted[t]
+    return beta
+
+
+def _by_class(share: Array, states: Array, classes: int) -> Array:
+    """Sums (T, N, classes) of (T, N, states) over the states of one symbol."""
+    rows = np.arange(share.shape[0] * share.shape[1]).reshape(*share.shape[:2], 1)
+    found = np.bincount((rows * classes + states).ravel(), share.ravel(), rows.size * classes)
+    return found.reshape(*share.shape[:2], classes)
