@@ -83,7 +83,7 @@ def test_the_collector_may_take_code_apart_before_its_function(image):
     def cleared(_):
         kept = [i + 0.5 for i in range(10_000)]  # takes what memory has been freed
         met.append((ctypes.c_int.from_address(flags).value, len(kept)))
-    watcher = weakref.ref(array, cleared)  # arrays are not the collector's, so it comes amid its work
+    watcher = weakref.ref(array, cleared)  # NumPy's, so it is called amid the collector's work
     entry.__self__.watched = array
     ring = [entry]
     ring.append(ring)
