@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from . import math
+from . import math, math_remainder
 from .ir import Kernel, Value
 from .types import I1, Type
 
@@ -144,6 +144,10 @@ def _atan2(k: Kernel, kind: Type, a: Value, b: Value) -> Value:
     return math.atan2(a, b)
 
 
+def _binary(function: Callable[[Value, Value], Value]) -> Body:
+    return lambda k, kind, a, b: function(k.like(b, a), k.like(a, b))
+
+
 def _compare(op: str, swap: bool = False) -> Body:
     def body(k: Kernel, kind: Type, a: Value, b: Value) -> Value:
         return k.binary(op, b, a) if swap else k.binary(op, a, b)
@@ -187,6 +191,7 @@ BODIES: dict[str, Body] = {
         ("cosh", "cosh"), ("tanh", "tanh"), ("arcsinh", "asinh"), ("arccosh", "acosh"),
         ("arctanh", "atanh"), *((n, n) for n in _OWN))},
     "logaddexp": _logaddexp, "hypot": _hypot, "arctan2": _atan2, "power": _power,
+    "fmod": _binary(math_remainder.fmod), "floor_divide": _binary(math_remainder.floor_divide),
     "copysign": _copysign, "sign": _sign,
     "maximum": _maximum, "minimum": _minimum, "fmax": _fmax, "fmin": _fmin,
     "less": _compare("lt"), "less_equal": _compare("le"), "greater": _compare("lt", True),
@@ -205,7 +210,7 @@ _MATHS = ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos",
           "silu")
 _LONGER = ("tan", "arcsin", "arccos", "arctan", "sinh", "cosh", "arcsinh", "arccosh", "arctanh",
            "erf", "erfc", "gelu", "gelu_slope", "gelu_tanh", "softplus", "mish", "arctan2", "power",
-           "logaddexp")
+           "logaddexp", "fmod", "floor_divide")
 COST = {**dict.fromkeys(_MATHS, 18), **dict.fromkeys(_LONGER, 40), "true_divide": 4, "sqrt": 4,
         "reciprocal": 4}
 

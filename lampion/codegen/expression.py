@@ -193,7 +193,7 @@ PLAIN = frozenset((0, 1, -1, 2, -2, 0.5, 3, 6, float("inf"), float("-inf")))
 _MATHS = ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "sin", "cos", "tan",
           "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "arcsinh", "arccosh", "arctanh",
           "true_divide", "arctan2", "rint", "reciprocal", "floor", "ceil", "trunc", "copysign",
-          "power", "fabs", "logaddexp", "hypot")
+          "power", "fabs", "logaddexp", "hypot", "fmod", "floor_divide")
 _PLAIN = ("add", "subtract", "multiply", "negative", "absolute", "square", "maximum", "minimum",
           "fmax", "fmin", "sign", "bitwise_and", "bitwise_or", "bitwise_xor", "invert")
 _TO_BOOL = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal", "isnan",
@@ -203,6 +203,7 @@ _UFUNCS = {getattr(np, n): n for n in (*_MATHS, *_PLAIN, *_TO_BOOL, *_LOGICAL)}
 _REDUCTIONS = {np.add: "add", np.multiply: "mul", np.maximum: "max", np.minimum: "min",
                np.logical_or: "or", np.logical_and: "and"}
 _FLOAT_ONLY = frozenset(_MATHS)
+_SINGLE_ONLY = frozenset(("fmod", "floor_divide"))
 _BOOL = np.dtype(np.bool_)
 
 
@@ -254,6 +255,8 @@ class Symbol(NDArrayOperatorsMixin):
         loop = ufunc.resolve_dtypes((*given, None), **(
             {} if signature is None else {"signature": signature}))
         if any(d.kind == "c" for d in loop) or (name in _FLOAT_ONLY and loop[0].kind != "f"):
+            raise Untraceable(f"{name} of {loop[0]}")
+        if name in _SINGLE_ONLY and loop[0].itemsize > 4:
             raise Untraceable(f"{name} of {loop[0]}")
         if name in _LOGICAL:
             loop = (_BOOL,) * len(loop)

@@ -100,8 +100,9 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
             f"{tensor.dtype}: convert it with .long()"
         )
     classes = _class_count(tensor, num_classes)
-    out = tensor.new_zeros((*tensor.shape, classes))
-    return out.scatter_(-1, tensor.unsqueeze(-1), 1)
+    from .creation import arange
+
+    return (tensor.unsqueeze(-1) == arange(classes, device=tensor.device)).to(tensor._dtype)
 
 
 def _class_count(tensor: Tensor, num_classes: int) -> int:

@@ -13,7 +13,7 @@ from ..tensor.tensor import Tensor
 from .errors import argument_type, not_implemented_for
 from .families import Array, OptArray, binary, broadcast_shape, conj, operands, unary
 from .promotion import NUMBERS, as_scalar, cast, float_dtype, result_dtype
-from .record import leaf, not_differentiable, op
+from .record import leaf, not_differentiable, op, same_shape
 
 # --- arithmetic -----------------------------------------------------------------------------------
 
@@ -144,7 +144,7 @@ def _remainder(a: Array, b: Array) -> Array:
         _refuse_zero(b)
         return np.remainder(a, b)
     r = np.fmod(a, b)
-    return np.where((r != 0) & (np.signbit(r) != np.signbit(b)), r + b, r)
+    return np.where((r != 0) & ((r < 0) ^ (b < 0)), r + b, r)
 
 
 def _fmod(a: Array, b: Array) -> Array:
@@ -650,6 +650,13 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
     return _addcdiv(*_three("addcdiv", input, tensor1, tensor2, value))
 
 
+@leaf({"input": lambda g, input: g * input.isfinite()}, name="nan_to_num", shape=same_shape)
+def _nan_to_num(input: Array, nan: float, high: float, low: float) -> Any:
+    of = input.dtype.type
+    finite = np.where(input == np.inf, of(high), np.where(input == -np.inf, of(low), input))
+    return np.where(np.isnan(input), of(nan), finite)
+
+
 @op(inplace=True, out=True)
 def nan_to_num(input: Tensor, nan: float = 0.0, posinf: float | None = None,
                neginf: float | None = None) -> Tensor:
@@ -666,9 +673,7 @@ def nan_to_num(input: Tensor, nan: float = 0.0, posinf: float | None = None,
     info = finfo(input._dtype)
     high = info.max if posinf is None else posinf
     low = info.min if neginf is None else neginf
-    x = where(input == math.inf, high, input)
-    x = where(input == -math.inf, low, x)
-    return where(input.isnan(), 0.0 if nan is None else nan, x)
+    return _nan_to_num(input, 0.0 if nan is None else float(nan), float(high), float(low))
 
 
 @op(inplace=True, out=True)

@@ -7,7 +7,7 @@ import pytest
 from common import RUNNABLE
 
 from lampion.codegen import math as vector
-from lampion.codegen import service, spec
+from lampion.codegen import math_remainder, service, spec
 from lampion.codegen.compile import assembly
 from lampion.codegen.emit import emit
 from lampion.codegen.interpret import interpret
@@ -161,6 +161,22 @@ def test_atan2(dtype, target):
     worst = int(error.argmax())
     bound = vector.MAX_ULP["atan2"][dtype == "float64"] + 0.5 * (not TARGETS[target].has_fma)
     assert error[worst] <= bound, f"atan2({y[worst]!r}, {x[worst]!r}) = {got[worst]!r}"
+
+
+@pytest.mark.parametrize("target", RUNNABLE)
+@pytest.mark.parametrize("name", ["fmod", "floor_divide"])
+def test_remainders_are_exact(name, target):
+    rng = np.random.default_rng(0)
+    bits = rng.integers(0, 1 << 32, (2, 1 << 15), dtype=np.uint32).view("f4")
+    small = rng.integers(-40, 40, (2, 5000)).astype("f4") / np.float32(4)
+    a, b = np.concatenate([bits, small, rng.standard_normal((2, 5000)).astype("f4"),
+                           np.stack(np.meshgrid(EDGES, EDGES)).reshape(2, -1)], 1, dtype="f4")
+    with np.errstate(all="ignore"):
+        exact = np.fmod(a, b) if name == "fmod" else np.where(b == 0, a / b, np.floor_divide(a, b))
+    got = run(getattr(math_remainder, name), a, b, target=target)
+    same = (got == exact) & (np.signbit(got) == np.signbit(exact)) | np.isnan(got) & np.isnan(exact)
+    worst = np.argmin(same)
+    assert same.all(), f"{name}({a[worst]!r}, {b[worst]!r}) = {got[worst]!r}, not {exact[worst]!r}"
 
 
 @pytest.mark.parametrize("target", RUNNABLE)
