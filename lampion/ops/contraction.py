@@ -647,6 +647,36 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
 
 
 
+def _euclidean_grad(g: Any, needs: Any, x1: Tensor, x2: Tensor, out: Tensor) -> Any:
+    """Sums of (x1 - x2) * ratio, as matrix products."""
+    ratio = (g / out).masked_fill(out == 0, 0)
+    first = second = None
+    if needs[0]:
+        first = x1 * ratio.sum(-1, keepdim=True) - matmul(ratio, x2)
+    if needs[1]:
+        second = x2 * ratio.sum(-2).unsqueeze(-1) - matmul(ratio.mT, x1)
+    return first, second
+
+
+@leaf(_euclidean_grad, name="euclidean_dist",
+      shape=lambda x1, x2: ((*x1.shape[:-1], x2.shape[-2]), x1.dtype))
+def _euclidean(x1: Array, x2: Array) -> Array:
+    """Distances of the rows of two matrices, which have one batch."""
+    apart = np.expand_dims(x1, x1.ndim - 1) - np.expand_dims(x2, x2.ndim - 2)
+    return np.sqrt((apart * apart).sum(-1))
+
+
+_FEW_ROWS = 25  # up to as many, differences are kept: their gradients lose nothing
+_PRODUCTS = {"use_mm_for_euclid_dist": 0, "use_mm_for_euclid_dist_if_necessary": _FEW_ROWS}
+
+
+def _by_products(x1: Tensor, x2: Tensor, mode: str) -> bool:
+    """Whether the gradients of Euclidean distances are matrix products, as PyTorch decides it."""
+    few = _PRODUCTS.get(mode)
+    return (few is not None and builtins.max(x1._a.shape[-2], x2._a.shape[-2]) > few
+            and x1._dtype is x2._dtype and x1._dtype.name in ("float32", "float64"))
+
+
 @op("torch")
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0,
           compute_mode: str = "use_mm_for_euclid_dist_if_necessary") -> Tensor:
@@ -658,6 +688,9 @@ def cdist(x1: Tensor, x2: Tensor, p: float = 2.0,
         raise RuntimeError(f"cdist only supports non-negative p values, received {p}")
     from .reduce import _vector_norm
 
+    if p == 2 and _by_products(x1, x2, compute_mode):
+        lead = np.broadcast_shapes(x1._a.shape[:-2], x2._a.shape[:-2])
+        return _euclidean(*(t.expand(*lead, *t._a.shape[-2:]) for t in (x1, x2)))
     difference = x1.unsqueeze(-2) - x2.unsqueeze(-3)
     return _vector_norm(difference, float(p), (difference._a.ndim - 1,), False)
 

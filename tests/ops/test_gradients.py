@@ -98,6 +98,9 @@ CASES = {
                lambda: (real(2, 2, 3), real(2, 3, 2))),
     "tensordot": (lambda a, b: torch.tensordot(a, b, 1), lambda: (real(2, 3), real(3, 2))),
     "cdist": (torch.cdist, lambda: (spread(2, 3), real(3, 3, low=3, high=5))),
+    "cdist by products": (
+        lambda x, y: torch.cdist(x, y, compute_mode="use_mm_for_euclid_dist"),
+        lambda: (spread(2, 3), real(3, 3, low=3, high=5))),
     "cat": (lambda a, b: torch.cat([a, b], 1), lambda: (real(2, 1), real(2, 3))),
     "stack": (lambda a, b: torch.stack([a, b], -1), lambda: (real(2), real(2))),
     "split": (lambda x: x.split([1, 2], 1), lambda: (real(2, 3),)),
