@@ -321,10 +321,11 @@ class Recorder:
             raise self._error("a write to memory that was read at a position which varies")
         node = self.value_of(source)
         a = target._a
+        if source._a.dtype != a.dtype:
+            node = self._call(LEAVES["to_copy"], (node,), (target._dtype,),
+                              AbstractArray(source._a.shape, a.dtype))
         if source._a.shape != a.shape:
             node = self._call(LEAVES["expand"], (node,), (tuple(a.shape),), a)
-        if source._a.dtype != a.dtype:
-            node = self._call(LEAVES["to_copy"], (node,), (target._dtype,), a)
         st = storage_of(target)
         base = target._base
         if base is not None:

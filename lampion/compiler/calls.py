@@ -23,7 +23,7 @@ from . import kinds, rules
 from .effects import LOGGED
 from .instrument import NoSource, instrumented, is_watched, rebound_names
 from .pending import NotYet, Pending, applied, pending
-from .varying import NUMERIC, Varying, plain
+from .varying import NUMERIC, Varying, exact, plain
 from .watch import FUNCTIONS, NOTHING, TABLES, Watcher
 
 __all__ = ["Follower"]
@@ -214,9 +214,10 @@ class Follower(Watcher):
 
     def with_numbers(self, t: Tensor, name: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """The arguments of a method of `t`, numbers of the program as tensors where that fits."""
-        name = name.rstrip("_")
-        if name not in _WITH_NUMBERS or not any(
-                isinstance(a, (Pending, Varying)) for a in (*args, *kwargs.values())):
+        numbers = [a for a in (*args, *kwargs.values()) if isinstance(a, (Pending, Varying))]
+        if name.rstrip("_") not in _WITH_NUMBERS or not numbers:
+            return args, kwargs
+        if not all(exact(n, o, True) for n in numbers for o in (t, *args) if isinstance(o, Tensor)):
             return args, kwargs
         args = [self.operand(a, t, "Add") for a in args]
         for key in {"alpha", "value"}.intersection(kwargs) if isinstance(args[0], Tensor) else ():

@@ -23,7 +23,7 @@ from ..tensor.tensor import Tensor, wrap
 
 Array = Any
 
-__all__ = ["BINARY", "NUMERIC", "Varying", "as_tensor", "composed", "plain", "varying"]
+__all__ = ["BINARY", "NUMERIC", "Varying", "as_tensor", "composed", "exact", "plain", "varying"]
 
 BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "Add": operator.add, "Sub": operator.sub, "Mult": operator.mul, "Div": operator.truediv,
@@ -92,6 +92,19 @@ def _constant(value: Any) -> Callable[[Sequence[Any]], Any]:
 def _given_number(input: Array, value: float) -> Array:
     """A number in the shape and dtype of `input`."""
     return np.full_like(input, value)
+
+
+def exact(number: Any, like: Tensor, stored: bool) -> bool:
+    """Whether a tensor of the number does what the number does beside `like`.
+
+    stored: whether it becomes an element of `like`. 16 bits would round it, small integers wrap.
+    """
+    d = like._dtype
+    if d.kind > 1:
+        return d.itemsize >= 4
+    if isinstance(number, float):
+        return not stored
+    return d is int64 or (d.kind == 0 and not stored)
 
 
 def as_tensor(number: Varying, like: Tensor, recorder: Any) -> Tensor:

@@ -31,7 +31,7 @@ from .effects import CellPlace, ClassPlace, Effects, EntryPlace, Place
 from .guards import Guards
 from .pending import COMPARED, NotYet, Pending, as_operand, combined, comparison
 from .positions import positioned
-from .varying import BINARY, Varying, as_tensor, composed, plain, varying
+from .varying import BINARY, Varying, as_tensor, composed, exact, plain, varying
 
 __all__ = ["FUNCTIONS", "NOTHING", "TABLES", "TOLD", "Break", "Watcher"]
 
@@ -633,15 +633,15 @@ class Watcher:
         return isinstance(left, Pending) or isinstance(right, Pending)
 
     @staticmethod
-    def operand(number: Any, other: Any, kind: str) -> Any:
-        """A number of the program as what a tensor is combined with."""
-        if kind not in _EXACT:
+    def operand(number: Any, other: Any, kind: str, stored: bool = False) -> Any:
+        """A number of the program as what a tensor is combined with; stored: see `exact`."""
+        if kind not in _EXACT or not isinstance(number, (Varying, Pending)) or not (
+                isinstance(other, Tensor) and exact(number, other, stored)):
             return number
-        if isinstance(other, Tensor) and isinstance(number, Varying):
+        if isinstance(number, Varying):
             return as_tensor(number, other, state.recorder)
-        if isinstance(other, Tensor) and isinstance(number, Pending):
-            return as_operand(number, other) or number
-        return number
+        found = as_operand(number, other)
+        return number if found is None else found
 
     def negative(self, value: Any) -> Any:
         """`-value`"""
@@ -764,7 +764,7 @@ class _Items:
         watcher, owner = self.watcher, self.owner
         if isinstance(owner, Tensor):
             place = positioned(watcher, key)
-            value = plain(watcher.seen(watcher.operand(value, owner, "Add")))
+            value = plain(watcher.seen(watcher.operand(value, owner, "Add", True)))
             owner[watcher.seen(key) if place is None else place] = value
             return
         key = plain(watcher.looked_up(watcher.seen(key)))

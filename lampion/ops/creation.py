@@ -99,6 +99,8 @@ def _fill_value(fill: Any, d: dtype) -> Any:
         raise argument_type("full", "fill_value", "Number", fill)
     if isinstance(fill, complex) and d.kind != COMPLEX:
         raise RuntimeError(f"value cannot be converted to type {d.name} without overflow")
+    if d.kind == 0:
+        return bool(fill)
     if d.kind < FLOAT and isinstance(fill, float):
         return int(fill) if math.isfinite(fill) else 0
     if d.kind == 1:
