@@ -550,10 +550,28 @@ def tanhshrink(input: Tensor) -> Tensor:
 # -- with parameters, noise or a gate
 
 
-def _glu_grad(g: Tensor, input: Tensor, dim: int) -> Tensor:
-    a, b = input.chunk(2, dim)
+def glu_gradients(g: Any, a: Any, b: Any) -> tuple[Any, Any]:
+    """Gradients for the two halves."""
+    s = _sigmoid(b)
+    return g * s, g * a * s * (1 - s)
+
+
+def _glu_again(g: Tensor, needs: Any, grad: Tensor, input: Tensor, dim: int) -> Any:
+    (ga, gb), (a, b) = g.chunk(2, dim), input.chunk(2, dim)
     s = b.sigmoid()
-    return Tensor._cat((g * s, g * a * s * (1 - s)), dim)
+    slope = s * (1 - s)
+    bent = ga + gb * a * (1 - 2 * s)
+    return ga * s + gb * a * slope, Tensor._cat((gb * grad * slope, bent * grad * slope), dim)
+
+
+@leaf(_glu_again, name="glu_backward", shape=lambda grad, input, dim: (input.shape, input.dtype))
+def _glu_backward(grad: Array, input: Array, dim: int) -> Any:
+    """Gradient of `glu` for its input."""
+    return np.concatenate(glu_gradients(grad, *np.split(input, 2, dim)), dim)
+
+
+def _glu_grad(g: Tensor, input: Tensor, dim: int) -> Any:
+    return _glu_backward(g, input, dim)
 
 
 @leaf({"input": _glu_grad}, name="glu")

@@ -19,6 +19,7 @@ from ..runtime import memory
 from ..runtime.recording import recording_here
 from ..runtime.recording import result as place
 from ..tensor.formats import contiguous_format
+from .activation import glu_gradients
 from .native import Launcher, launch, template
 from .pool import divisors
 from .record import LEAVES
@@ -466,6 +467,18 @@ def _avg_pool_backward(grad: Array, spatial: Any, kernel: Any, stride: Any, padd
     out = memory.empty((*grad.shape[:2], *spatial), grad.dtype)
     full = np.full(grad.shape[2:], divisor, grad.dtype)
     return out if avg_pool2d_backward(out, grad, full, kernel, stride, padding) else None
+
+
+# --- gates ------------------------------------------------------------------------------------
+
+
+@by_single("glu_backward")
+def _glu_backward(grad: Array, x: Array, dim: int) -> Any:
+    if not _same_floats(grad, x) or not _aligned(grad, x):
+        return None
+    out = memory.empty(x.shape, x.dtype)
+    _fused(glu_gradients)([grad, *np.split(x, 2, dim)], np.split(out, 2, dim))
+    return out
 
 
 # --- resampling -------------------------------------------------------------------------------

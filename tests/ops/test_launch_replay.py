@@ -106,6 +106,8 @@ FUNCTIONS = {
     "linear upsampling": lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
     "nearest upsampling": lambda x: F.interpolate(x, scale_factor=2, mode="nearest"),
     "cubic resampling": lambda x: F.interpolate(x, size=(9, 31), mode="bicubic"),
+    "gated": lambda x: F.glu(x, 1),
+    "distances": lambda x: torch.cdist(x.flatten(1, 2), x.flatten(1, 2) * 2),
     "sampled": lambda x: F.grid_sample(x, x[:, :2].permute(0, 2, 3, 1).tanh(),
                                        align_corners=False),
     "sampled volumes": lambda x: F.grid_sample(x[:, None], x[:, :3, None].permute(
