@@ -20,7 +20,7 @@ def _maximum(k: Kernel, kind: Type, a: Value, b: Value) -> Value:
         return _whole(k, kind, a, b, k.max)
     if a.op == "const":
         a, b = b, a
-    if b.op == "const":
+    if b.op == "const" and b.attr[0] == b.attr[0]:  # no NaN
         return k.max(k.like(a, b), a)
     a, b = k.like(b, a), k.like(a, b)
     return k.select((a < b) | b.ne(b), b, a)
@@ -32,7 +32,7 @@ def _minimum(k: Kernel, kind: Type, a: Value, b: Value) -> Value:
         return _whole(k, kind, a, b, k.min)
     if a.op == "const":
         a, b = b, a
-    if b.op == "const":
+    if b.op == "const" and b.attr[0] == b.attr[0]:  # no NaN
         return k.min(k.like(a, b), a)
     a, b = k.like(b, a), k.like(a, b)
     return k.select((b < a) | b.ne(b), b, a)

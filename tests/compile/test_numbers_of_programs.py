@@ -89,3 +89,10 @@ def test_one_element_is_written_to_many_of_another_dtype(name, dtype, given, own
         found, want = compiled(x, t), write(y, t)
         assert found.dtype is want.dtype and found.tolist() == want.tolist()
         assert x.tolist() == y.tolist()
+
+
+@pytest.mark.parametrize("bounds", [{"max": float("nan")}, {"min": float("nan")},
+                                    {"min": 1.0, "max": float("nan")}])
+def test_bounds_that_are_no_numbers(bounds):
+    compiled = torch.compile(lambda x: x.clamp(**bounds) * 2, mode="wait")
+    assert compiled(torch.randn(100)).isnan().all()
