@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..tensor.dtype import promote_types
+from ..tensor.formats import contiguous_format
 from ..tensor.tensor import Tensor, wrap
 from .errors import allocating, argument_type, wrap_dim, wrap_dims
 from .families import Array, Arrays, broadcast_shape
@@ -303,7 +304,8 @@ def repeat_interleave(input: Tensor, repeats: Any = None, dim: int | None = None
     if isinstance(repeats, int) and repeats >= 0:
         shape = input._a.shape
         wide = input.unsqueeze(d + 1).expand(*shape[:d + 1], repeats, *shape[d + 1:])
-        return wide.clone().view(*shape[:d], shape[d] * repeats, *shape[d + 1:])
+        whole = wide.clone(memory_format=contiguous_format)
+        return whole.view(*shape[:d], shape[d] * repeats, *shape[d + 1:])
     counts_array = np.asarray(repeats._a if isinstance(repeats, Tensor) else repeats)
     if counts_array.size and counts_array.min() < 0:
         raise RuntimeError("repeats can not be negative")

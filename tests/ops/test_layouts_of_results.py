@@ -24,7 +24,8 @@ PROGRAMS = {
         torch.ones(2, 4, 16, 17), torch.ones(4, 3, 3, 3), padding=(2, 0)) * x.float().mean(),
     "indices": lambda x: x.index_select(0, torch.tensor([0, 1, 3])),
     "softmax": lambda x: x.softmax(0), "cat": lambda x: torch.cat([x, x], -1),
-    "double": lambda x: x.double(),
+    "double": lambda x: x.double(), "repeated": lambda x: x.repeat_interleave(2, 1),
+    "finite": lambda x: (x / 0).nan_to_num(), "remainder": lambda x: x % 0.3 + x // 0.7,
 }
 
 
