@@ -132,7 +132,8 @@ class Follower(Watcher):
     def _method(self, f: types.MethodType, args: Any, kwargs: Any) -> Any:
         owner, function = f.__self__, f.__func__
         if isinstance(owner, Tensor) and rules.is_lampion(function):
-            if function.__name__ == "item" and not args and self._is_recorded(self.sight(owner)):
+            if function.__name__ == "item" and not args and self._is_recorded(
+                    owner if id(owner) in self.steps.arguments else self.sight(owner)):
                 found = pending(owner, describe(*user_code(2)))
                 if found is not None:
                     return found

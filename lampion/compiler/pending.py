@@ -102,7 +102,7 @@ def combined(kind: str, left: Any, right: Any) -> Any:
         a, b = (_as_double(x, int64 if whole else float64) for x in (left, right))
         if whole:
             for x in (a, b):
-                state.recorder.decisions.expect(x.abs() < _SMALL)
+                state.recorder.decisions.expect((x < _SMALL) & (x > -_SMALL))
         elif kind == "Div":  # by zero, which Python refuses
             state.recorder.decisions.expect(b != 0)
         elif kind == "Pow":

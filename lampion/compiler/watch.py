@@ -338,7 +338,8 @@ class Watcher:
         if self._made_here(t):
             return getattr(t, name)
         if name == "item":
-            self.sight(t)
+            if id(t) not in self.steps.arguments:
+                self.sight(t)
             return t.item
         if name in rules.TENSOR_STATE or (name in rules.HISTORY and id(t) in self.steps.twins):
             self.refuse(f"Tensor.{name} of a tensor from outside")

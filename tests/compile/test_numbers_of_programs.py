@@ -96,3 +96,9 @@ def test_one_element_is_written_to_many_of_another_dtype(name, dtype, given, own
 def test_bounds_that_are_no_numbers(bounds):
     compiled = torch.compile(lambda x: x.clamp(**bounds) * 2, mode="wait")
     assert compiled(torch.randn(100)).isnan().all()
+
+
+def test_integers_that_are_read_never_wrap():
+    compiled = torch.compile(lambda t: t.item() - 1, mode="wait")
+    for value in (5, 7, -(1 << 63), (1 << 62), 8):
+        assert compiled(torch.tensor(value)) == value - 1
