@@ -61,7 +61,11 @@ def pending(t: Tensor, where: str, kind: type | None = None) -> Any:
     if wanted not in (float, int) or t._a.size != 1 or (kind and t._dtype.kind > 2):
         return None
     with no_grad():
-        return _made(wanted, t.detach().clone(), where)  # as it is now: it may be written to
+        t = t.detach()
+        if wanted is int and t._dtype.kind == 2:
+            state.recorder.decisions.expect(t.abs() < _SMALL)
+            t = t.to(int64)
+        return _made(wanted, t.clone(), where)  # as it is now: it may be written to
 
 
 def _made(kind: Any, t: Tensor, where: str) -> Any:

@@ -102,3 +102,11 @@ def test_integers_that_are_read_never_wrap():
     compiled = torch.compile(lambda t: t.item() - 1, mode="wait")
     for value in (5, 7, -(1 << 63), (1 << 62), 8):
         assert compiled(torch.tensor(value)) == value - 1
+
+
+def test_int_of_a_fraction_has_none():
+    compiled = torch.compile(lambda x, t: (x * int(t.item()), x + int(t)), mode="wait")
+    for value in (0.4, -1.7, 2.5, 1e30, 3.0):
+        product, total = compiled(torch.ones(2), torch.tensor(value))
+        assert product.tolist() == [float(np.float32(int(np.float32(value))))] * 2
+        assert total.tolist() == (torch.ones(2) + int(np.float32(value))).tolist()
