@@ -169,14 +169,14 @@ class Leaf:
                 if large and self.launches is not None and self.name != "clone":
                     dense = self.name in TEMPLATES or self.name in DENSE
                     result = settled(result, arrays, dense)
+            out = _wrap(result, reduced) if result.__class__ is not tuple else tuple(
+                [_wrap(r, reduced) for r in result])
         except AbstractOperand:  # an index tensor without elements
             return self._abstract(tensors, attrs)
         except MemoryError as error:
             raise out_of_memory(self.name, error) from None
         finally:
             leave(token)
-        out = _wrap(result, reduced) if result.__class__ is not tuple else tuple(
-            _wrap(r, reduced) for r in result)
         if recorded and state.grad:
             record(self, out, tensors, attrs)
         return out
@@ -194,11 +194,11 @@ class Leaf:
                 result = self.kernel(arrays if reduced is None else list(map(_widen, arrays)),
                                      *attrs)
                 result = settled(result, arrays, self.name in TEMPLATES)
+            out = _wrap(result, reduced)
         except MemoryError as error:
             raise out_of_memory(self.name, error) from None
         finally:
             leave(token)
-        out = _wrap(result, reduced)
         if state.grad:
             record(self, out, tensors, attrs)
         return out

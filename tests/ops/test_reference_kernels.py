@@ -145,3 +145,10 @@ def test_kth_values_are_those_of_a_stable_sort(dtype):
         k = int(rng.integers(1, shape[d] + 1))
         index = torch.from_numpy(a).to(getattr(torch, dtype)).kthvalue(k, d, keepdim=True)[1]
         assert (index.numpy() == np.take(np.argsort(a, d, kind="stable"), [k - 1], d)).all()
+
+
+@pytest.mark.parametrize("size", [3, 5000])
+def test_narrow_floats_overflow_in_silence(size):
+    x = torch.full((size,), 60000.0, dtype=torch.float16)
+    found = [x + x, x * 2, torch.cat([x, x]) * x.repeat(2)]
+    assert all(torch.isinf(f).all().item() for f in found)
