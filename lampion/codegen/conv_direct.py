@@ -38,7 +38,7 @@ class _Direct(Tiles):
         self.out, self.x = k.array("out", element), k.array("x", element)
         self.weight, self.bias_array = k.array("weight", element), k.array("bias", element)
         self.part = Part(k, target, variant, self.x, k.array("numbers", I64))
-        super().__init__(k, target, element, "row" if variant.bias else "", None)
+        super().__init__(k, target, element, "row" if variant.bias else "")
 
     def build(self) -> Kernel:
         """A task is some rows of one image and group."""

@@ -46,7 +46,7 @@ class _Conv(Tiles):
         self.out, self.x = k.array("out", element), k.array("x", element)
         self.weight, self.bias_array = k.array("weight", element), k.array("bias", element)
         self.numbers = Geometry(k, k.array("numbers", I64))
-        super().__init__(k, target, element, "row" if variant.bias else "", None)
+        super().__init__(k, target, element, "row" if variant.bias else "")
 
     def build(self) -> Kernel:
         """A task is some columns of one group, of one image unless they are scattered."""

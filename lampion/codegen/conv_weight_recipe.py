@@ -13,6 +13,7 @@ from . import service
 from .conv_problem import Array, Problem, Recipe, five, share
 from .conv_weight import LINES, ROWS, WEIGHT_FIELDS, WeightVariant, build_weight
 from .fused import as_contiguous, copy, fill
+from .gemm_factors import plain
 from .gemm_pack import build_pack, tile_of
 from .target import target
 
@@ -38,7 +39,7 @@ def weight_recipe(p: Problem) -> Recipe:
 
     def run(gw: Array, x: Array, g: Array, _: Array | None) -> bool:
         pack = service.kernel(("gemm pack", element.name, "columns", 2),
-                              lambda target: build_pack(target, element, element, "columns", 2))
+                              lambda target: build_pack(target, plain(element), "columns", 2))
         kernel = service.kernel(("conv weight", element.name),
                                 lambda target: build_weight(target, variant))
         if pack is None or kernel is None:

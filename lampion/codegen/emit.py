@@ -14,7 +14,7 @@ from .compile import PLAIN_ADDRESSES
 from .effects import written
 from .ir import Kernel, Region, Value
 from .target import Target
-from .types import F32, F64, I32, I64, Type
+from .types import F32, F64, I16, I32, I64, Type
 
 __all__ = ["emit"]
 
@@ -24,6 +24,8 @@ _DATA, _DIMENSIONS, _STRIDES = HEADER, HEADER + 16, HEADER + 24
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _INT = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor",
         "shl": "shl"}
+_PAIRS_OF_WORDS = {16: "llvm.x86.sse2.pmadd.wd", 32: "llvm.x86.avx2.pmadd.wd",
+                   64: "llvm.x86.avx512.pmaddw.d.512"}  # by bytes of a vector
 _COMPARE = {"lt": ("olt", "lt"), "le": ("ole", "le"), "eq": ("oeq", "eq"), "ne": ("une", "ne")}
 
 
@@ -457,17 +459,29 @@ class _Function:
 
     def _dot(self, value: Value) -> str:
         acc, a, b = value.args
-        bf16 = a.type.brain
-        native = self.target.has_bf16_dot if bf16 else self.target.has_i8_dot
-        if native and value.type.lanes == 16:
-            if not bf16:
-                operands = [(type_text(v.type), self.operand(v)) for v in value.args]
-                return self.call("llvm.x86.avx512.vpdpbusd.512", "<16 x i32>", *operands)
+        bf16, whole = a.type.brain, value.type.lanes == 16
+        if a.type.scalar == I16 and 4 * value.type.lanes in _PAIRS_OF_WORDS:
+            return self._pairs_of_words(value)
+        if a.type.size == 1 and self.target.has_i8_dot and whole:
+            operands = [(type_text(v.type), self.operand(v)) for v in value.args]
+            return self.call("llvm.x86.avx512.vpdpbusd.512", "<16 x i32>", *operands)
+        if bf16 and self.target.has_bf16_dot and whole:
             wide = "<32 x bfloat>"
             x, y = (self.put(f"bitcast {self.typed(v)} to {wide}") for v in (a, b))
             return self.call("llvm.x86.avx512bf16.dpbf16ps.512", "<16 x float>",
                              ("<16 x float>", self.operand(acc)), (wide, x), (wide, y))
         return self._dot_by_parts(value)
+
+    def _pairs_of_words(self, value: Value) -> str:
+        """Multiply-add of 16 bits, where the target has it in this width."""
+        acc, a, b = value.args
+        size = 4 * value.type.lanes
+        if self.target.name == "neon" or size > self.target.vector_bytes:
+            return self._dot_by_parts(value)
+        text = type_text(value.type)
+        operands = [(type_text(v.type), self.operand(v)) for v in (a, b)]
+        sums = self.call(_PAIRS_OF_WORDS[size], text, *operands)
+        return self.put(f"add {text} {self.operand(acc)}, {sums}")
 
     def _dot_by_parts(self, value: Value) -> str:
         """Without the instruction: products of every group's members, added in order."""

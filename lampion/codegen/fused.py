@@ -81,6 +81,10 @@ _BY_SIZE = {1: np.dtype(np.uint8), 2: np.dtype(np.uint16), 4: np.dtype(np.int32)
 
 def copy(into: Array, a: Array) -> None:
     """`into[...] = a` of one dtype, which may be broadcast. They may not overlap."""
+    if a.itemsize == 16:  # complex128
+        copy(into.real, a.real)
+        copy(into.imag, a.imag)
+        return
     bits = _BY_SIZE.get(a.itemsize)
     if bits is None or (into.size < _SMALL and recording_here() is None) or not (
             _whole(a) and _whole(into)):

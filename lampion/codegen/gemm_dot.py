@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .gemm_kernel import Variant
+from .gemm_tiles import multiply_add
 from .ir import Kernel, Value
 from .target import Target
 
@@ -39,13 +40,14 @@ class _Dot:
     def __init__(self, target: Target, variant: Variant, single: bool) -> None:
         self.k = k = Kernel("gemm_dot", True)
         self.single, self.chains = single, 2 if single else 1
-        self.target, self.variant, element = target, variant, variant.element
-        self.lanes = target.lanes(element)
-        self.out, self.a = k.array("out", element), k.array("a", element)
-        self.b, self.bias = k.array("b", element), k.array("bias", element)
+        self.target, self.variant, factors = target, variant, variant.factors
+        result, self.sum = variant.result or factors.sum, factors.sum
+        self.lanes = target.lanes(self.sum)
+        self.out, self.a = k.array("out", result), k.array("a", factors.a)
+        self.b, self.bias = k.array("b", factors.b), k.array("bias", result)
         self.task_columns, self.add = k.integer("task_columns"), k.integer("add")
         if variant.scaled:
-            self.alpha = k.number("alpha", element)
+            self.alpha = k.number("alpha", self.sum)
         self.m, self.n, self.depth = self.out.size(0), self.out.size(1), self.a.size(1)
         self.whole = self.depth - self.depth % self.lanes
 
@@ -53,8 +55,8 @@ class _Dot:
         """A task is some columns; within it blocks of as many columns as a register has lanes."""
         k, lanes = self.k, self.lanes
         with k.parallel((self.n + self.task_columns - 1) / self.task_columns) as (task, _):
-            self.tail = k.scratch(self.variant.element, (lanes + 4) * lanes)
-            self.kept = k.scratch(self.variant.element, SINGLE_ROWS * lanes * lanes)
+            self.tail = k.scratch(self.sum, (lanes + 4) * lanes)
+            self.kept = k.scratch(self.sum, SINGLE_ROWS * lanes * lanes)
             start = task * self.task_columns
             stop = k.min(start + self.task_columns, self.n)
             with k.loop(start, stop, lanes) as j:
@@ -108,7 +110,7 @@ class _Dot:
     def _sums(self, a: Sequence[Value], b: Sequence[Value]) -> Sequence[Value]:
         """For each row of a and column of b, their products summed lane by lane."""
         k, lanes, count = self.k, self.lanes, len(a) * len(b)
-        zero = k.const(0.0, self.variant.element.vector(lanes))
+        zero = k.const(0, self.sum.vector(lanes))
         even = self.whole - self.whole % (self.chains * lanes)
         loop = k.loop(0, even, self.chains * lanes, [zero] * (count * self.chains))
         with loop as (p, *sums):
@@ -138,20 +140,20 @@ class _Dot:
               ) -> list[Value]:
         """A vector of k from p on."""
         k, lanes = self.k, self.lanes
-        return self._products([k.load(x, p, lanes) for x in a], [k.load(x, p, lanes) for x in b],
-                              sums)
+        first, second = ([k.load(x, p, lanes).cast(self.sum) for x in side] for side in (a, b))
+        return self._products(first, second, sums)
 
     def _products(self, a: Sequence[Value], b: Sequence[Value], sums: Sequence[Value]
                   ) -> list[Value]:
         pairs = [(x, y) for x in a for y in b]
-        return [self.k.fma(x, y, s) for (x, y), s in zip(pairs, sums, strict=True)]
+        return [multiply_add(self.k, x, y, s) for (x, y), s in zip(pairs, sums, strict=True)]
 
     def _rest(self, a: Sequence[Value], b: Sequence[Value], sums: Sequence[Value]) -> list[Value]:
         """The last part of k, less than a register, with zeros behind it."""
         k, lanes, rest = self.k, self.lanes, self.depth - self.whole
         if self.target.has_masks:
             mask = k.mask(rest, lanes)
-            ends = [k.load(x, self.whole, lanes, mask) for x in (*a, *b)]
+            ends = [k.load(x, self.whole, lanes, mask).cast(self.sum) for x in (*a, *b)]
         else:
             ends = [self._padded(slot, ptr, rest) for slot, ptr in enumerate((*a, *b))]
         return self._products(ends[:len(a)], ends[len(a):], sums)
@@ -160,9 +162,9 @@ class _Dot:
         """The last `rest` elements of a run, with zeros behind them."""
         k, lanes = self.k, self.lanes
         memory = k.offset(self.tail, slot * lanes)
-        k.store(memory, 0, k.const(0.0, self.variant.element.vector(lanes)))
+        k.store(memory, 0, k.const(0, self.sum.vector(lanes)))
         with k.loop(0, rest) as p:
-            k.store(memory, p, k.load(ptr, self.whole + p))
+            k.store(memory, p, k.load(ptr, self.whole + p).cast(self.sum))
         return k.load(memory, 0, lanes)
 
     def _finish(self, i: Value, j: Value, value: Value, skip: Value) -> None:
@@ -184,15 +186,15 @@ class _Dot:
             value = value * self.alpha
         branch = k.choose(self.add.ne(0))
         with branch.then:
-            branch.give(value + k.load(c, 0, lanes, mask))
+            branch.give(value + k.load(c, 0, lanes, mask).cast(self.sum))
         with branch.otherwise:
             branch.give(value)
         value = branch.results[0]
         if variant.bias == "column":
-            value = value + k.load(self.bias.ptr, j, lanes, mask)
+            value = value + k.load(self.bias.ptr, j, lanes, mask).cast(self.sum)
         elif variant.bias == "row":
-            value = value + k.load(self.bias.ptr, i)
-        k.store(c, 0, value, mask)
+            value = value + k.load(self.bias.ptr, i).cast(self.sum)
+        k.store(c, 0, value.cast(self.out.element), mask)
 
 
 def sums_of(k: Kernel, vectors: Sequence[Value]) -> Value:

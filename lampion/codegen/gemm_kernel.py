@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .gemm_pack import Panels
+from .gemm_factors import Factors
+from .gemm_pack import Panels, in_elements
 from .gemm_tiles import A_BLOCK, K_BLOCK, Strided, Tiles
 from .ir import Kernel, Value
 from .target import Target
-from .types import F32, I32, I64, Type
+from .types import I64, Type
 
 __all__ = ["Variant", "build"]
 
@@ -27,11 +28,12 @@ __all__ = ["Variant", "build"]
 class Variant(NamedTuple):
     """What is fixed when a product is compiled; sizes, strides and blocks are arguments."""
 
-    element: Type  # i32 stands for pairs of bf16 along k, whose products are summed in f32
+    factors: Factors
     bias: str = ""  # "column": one element for each column of C; "row": for each row
     scaled: bool = False  # alpha * A @ B
     axes: int = 0  # leading batch axes of out, a and b
     b: str = "panels"  # or how a task packs the panels that it needs: see `Panels.along`
+    result: Type | None = None  # of out and bias: that of the sums, or one that they are cast to
 
 
 def build(target: Target, variant: Variant) -> Kernel:
@@ -43,29 +45,40 @@ def build(target: Target, variant: Variant) -> Kernel:
     can use it so; for others tasks pack.
     task_rows, task_columns, block: the part of C that is one task, and of k that is one block.
     pack: not 0 to copy blocks of A, which then has a unit stride, into memory of the task.
-    add: not 0 to add to what `out` holds. alpha: of a scaled variant only.
+    add: not 0 to add to what `out` holds. alpha: of a scaled variant only, one for each part.
+
+    Columns are those of real parts. Blocks of A are always copied where its elements are cast. A
+    float that is narrower than the sums takes them from one block of k only.
     """
     return _Gemm(target, variant).build()
 
 
 class _Gemm(Tiles):
     def __init__(self, target: Target, variant: Variant) -> None:
-        k, element, axes = Kernel("gemm", True), variant.element, variant.axes
+        k, factors, axes = Kernel("gemm", True), variant.factors, variant.axes
         self.axes, self.source = axes, variant.b
-        result = F32 if element == I32 else element
-        self.out, self.a = k.array("out", result), k.array("a", element)
-        self.b, bias = k.array("b", element), k.array("bias", result)
+        result = variant.result or factors.sum
+        self.out = k.array("out", result)
+        self.a = k.array("a", factors.element if factors.members else factors.a)
+        self.b, bias = k.array("b", self._in_memory(factors)), k.array("bias", result)
         names = "b_row b_panel b_batch task_rows task_columns block pack add"
         (self.b_row, self.b_panel, self.b_batch, self.task_rows, self.task_columns, self.block,
          self.pack, self.add) = (k.integer(n) for n in names.split())
-        alpha = k.number("alpha", result) if variant.scaled else None
-        super().__init__(k, target, element, variant.bias, alpha)
+        scales = ["alpha", "alpha_imaginary"][:factors.parts if variant.scaled else 0]
+        alpha = [k.number(n, factors.sum) for n in scales]
+        super().__init__(k, target, factors.element, variant.bias, alpha, factors, result)
         self.bias_ptr, self.out_row = bias.ptr, self.out.stride(axes)
-        self.m, self.n = self.out.size(axes), self.out.size(axes + 1)
+        self.m, self.n = self.out.size(axes), self.out.size(axes + 1) * factors.parts
         self.depth = self.a.size(axes + 1)
         self.itself = self.b_panel.eq(0)
         self.b_step = k.select(self.itself, self.b.stride(axes), self.b_row)
         self.b_panel = k.select(self.itself, k.const(self.tile.width, I64), self.b_panel)
+
+    def _in_memory(self, factors: Factors) -> Type:
+        """What the array b holds."""
+        if self.source == "panels":
+            return factors.element
+        return factors.b if self.source == "groups" else in_elements(factors)
 
     def build(self) -> Kernel:
         """All tasks: blocks of rows within blocks of columns within matrices of the batch."""
@@ -108,12 +121,7 @@ class _Gemm(Tiles):
             self.length = k.min(self.depth - p, self.block)
             self.first, self.last = p.eq(0), self.depth <= p + self.block
             a = Strided(k.offset(self.a_ptr, self.i0 * row + p * column), row, column)
-            branch = k.choose(self.pack.ne(0))
-            with branch.then:
-                branch.give(*self.copied(a, self.task_rows, self.block, store))
-            with branch.otherwise:
-                branch.give(*a)
-            self.rows = Strided(*branch.results)
+            self.rows = self._block_of(a, store)
             with k.loop(j0, j1, self.tile.width) as j:
                 panel, row = self._source(p, j)
                 if self.source == "panels":
@@ -121,14 +129,27 @@ class _Gemm(Tiles):
                     self.next_panel = k.offset(panel, step)
                 self.panel(j, self.n - j, panel, row)
 
+    def _block_of(self, a: Strided, store: Value) -> Strided:
+        """A block of A: a copy where that was asked for, or where it must be cast."""
+        if self.factors.is_cast:
+            return self.copied(a, self.task_rows, self.block, store)
+        branch = self.k.choose(self.pack.ne(0))
+        with branch.then:
+            branch.give(*self.copied(a, self.task_rows, self.block, store))
+        with branch.otherwise:
+            branch.give(*a)
+        return Strided(*branch.results)
+
     def _source(self, p: Value, j: Value) -> tuple[Value, Value]:
         """Where the panel at column j begins in row p of B, and the step between its rows."""
         k, axes, width = self.k, self.axes, self.tile.width
         if self.source == "panels":
             return k.offset(self.b_ptr, (j / width) * self.b_panel + p * self.b_step), self.b_step
-        packer = Panels(k, self.target, self.element, self.source, self.b.stride(axes),
+        packer = Panels(k, self.target, self.factors, self.source, self.b.stride(axes),
                         self.b.stride(axes + 1))
-        start = k.offset(self.b_ptr, p * packer.row + j * packer.column)
+        first = p * self.factors.group if self.source == "groups" else p
+        packer.rows_of_b = self.b.size(axes) - first
+        start = packer.at_column(k.offset(self.b_ptr, first * packer.row), j)
         packer.fill(self.own, start, k.index(0), self.length, self.n - j)
         return self.own, k.const(width, I64)
 

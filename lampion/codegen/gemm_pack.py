@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from .gemm_factors import Factors
 from .ir import Kernel, Value
 from .target import Target
-from .types import Type
+from .types import F64, U8, U16, Type
 
-__all__ = ["Panels", "Tile", "build_pack", "each_vector", "tile_of", "transpose"]
+__all__ = ["Panels", "Tile", "build_pack", "each_vector", "in_elements", "tile_of", "transpose"]
 
 
 _AHEAD = 8  # rows of B that are asked for ahead of time
@@ -35,25 +36,27 @@ class Tile(NamedTuple):
 _ROWS = {"avx512": 14, "avx2": 6, "sse": 4, "neon": 8}
 
 
-def tile_of(target: Target, element: Type) -> Tile:
-    """The tile of a target: accumulators, a row of B and a broadcast fill its registers."""
-    return Tile(_ROWS[target.name], 2, target.lanes(element))
+def tile_of(target: Target, element: Type, parts: int = 1) -> Tile:
+    """The tile of a target: accumulators, a row of B and a broadcast fill its registers.
+
+    Its rows are numbers, of which each part has sums of its own; its columns are parts.
+    """
+    return Tile(_ROWS[target.name] // parts, 2, target.lanes(element))
 
 
-def build_pack(target: Target, source: Type, element: Type, along: str, axes: int = 0
-               ) -> Kernel:
+def build_pack(target: Target, factors: Factors, along: str, axes: int = 0) -> Kernel:
     """The kernel that packs B (k, n), or a batch of such, into panels; `along`: see `Panels`.
 
-    Its arguments: panels (1-D, `element`), b (`source`), task_rows and task_panels (what one task
-    packs).
+    Its arguments: panels (1-D, of elements), b, task_rows and task_panels (what one task packs).
     """
     k = Kernel("pack_" + along, True)
-    panels, b = k.array("panels", element), k.array("b", source)
+    panels = k.array("panels", factors.element)
+    b = k.array("b", factors.b if along == "groups" else in_elements(factors))
     task_rows, task_panels = k.integer("task_rows"), k.integer("task_panels")
-    rows, columns = b.size(axes), b.size(axes + 1)
-    if along == "pairs":
-        rows = (rows + 1) / 2
-    width = tile_of(target, element).width
+    rows, columns = b.size(axes), b.size(axes + 1) * factors.parts
+    if along == "groups":
+        rows = (rows + factors.group - 1) / factors.group
+    width = tile_of(target, factors.element).width
     count = (columns + width - 1) / width
     parts = (rows + task_rows - 1) / task_rows
     tasks = parts * ((count + task_panels - 1) / task_panels)
@@ -68,96 +71,130 @@ def build_pack(target: Target, source: Type, element: Type, along: str, axes: in
             source_ptr = k.offset(source_ptr, (matrix % batch[axis]) * b.stride(axis))
             matrix = matrix / batch[axis]
         p0, first = (at % parts) * task_rows, (at / parts) * task_panels
-        packer = Panels(k, target, element, along, b.stride(axes), b.stride(axes + 1))
+        packer = Panels(k, target, factors, along, b.stride(axes), b.stride(axes + 1))
         packer.rows_of_b = b.size(axes)
         with k.loop(first, k.min(first + task_panels, count)) as panel:
             j = panel * width
-            packer.fill(k.offset(into, panel * (rows * width)),
-                        k.offset(source_ptr, j * packer.column), p0,
-                        k.min(p0 + task_rows, rows), columns - j)
+            packer.fill(k.offset(into, panel * (rows * width)), packer.at_column(source_ptr, j),
+                        p0, k.min(p0 + task_rows, rows), columns - j)
     return k
+
+
+def in_elements(factors: Factors) -> Type:
+    """What arrays of B hold, if what is to be grouped is grouped already."""
+    return factors.b if factors.members is None else factors.element
 
 
 class Panels:
     """Writes the part of a kernel that packs a panel.
 
     along: "rows" where the elements of a row of B are neighbours in memory, "columns" where those
-    of a column are, "any" otherwise; "pairs" where those of a row are, of bf16: rows of the panel
-    hold two of B's, alternately. row, column: the steps of B.
+    of a column are, "any" otherwise; "groups" where those of a row are, but elements of the panel
+    hold several rows. row, column: the steps of B, where it is complex those of its parts.
     """
 
-    rows_of_b: Value  # all of them; only pairs ask for it
+    rows_of_b: Value  # all of them; only groups ask for it
 
-    def __init__(self, k: Kernel, target: Target, element: Type, along: str, row: Value,
+    def __init__(self, k: Kernel, target: Target, factors: Factors, along: str, row: Value,
                  column: Value) -> None:
-        self.k, self.target, self.element, self.along = k, target, element, along
+        self.k, self.target, self.factors, self.along = k, target, factors, along
+        self.element, self.parts = factors.element, factors.parts
         self.row, self.column = row, column
-        self.width, self.lanes = tile_of(target, element).width, target.lanes(element)
+        self.width, self.lanes = tile_of(target, self.element).width, target.lanes(self.element)
+
+    def at_column(self, b: Value, j: Value) -> Value:
+        """B from column j on, a column of parts and the first of its number."""
+        return self.k.offset(b, j / self.parts * self.column)
 
     def fill(self, into: Value, b: Value, p0: Value, p1: Value, left: Value) -> None:
         """Rows p0 to p1 of a panel of which `left` columns exist."""
         k, lanes = self.k, self.lanes
-        if self.along == "pairs":
-            self._pairs(into, b, p0, p1, left)
-        elif self.along == "columns":
+        if self.along == "columns":
             with k.loop(0, self.width, lanes) as first:
-                self._transposed(k.offset(into, first), k.offset(b, self.column * first), p0, p1,
+                self._transposed(k.offset(into, first), self.at_column(b, first), p0, p1,
                                  left - first)
-        elif self.target.has_masks and self.along == "rows":
-            masks = [k.mask(left - v, lanes) for v in range(0, self.width, lanes)]
-            with k.loop(p0, p1) as p:
-                k.prefetch(b, (p + _AHEAD) * self.row)
-                k.prefetch(b, (p + _AHEAD) * self.row + (self.width - 1))
-                for v, mask in enumerate(masks):
-                    self._put(into, p, v * lanes, k.load(b, p * self.row + v * lanes, lanes, mask))
+        elif self.along in ("rows", "groups") and self.target.has_masks:
+            self._masked(into, b, p0, p1, left)
         else:
             self._by_elements(into, b, p0, p1, left)
 
-    def _pairs(self, into: Value, b: Value, p0: Value, p1: Value, left: Value) -> None:
-        """For targets with masks. A row that is missing at the end counts as zeros."""
+    def _masked(self, into: Value, b: Value, p0: Value, p1: Value, left: Value) -> None:
+        """Rows of B in vectors."""
         k, lanes = self.k, self.lanes
         masks = [k.mask(left - v, lanes) for v in range(0, self.width, lanes)]
-        order = [x // 2 + x % 2 * lanes for x in range(2 * lanes)]
         with k.loop(p0, p1) as p:
+            if self.along == "rows":
+                k.prefetch(b, (p + _AHEAD) * self.row)
+                k.prefetch(b, (p + _AHEAD) * self.row + (self.width - 1))
             for v, mask in enumerate(masks):
-                second = mask & k.splat(p * 2 + 1 < self.rows_of_b, lanes)
-                rows = [k.load(b, (p * 2 + r) * self.row + v * lanes, lanes, m)
-                        for r, m in enumerate((mask, second))]
-                pairs = k.shuffle(rows[0], rows[1], order)
-                k.store(into, p * self.width + v * lanes,
-                        k.emit("bitcast", (pairs,), self.element.vector(lanes)))
+                self._put(into, p, v * lanes, self._loaded(b, p, v * lanes, lanes, mask))
+
+    def _loaded(self, b: Value, p: Value, j: Value | int, lanes: int, mask: Value | None = None
+                ) -> Value:
+        """Elements of row p of the panel from column j on, which are neighbours in memory."""
+        if self.along == "groups":
+            return self._grouped(b, p, j, lanes, mask)
+        return self.k.load(b, p * self.row + j, lanes, mask)
+
+    def _grouped(self, b: Value, p: Value, j: Value | int, lanes: int, mask: Value | None
+                 ) -> Value:
+        """Groups of rows of B. Rows that are missing at the end count as zeros."""
+        group = self.factors.group
+        rows = [self._bits(self._row_of_b(b, p * group + r, j, lanes, mask)) << (
+            r * (32 // group)) for r in range(group)]
+        total = rows[0]
+        for row in rows[1:]:
+            total = total | row
+        return total
+
+    def _row_of_b(self, b: Value, row: Value, j: Value | int, lanes: int, mask: Value | None
+                  ) -> Value:
+        k = self.k
+        exists = row < self.rows_of_b
+        if self.target.has_masks:
+            held = k.splat(exists, lanes)
+            return k.load(b, row * self.row + j, lanes, held if mask is None else mask & held)
+        last = k.select(exists, row, 0)  # any row: it is read for nothing
+        value = k.load(b, last * self.row + j, lanes)
+        return k.select(exists, value, 0)
+
+    def _bits(self, value: Value) -> Value:
+        """A member's bits as an element, zeros above them."""
+        assert self.factors.members is not None
+        member = self.factors.members[1]
+        if not member.is_float:
+            value = value.cast(member)
+        return value.bits(_UNSIGNED[member.size]).cast(self.element)
 
     def _put(self, into: Value, p: Value, column: int, value: Value) -> None:
-        self.k.store(into, p * self.width + column, value.cast(self.element))
+        self.k.store(into, p * self.width + column, self._packed(value))
+
+    def _packed(self, value: Value) -> Value:
+        """As panels hold it."""
+        if self.factors.is_shifted:
+            return value ^ _SHIFT
+        return value.cast(self.element)
 
     def _by_elements(self, into: Value, b: Value, p0: Value, p1: Value, left: Value) -> None:
-        """Whole vectors where they are neighbours and all exist, else one by one."""
+        """Whole vectors where they are neighbours and all exist, else number by number."""
         k, lanes = self.k, self.lanes
-        vectors = k.choose((left >= self.width) & self.column.eq(1))
+        vectors = k.choose((left >= self.width) & self.column.eq(self.parts))
         with vectors.then, k.loop(p0, p1) as p:
             for v in range(0, self.width, lanes):
-                self._put(into, p, v, k.load(b, p * self.row + v, lanes))
+                self._put(into, p, v, self._loaded(b, p, v, lanes))
         with vectors.otherwise, k.loop(p0, p1) as p:
-            self._row(k.offset(into, p * self.width), k.offset(b, p * self.row), left)
-
-    def _row(self, into: Value, b: Value, left: Value) -> None:
-        k = self.k
-        count = k.min(left, self.width)
-        with k.loop(0, count) as j:
-            k.store(into, j, k.load(b, j * self.column).cast(self.element))
-        with k.loop(count, self.width) as j:
-            k.store(into, j, k.const(0, self.element))
+            self._numbers(into, b, p, k.min(left, self.width), self.width)
 
     def _transposed(self, into: Value, b: Value, p0: Value, p1: Value, left: Value) -> None:
-        """One vector of columns: squares of `lanes` by `lanes`, then the last rows singly."""
-        k, lanes = self.k, self.lanes
+        """One vector of columns: squares of as many rows, then the last rows singly."""
+        k, lanes, count = self.k, self.lanes, self.lanes // self.parts
         whole = k.choose(left >= lanes)
         with whole.then:
-            end = p1 - (p1 - p0) % lanes
-            with k.loop(p0, end, lanes) as p:
-                columns = [k.load(b, self.column * c + p, lanes).cast(self.element)
-                           for c in range(lanes)]
-                for r, value in enumerate(transpose(k, columns)):
+            end = p1 - (p1 - p0) % count
+            with k.loop(p0, end, count) as p:
+                columns = [self._packed(k.load(b, self.column * c + p * self.parts, lanes))
+                           for c in range(count)]
+                for r, value in enumerate(transpose(k, columns, self.parts)):
                     k.store(into, (p + r) * self.width, value)
             self._singly(into, b, end, p1, left)
         with whole.otherwise:
@@ -167,11 +204,22 @@ class Panels:
         k = self.k
         count = k.max(k.min(left, self.lanes), 0)
         with k.loop(p0, p1) as p:
-            with k.loop(0, count) as j:
-                value = k.load(b, j * self.column + p * self.row)
-                k.store(into, p * self.width + j, value.cast(self.element))
-            with k.loop(count, self.lanes) as j:
-                k.store(into, p * self.width + j, k.const(0, self.element))
+            self._numbers(into, b, p, count, self.lanes)
+
+    def _numbers(self, into: Value, b: Value, p: Value, count: Value, all: int) -> None:
+        """`count` columns of row p, and zeros up to `all`."""
+        k, parts = self.k, self.parts
+        to = k.offset(into, p * self.width)
+        with k.loop(0, count, parts) as j:
+            value = (self._grouped(self.at_column(b, j), p, 0, 1, None) if self.along == "groups"
+                     else k.load(self.at_column(b, j), p * self.row, parts))
+            k.store(to, j, self._packed(value))
+        with k.loop(count, all) as j:
+            k.store(to, j, k.const(0, self.element))
+
+
+_SHIFT = -0x7F7F7F80  # 128 in each byte of 32 bits
+_UNSIGNED = {1: U8, 2: U16}
 
 
 def each_vector(k: Kernel, target: Target, element: Type, count: Value,
@@ -189,11 +237,17 @@ def each_vector(k: Kernel, target: Target, element: Type, count: Value,
         body(x, 1, None)
 
 
-def transpose(k: Kernel, rows: Sequence[Value]) -> list[Value]:
-    """The columns of a square matrix whose rows are vectors.
+def transpose(k: Kernel, rows: Sequence[Value], unit: int = 1) -> list[Value]:
+    """The columns of a square matrix whose rows are vectors; of `unit` lanes each.
 
     First within parts of 16 bytes, by interleaving; then the parts trade places.
     """
+    if unit * rows[0].type.size == 16:
+        return _trade(k, rows, unit)
+    if unit > 1:
+        kind, wide = rows[0].type, F64.vector(len(rows))
+        turned = transpose(k, [k.emit("bitcast", (v,), wide) for v in rows])
+        return [k.emit("bitcast", (v,), kind) for v in turned]
     lanes, size = len(rows), rows[0].type.size
     part = min(16 // size, lanes)
     groups = [_interleaved(k, rows[g:g + part], part) for g in range(0, lanes, part)]

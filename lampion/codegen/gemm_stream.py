@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from .gemm_kernel import Variant
 from .gemm_pack import each_vector
+from .gemm_tiles import multiply_add
 from .ir import Kernel, Value
 from .target import Target
 from .types import I64
@@ -33,13 +34,14 @@ def build_stream(target: Target, variant: Variant) -> Kernel:
 class _Stream:
     def __init__(self, target: Target, variant: Variant) -> None:
         self.k = k = Kernel("gemm_stream", True)
-        self.target, self.variant, element = target, variant, variant.element
-        self.out, self.a = k.array("out", element), k.array("a", element)
-        self.b, self.bias = k.array("b", element), k.array("bias", element)
+        self.target, self.variant, factors = target, variant, variant.factors
+        result, self.sum = variant.result or factors.sum, factors.sum
+        self.out, self.a = k.array("out", result), k.array("a", factors.a)
+        self.b, self.bias = k.array("b", factors.b), k.array("bias", result)
         names = ("task_columns", "block", "add")
         self.task_columns, self.block, self.add = (k.integer(n) for n in names)
         if variant.scaled:
-            self.alpha = k.number("alpha", element)
+            self.alpha = k.number("alpha", self.sum)
         self.m, self.n, self.depth = self.out.size(0), self.out.size(1), self.a.size(1)
 
     def build(self) -> Kernel:
@@ -48,7 +50,7 @@ class _Stream:
         with k.parallel((self.n + self.task_columns - 1) / self.task_columns) as (task, _):
             # With many rows the arithmetic takes time in which to fetch the next rows of B.
             self.ahead = k.select(self.m <= 8, k.const(0, I64), self.b.stride(0) * _TOGETHER)
-            self.sums = k.scratch(self.variant.element, _SUMS)
+            self.sums = k.scratch(self.sum, _SUMS)
             # Columns at a time: rows of B that are read once should be long, others near.
             self.segment = k.select(self.m <= 4, k.const(_SUMS // 4, I64), _SUMS // MOST_ROWS)
             start = task * self.task_columns
@@ -75,9 +77,9 @@ class _Stream:
             self._finish(i)
 
     def _clear(self, sums: Value) -> None:
-        k, element = self.k, self.variant.element
-        each_vector(k, self.target, element, self.columns, lambda x, lanes, mask: k.store(
-            sums, x, k.const(0.0, element.vector(lanes)), mask))
+        k = self.k
+        each_vector(k, self.target, self.sum, self.columns, lambda x, lanes, mask: k.store(
+            sums, x, k.const(0, self.sum.vector(lanes)), mask))
 
     def _sums(self, i: Value) -> Value:
         return self.k.offset(self.sums, i * self.segment)
@@ -97,20 +99,20 @@ class _Stream:
         scales = []
         for r in range(rows):
             a = k.offset(self.a.ptr, (i + r) * self.a.stride(0) + q * self.a.stride(1))
-            scales.append([k.load(a, self.a.stride(1) * c) for c in range(count)])
+            scales.append([k.load(a, self.a.stride(1) * c).cast(self.sum) for c in range(count)])
         sums = [self._sums(i + r) for r in range(rows)]
         given = [k.offset(self.b.ptr, (q + c) * self.b.stride(0) + self.j) for c in range(count)]
 
         def step(x: Value, lanes: int, mask: Value | None) -> None:
             totals = [k.load(s, x, lanes, mask) for s in sums]
             for c, ptr in enumerate(given):
-                row = k.load(ptr, x, lanes, mask)
+                row = k.load(ptr, x, lanes, mask).cast(self.sum)
                 k.prefetch(ptr, self.ahead + x)
-                totals = [k.fma(k.splat(scales[r][c], lanes), row, t)
+                totals = [multiply_add(k, k.splat(scales[r][c], lanes), row, t)
                           for r, t in enumerate(totals)]
             for s, t in zip(sums, totals, strict=True):
                 k.store(s, x, t, mask)
-        each_vector(k, self.target, self.variant.element, self.columns, step)
+        each_vector(k, self.target, self.sum, self.columns, step)
 
     def _finish(self, i: Value) -> None:
         """The sums of a block into C, with bias in the last one."""
@@ -123,7 +125,7 @@ class _Stream:
                 value = value * self.alpha
             old = k.choose(~self.first | self.add.ne(0))
             with old.then:
-                old.give(value + k.load(c, x, lanes, mask))
+                old.give(value + k.load(c, x, lanes, mask).cast(self.sum))
             with old.otherwise:
                 old.give(value)
             done = k.choose(self.last)
@@ -131,13 +133,14 @@ class _Stream:
                 done.give(self._applied(i, x, old.results[0], mask))
             with done.otherwise:
                 done.give(old.results[0])
-            k.store(c, x, done.results[0], mask)
-        each_vector(k, self.target, variant.element, self.columns, step)
+            k.store(c, x, done.results[0].cast(self.out.element), mask)
+        each_vector(k, self.target, self.sum, self.columns, step)
 
     def _applied(self, i: Value, x: Value, value: Value, mask: Value | None) -> Value:
         k, variant = self.k, self.variant
         if variant.bias == "column":
-            value = value + k.load(self.bias.ptr, self.j + x, value.type.lanes, mask)
+            bias = k.load(self.bias.ptr, self.j + x, value.type.lanes, mask)
+            value = value + bias.cast(self.sum)
         elif variant.bias == "row":
-            value = value + k.load(self.bias.ptr, i)
+            value = value + k.load(self.bias.ptr, i).cast(self.sum)
         return value

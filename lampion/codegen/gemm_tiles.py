@@ -4,6 +4,11 @@ The micro-kernel keeps a tile of C in registers and walks once along k: one row 
 one broadcast element of A per row of the tile. A may have any strides. B comes in panels as wide as
 the tile, whose rows are contiguous; where a panel comes from, and where C lies, is the business of
 the kernels (`gemm_kernel.py`, `conv_kernel.py`).
+
+Of complex numbers C and B are seen as twice as many real columns, both parts side by side. Both
+parts of an element of A are multiplied with them, into sums of their own; at the end the sums of
+the imaginary part are turned by a right angle and added. These are four real products, so both
+parts of C are as exact as real ones.
 """
 
 from __future__ import annotations
@@ -11,12 +16,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from .gemm_factors import Factors, plain
 from .gemm_pack import each_vector, tile_of
 from .ir import Kernel, Value
 from .target import Target
-from .types import BF16, F32, I32, I64, Type
+from .types import I32, I64, U8, Type
 
-__all__ = ["A_BLOCK", "Cell", "K_BLOCK", "Strided", "Tiles"]
+__all__ = ["A_BLOCK", "Cell", "K_BLOCK", "Strided", "Tiles", "multiply_add"]
 
 A_BLOCK = 1 << 18
 """Bytes of a task's packed block of A: a quarter of the second-level cache of current cores."""
@@ -55,11 +61,14 @@ class Tiles:
     next_panel: Value | None = None  # contiguous memory that is fetched meanwhile
 
     def __init__(self, k: Kernel, target: Target, element: Type, bias: str = "",
-                 alpha: Value | None = None) -> None:
+                 alpha: Sequence[Value] = (), factors: Factors | None = None,
+                 result: Type | None = None) -> None:
         self.k, self.target, self.element = k, target, element
-        self.sum = F32 if element == I32 else element  # i32: pairs of bf16
+        self.factors = factors or plain(element)
+        self.sum, self.parts = self.factors.sum, self.factors.parts
+        self.result = result or self.sum  # of C in memory
         self.bias, self.alpha = bias, alpha
-        self.tile = tile_of(target, element)
+        self.tile = tile_of(target, element, self.parts)
 
     def reserve(self) -> None:
         """Memory of the task that tiles need."""
@@ -73,21 +82,21 @@ class Tiles:
 
         rows, block: at most so many rows and columns.
         """
-        k, count = self.k, self.i1 - self.i0
-        by_rows = a.column.eq(1)
+        k, count, parts = self.k, self.i1 - self.i0, self.parts
+        by_rows = a.column.eq(parts) | self.length.eq(1)  # whose step may be anything
         outer = k.select(by_rows, count, self.length)
-        inner = k.select(by_rows, self.length, count)
-        step = _padded(k.select(by_rows, block, rows))
+        inner = k.select(by_rows, self.length, count) * parts
+        step = _padded(k.select(by_rows, block, rows) * parts)
         source = k.select(by_rows, a.row, a.column)
         with k.loop(0, outer) as x:
             self._run(k.offset(store, x * step), k.offset(a.ptr, x * source), inner)
-        one = k.const(1, I64)
+        one = k.const(parts, I64)
         return Strided(store, k.select(by_rows, step, one), k.select(by_rows, one, step))
 
     def _run(self, to: Value, source: Value, count: Value) -> None:
         each_vector(self.k, self.target, self.element, count,
                     lambda x, lanes, mask: self.k.store(
-                        to, x, self.k.load(source, x, lanes, mask), mask))
+                        to, x, self.k.load(source, x, lanes, mask).cast(self.element), mask))
 
     # --- a panel of B ---------------------------------------------------------------------------
 
@@ -133,8 +142,8 @@ class Tiles:
             for v in range(vectors):
                 k.prefetch(self.c, self.out_row * r + v * self.tile.lanes)
         sums = self.products(self.row_of_a(i), rows, vectors)
-        if self.alpha is not None:
-            sums = [s * self.alpha for s in sums]
+        if self.alpha:
+            sums = [self._scaled(s) for s in sums]
         cells = self._cells(sums, vectors)
         if self.target.has_masks:
             self._finish(cells)
@@ -151,26 +160,51 @@ class Tiles:
 
     def products(self, a: Value, rows: int, count: int) -> list[Value]:
         """The sums over the block of k of `rows` rows from `a` on and `count` vectors of B."""
-        k, lanes = self.k, self.tile.lanes
-        zero = k.const(0.0, self.sum.vector(lanes))
+        k, lanes, parts = self.k, self.tile.lanes, self.parts
+        zero = k.const(0, self.sum.vector(lanes))
         row, column = self.rows.row, self.rows.column
         ahead, step = self._ahead(rows)
         # A pointer for three rows: the others are one and two steps from it.
         starts = [k.offset(a, row * r) for r in range(0, rows, 3)]
         steps = [k.const(0, I64), row, row * 2]
-        loop = k.loop(0, self.length, 1, [self.panel_ptr, *starts, *[zero] * (rows * count)])
+        sums = [zero] * (rows * parts * count)
+        loop = k.loop(0, self.length, 1, [self.panel_ptr, *starts, *sums])
         with loop as (p, b, *state):
             if ahead is not None:
                 k.prefetch(ahead, p * step)
             ptrs, sums = state[:len(starts)], state[len(starts):]
             vectors = [k.load(b, v * lanes, lanes, self.masks[v]) for v in range(count)]
-            new = []  # row by row, so that one broadcast is held at a time
+            new: list[Value] = []  # row by row, so that one broadcast is held at a time
             for r in range(rows):
-                one = k.splat(k.load(ptrs[r // 3], steps[r % 3]), lanes)
-                new += [self._plus_product(one, y, sums[r * count + v])
-                        for v, y in enumerate(vectors)]
+                for part in range(parts):
+                    one = k.splat(k.load(ptrs[r // 3], steps[r % 3] + part), lanes)
+                    new += [self._plus_product(one, y, sums[len(new) + v])
+                            for v, y in enumerate(vectors)]
             loop.next(k.offset(b, self.panel_row), *(k.offset(p, column) for p in ptrs), *new)
-        return list(loop.results[1 + len(starts):])
+        sums = list(loop.results[1 + len(starts):])
+        return sums if parts == 1 else self._joined(sums, count)
+
+    def _joined(self, sums: Sequence[Value], count: int) -> list[Value]:
+        """Of the sums of both parts of A: x + i y."""
+        rows = [sums[r:r + count] for r in range(0, len(sums), count)]
+        return [self.k.fma(self._turned(y), self._signs(), x)
+                for first, second in zip(rows[::2], rows[1::2], strict=True)
+                for x, y in zip(first, second, strict=True)]
+
+    def _turned(self, value: Value) -> Value:
+        """With the two parts of each number exchanged."""
+        return self.k.shuffle(value, value, [lane ^ 1 for lane in range(value.type.lanes)])
+
+    def _signs(self) -> Value:
+        """-1 and 1 by turns: what i times a number is, once its parts are exchanged."""
+        lanes = self.k.iota(self.tile.lanes, I32) & 1
+        return (lanes * 2 - 1).cast(self.sum)
+
+    def _scaled(self, value: Value) -> Value:
+        if self.parts == 1:
+            return value * self.alpha[0]
+        return self.k.fma(self._turned(value) * self._signs(), self.alpha[1],
+                          value * self.alpha[0])
 
     def _ahead(self, rows: int) -> tuple[Value | None, Value | int]:
         """The part of the next panel that `rows` rows fetch, a little with each row of B."""
@@ -181,10 +215,13 @@ class Tiles:
         return k.offset(self.next_panel, start), (all_rows + rows * width - 1) / all_rows
 
     def _plus_product(self, x: Value, y: Value, total: Value) -> Value:
-        if self.sum == self.element:
-            return self.k.fma(x, y, total)
-        pairs = BF16.vector(2 * total.type.lanes)
-        return self.k.emit("dot", (total, *(self.k.emit("bitcast", (v,), pairs) for v in (x, y))))
+        members = self.factors.members
+        if members is None:
+            return multiply_add(self.k, x, y, total)
+        lanes = self.factors.group * total.type.lanes
+        x, y = (self.k.emit("bitcast", (v,), m.vector(lanes))
+                for v, m in zip((x, y), members, strict=True))
+        return self.k.emit("dot", (total, y, x) if members[1] == U8 else (total, x, y))
 
     # --- storing --------------------------------------------------------------------------------
 
@@ -198,8 +235,8 @@ class Tiles:
         k = self.k
         old = k.choose(~self.first | self.add.ne(0))
         with old.then:
-            old.give(*(c.value + k.load(self.c, self._place(c), c.value.type.lanes, c.mask)
-                       for c in cells))
+            old.give(*(c.value + k.load(self.c, self._place(c), c.value.type.lanes,
+                                        c.mask).cast(self.sum) for c in cells))
         with old.otherwise:
             old.give(*(c.value for c in cells))
         cells = [c._replace(value=v) for c, v in zip(cells, old.results, strict=True)]
@@ -211,7 +248,7 @@ class Tiles:
                 branch.give(*(c.value for c in cells))
             cells = [c._replace(value=v) for c, v in zip(cells, branch.results, strict=True)]
         for c in cells:
-            k.store(self.c, self._place(c), c.value, c.mask)
+            k.store(self.c, self._place(c), c.value.cast(self.result), c.mask)
 
     def _place(self, cell: Cell) -> Value:
         return self.out_row * cell.row + cell.column
@@ -227,9 +264,17 @@ class Tiles:
         return values
 
     def _bias(self, row: Value, column: Value, lanes: int, mask: Value | None) -> Value:
+        k, row = self.k, (self.i + row) * self.parts
         if self.bias == "column":
-            return self.k.load(self.bias_ptr, self.j + column, lanes, mask)
-        return self.k.load(self.bias_ptr, self.i + row)
+            value = k.load(self.bias_ptr, self.j + column, lanes, mask)
+        elif self.parts == 1:
+            value = k.load(self.bias_ptr, row)
+        elif lanes == 1:
+            value = k.load(self.bias_ptr, row + column % 2)
+        else:
+            both = k.load(self.bias_ptr, row, 2)
+            value = k.shuffle(both, both, [lane % 2 for lane in range(lanes)])
+        return value.cast(self.sum)
 
     def _finish_edge(self, rows: int, cells: Sequence[Cell]) -> None:
         """Without masked stores: element by element, through memory of the task."""
@@ -248,6 +293,11 @@ class Cell(NamedTuple):
     row: Value
     column: Value
     mask: Value | None
+
+
+def multiply_add(k: Kernel, x: Value, y: Value, total: Value) -> Value:
+    """`x * y + total`; of integers modulo the size of their type."""
+    return k.fma(x, y, total) if total.type.is_float else x * y + total
 
 
 def _padded(step: Value) -> Value:

@@ -53,14 +53,15 @@ class Pointer:
         return np.where(mask, start, 0)[:, None] + np.arange(self.size)
 
 
-def _memory(array: np.ndarray[Any, Any] | None) -> Pointer:
+def _memory(array: np.ndarray[Any, Any] | None, element: int) -> Pointer:
+    """Where an argument begins, as elements of so many bytes."""
     if array is None:
         return Pointer(np.zeros(0, np.uint8), 0, 1)
     low, high = np.lib.array_utils.byte_bounds(array)
     size = max(high - low, 0) if array.size else 0
     raw = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(low))
     return Pointer(raw if size else np.zeros(0, np.uint8),
-                   array.ctypes.data - low if size else 0, array.itemsize)
+                   array.ctypes.data - low if size else 0, element)
 
 
 def interpret(kernel: Kernel, *args: Any, workers: int = 1) -> None:
@@ -78,7 +79,7 @@ def interpret(kernel: Kernel, *args: Any, workers: int = 1) -> None:
 def _input(attr: tuple[Any, ...], value: Any) -> Any:
     what, kind = attr[0], attr[1]
     if what == "data":
-        return _memory(value)
+        return _memory(value, kind.size)
     if what == "size":
         return np.array([value.shape[attr[3]]], np.int64)
     if what == "stride":

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .types import F32, I1, I32, I64, Type
+from .types import F32, I1, I16, I32, I64, Type
 
 if TYPE_CHECKING:
     from .ir import Kernel, Region, Value
@@ -190,7 +190,10 @@ def _dot(args: Sequence[Type], attr: Any) -> Type:
     pairs = (acc.scalar == F32 and a.brain and b.brain and a.lanes == b.lanes == 2 * acc.lanes)
     quads = (acc.scalar == I32 and a.bits == b.bits == 8 and a.kind == "u" and b.kind == "i"
              and a.lanes == b.lanes == 4 * acc.lanes)
-    _need(pairs or quads, "f32 += pairs of bf16, or i32 += fours of u8 times i8")
+    words = (acc.scalar == I32 and a.scalar == b.scalar == I16
+             and a.lanes == b.lanes == 2 * acc.lanes)
+    _need(pairs or quads or words,
+          "f32 += pairs of bf16, i32 += fours of u8 times i8 or pairs of i16")
     return acc
 
 

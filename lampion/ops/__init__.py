@@ -34,6 +34,7 @@ from . import (  # noqa: F401
     pad,
     pickling,
     pool,
+    product_launchers,
     reduce,
     resize,
     rnn,

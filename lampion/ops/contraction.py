@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from ..tensor.dtype import int8, int32, int64, uint8
 from ..tensor.names import c_name, scalar_type
 from ..tensor.tensor import Tensor
 from .autocast import switch as autocast
 from .errors import argument_type
 from .families import Array, OptArray, broadcast_shape, conj
 from .promotion import as_scalar, cast
-from .record import leaf, op
+from .record import leaf, not_differentiable, op, publish
 from .reduce import _sum
 from .view import _t
 
@@ -92,6 +93,67 @@ def _is_exact(a: Array, b: Array) -> bool:
     """Whether float64 holds all sums of a product of integers."""
     largest = [max(abs(int(x.min())), abs(int(x.max()))) for x in (a, b)]
     return a.shape[-1] * largest[0] * largest[1] < 1 << 53
+
+
+@leaf(not_differentiable("its results are integers"), name="_int_mm",
+      shape=lambda a, b: ((a.shape[0], b.shape[1]), np.dtype(np.int32)))
+def _int_product(input: Array, mat2: Array) -> Array:
+    return _product(input.astype(np.int32), mat2.astype(np.int32))
+
+
+def _int_mm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """The product of an int8 or uint8 matrix and an int8 matrix, summed in int32.
+
+    RuntimeError where dtypes or shapes do not fit. `out`: contiguous, int32.
+
+    >>> import lampion as torch
+    >>> torch._int_mm(torch.tensor([[100, 100]], dtype=torch.int8),
+    ...               torch.tensor([[100], [-3]], dtype=torch.int8))
+    tensor([[9700]], dtype=torch.int32)
+    """
+    for argument, t in (("input", input), ("mat2", mat2)):
+        if not isinstance(t, Tensor):
+            raise argument_type("_int_mm", argument, "Tensor", t)
+    _check_bytes(input, mat2)
+    if out is None:
+        return _int_product(input, mat2)
+    _check_int_out(out, (input._a.shape[0], mat2._a.shape[1]))
+    return out.copy_(_int_product(input, mat2))
+
+
+publish("torch", "_int_mm", _int_mm)
+
+
+def _check_bytes(a: Tensor, b: Tensor) -> None:
+    for name, t in (("self", a), ("mat2", b)):
+        if t._a.ndim != 2:
+            raise RuntimeError(f"int_mm_out_cpu: Expected {name} to be of dimension 2 but got "
+                               f"{t._a.ndim}")
+    if a._a.shape[1] != b._a.shape[0]:
+        raise RuntimeError("int_mm_out_cpu: self.size(1) needs to match mat2.size(0) but got "
+                           f"{a._a.shape[1]} and {b._a.shape[0]}")
+    if a._dtype not in (int8, uint8):
+        raise RuntimeError("int_mm_out_cpu: Expected self dtype to be int8 or uint8 but got "
+                           f"{c_name(a._dtype)}")
+    if b._dtype is not int8:
+        raise RuntimeError("int_mm_out_cpu: Expected mat2 dtype to be of type int8 but got "
+                           f"{c_name(b._dtype)}")
+
+
+def _check_int_out(out: Tensor, shape: tuple[int, int]) -> None:
+    if out._dtype is not int32:
+        name = "long int" if out._dtype is int64 else c_name(out._dtype)
+        raise RuntimeError("int_mm_out_cpu: Expected result dtype to be of type kInt but got "
+                           f"{name}")
+    for d, (size, wanted) in enumerate(zip(out._a.shape, shape, strict=False)):
+        if size != wanted:
+            raise RuntimeError(f"int_mm_out_cpu: Expected result.size({d}) to be {wanted} but got "
+                               f"{size}")
+    if out._a.ndim != 2:
+        raise RuntimeError("int_mm_out_cpu: Expected result to be of dimension 2 but got "
+                           f"{out._a.ndim}")
+    if not out.is_contiguous():
+        raise RuntimeError("int_mm_out_cpu: Expected result to be contiguous.")
 
 
 @op(out=True)

@@ -1,4 +1,4 @@
-"""Launchers of kernels that are no plain loop nests: matrix products, convolutions, attention.
+"""Launchers of kernels that are no plain loop nests: convolutions, attention, indices, scans.
 
 Each takes the arguments of its operator's reference and returns the result, or None where the
 reference must serve (another dtype, a layout that a kernel does not read, a kernel still being
@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from ..debug.knobs import knobs
 from ..runtime import memory
 from ..runtime.recording import recording_here
 from ..runtime.recording import result as place
@@ -41,7 +40,7 @@ def _same_floats(*arrays: Array) -> bool:
     return first in _FLOATS and all(a is None or a.dtype == first for a in arrays)
 
 
-def _aligned(*arrays: Array) -> bool:
+def aligned(*arrays: Array) -> bool:
     """Whether all strides are whole elements (a field of a structured array's is not)."""
     for a in arrays:
         size = a.itemsize
@@ -59,7 +58,7 @@ def _single(a: Array) -> Any:
 
 
 @cache
-def _fused(function: Callable[..., Any]) -> Any:
+def fused(function: Callable[..., Any]) -> Any:
     """A NumPy function as a kernel, see `codegen/fused.py`."""
     from ..codegen.fused import Fused
 
@@ -79,7 +78,7 @@ def _wide(a: Any, narrow: Any) -> Any:
     if not isinstance(a, np.ndarray) or a.dtype != narrow:
         return a
     out = memory.empty(a.shape, _F32)
-    _fused(_single)([a], [out])
+    fused(_single)([a], [out])
     return out
 
 
@@ -90,17 +89,16 @@ def _rounded(a: Any, narrow: Any) -> Any:
     if found is None:
         def rounding(x: Array) -> Any:
             return (x.astype(narrow),)
-        found = _NARROW[narrow] = _fused(rounding)
+        found = _NARROW[narrow] = fused(rounding)
     out = memory.empty(a.shape, narrow)
     found([a], [out])
     return out
 
 
-def by_single(name: str, factors: tuple[int, ...] = ()) -> Callable[[Launcher], Launcher]:
+def by_single(name: str) -> Callable[[Launcher], Launcher]:
     """Declares a launcher of float32 and float64 kernels.
 
-    bfloat16 and float16 are computed in float32 and the results rounded. factors: the arguments
-    that stay in bfloat16 where the processor multiplies pairs of them.
+    bfloat16 and float16 are computed in float32 and the results rounded.
     """
     def add(launcher: Launcher) -> Launcher:
         def launched(*args: Any) -> Any:
@@ -108,8 +106,7 @@ def by_single(name: str, factors: tuple[int, ...] = ()) -> Callable[[Launcher], 
                            and _is_narrow(a.dtype)), None)
             if narrow is None:
                 return launcher(*args)
-            kept = factors if _has_pairs(narrow) else ()
-            result = launcher(*[a if i in kept else _wide(a, narrow) for i, a in enumerate(args)])
+            result = launcher(*[_wide(a, narrow) for a in args])
             if result is None:
                 return None
             if isinstance(result, tuple):
@@ -120,102 +117,8 @@ def by_single(name: str, factors: tuple[int, ...] = ()) -> Callable[[Launcher], 
     return add
 
 
-def _has_pairs(dtype: Any) -> bool:
-    from ..codegen.target import target
-
-    return dtype.name == "bfloat16" and target(knobs.target).has_bf16_dot
-
-
-def _sum_of(a: Array, b: Array) -> Any:
-    """The dtype in which products of two arrays are summed; None where there is no kernel."""
-    if a.dtype != b.dtype or not _aligned(a, b):
-        return None
-    return a.dtype if a.dtype in _FLOATS else _F32 if _has_pairs(a.dtype) else None
-
-
 _F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
 _NARROW_NAMES = frozenset(("bfloat16", "float16"))
-
-
-# --- matrix products --------------------------------------------------------------------------
-
-
-@by_single("mm", (0, 1))
-def _mm(a: Array, b: Array) -> Any:
-    from ..codegen.gemm import gemm
-
-    dtype = _sum_of(a, b)
-    if dtype is None:
-        return None
-    out = memory.empty((a.shape[0], b.shape[1]), dtype)
-    return out if gemm(out, a, b) else None
-
-
-@by_single("bmm", (0, 1))
-def _bmm(a: Array, b: Array) -> Any:
-    from ..codegen.gemm import bmm
-
-    dtype = _sum_of(a, b)
-    if dtype is None:
-        return None
-    out = memory.empty((*a.shape[:-1], b.shape[-1]), dtype)
-    return out if bmm(out, a, b) else None
-
-
-@by_single("linear", (0, 1))
-def _linear(x: Array, weight: Array, bias: Array) -> Any:
-    from ..codegen.fused import reshaped
-    from ..codegen.gemm import gemm
-
-    dtype = _sum_of(x, weight)
-    if dtype is None or (bias is not None and bias.dtype != dtype):
-        return None
-    rows = x if x.ndim == 2 else reshaped(x, (-1, x.shape[-1]) if x.size else (0, x.shape[-1]))
-    out = memory.empty((rows.shape[0], weight.shape[0]), dtype)
-    if not gemm(out, rows, weight.T, bias):
-        return None
-    return out if x.ndim == 2 else out.reshape(*x.shape[:-1], weight.shape[0])
-
-
-@by_single("addmm", (1, 2))
-def _addmm(start: Array, a: Array, b: Array, beta: Any, alpha: Any) -> Any:
-    from ..codegen.gemm import gemm
-
-    dtype = _sum_of(a, b)
-    if dtype is None or start.dtype != dtype:
-        return None
-    out = memory.empty((a.shape[0], b.shape[1]), dtype)
-    if beta == 1 and start.shape == (b.shape[1],):
-        return out if gemm(out, a, b, start, alpha=float(alpha)) else None
-    return _plus_product(gemm, out, start, a, b, beta, alpha)
-
-
-@by_single("baddbmm", (1, 2))
-def _baddbmm(start: Array, a: Array, b: Array, beta: Any, alpha: Any) -> Any:
-    from ..codegen.gemm import bmm
-
-    dtype = _sum_of(a, b)
-    if dtype is None or start.dtype != dtype:
-        return None
-    out = memory.empty((*a.shape[:-1], b.shape[-1]), dtype)
-    return _plus_product(bmm, out, start, a, b, beta, alpha)
-
-
-def _scaled(start: Array, beta: Any) -> Any:
-    return (start * beta,)
-
-
-def _plus_product(multiply: Any, out: Array, start: Array, a: Array, b: Array, beta: Any,
-                  alpha: Any) -> Any:
-    """`beta * start + alpha * a @ b`; with beta 0 `start` is not read."""
-    from ..codegen.fused import copy
-
-    if beta != 0:
-        if beta == 1:
-            copy(out, start)
-        else:
-            _fused(_scaled)([np.broadcast_to(start, out.shape), beta], [out])
-    return out if multiply(out, a, b, accumulate=beta != 0, alpha=float(alpha)) else None
 
 
 # --- copies -----------------------------------------------------------------------------------
@@ -229,7 +132,7 @@ def _clone(a: Array, order: Any) -> Any:
     from ..codegen.fused import copy
 
     plain = order is contiguous_format
-    if a.dtype not in _COPIED or not (plain or order is None) or not _aligned(a):
+    if a.dtype not in _COPIED or not (plain or order is None) or not aligned(a):
         return None
     dense = plain or a.flags.c_contiguous
     out = memory.empty(a.shape, a.dtype) if dense else np.empty_like(a)
@@ -242,7 +145,7 @@ def _cat(parts: Any, dim: int) -> Any:
     from ..codegen.fused import copy
 
     first = parts[0]
-    if first.dtype not in _COPIED or any(a.dtype != first.dtype for a in parts) or not _aligned(
+    if first.dtype not in _COPIED or any(a.dtype != first.dtype for a in parts) or not aligned(
             *parts):
         return None
     shape = list(first.shape)
@@ -260,7 +163,7 @@ def _cat(parts: Any, dim: int) -> Any:
 def _flip(a: Array, dims: Any) -> Any:
     from ..codegen.fused import copy
 
-    if a.ndim - 1 in dims or not _aligned(a):  # NumPy turns rows around as quickly
+    if a.ndim - 1 in dims or not aligned(a):  # NumPy turns rows around as quickly
         return None
     out = memory.empty(a.shape, a.dtype)
     copy(out, np.flip(a, dims))
@@ -271,7 +174,7 @@ def _flip(a: Array, dims: Any) -> Any:
 def _repeat(a: Array, repeats: Any) -> Any:
     from ..codegen.fused import copy
 
-    if not _aligned(a):
+    if not aligned(a):
         return None
     shape = (1,) * (len(repeats) - a.ndim) + a.shape
     split = [n for pair in zip(repeats, shape, strict=True) for n in pair]  # copies, then elements
@@ -296,10 +199,10 @@ def _dropped(a: Array, mask: Array) -> Any:
 
 def _triangle(kernel: Any, above: int) -> Launcher:
     def launcher(a: Array, diagonal: int) -> Any:
-        if a.dtype not in _COPIED or not _aligned(a):
+        if a.dtype not in _COPIED or not aligned(a):
             return None
         out = memory.empty(a.shape, a.dtype)
-        _fused(kernel)([a, _below(*a.shape[-2:], diagonal - above)], [out])
+        fused(kernel)([a, _below(*a.shape[-2:], diagonal - above)], [out])
         return out
     return launcher
 
@@ -321,7 +224,7 @@ def _convolution(x: Array, weight: Array, bias: Array, stride: Any, padding: Any
                  groups: int) -> Any:
     from ..codegen.conv import conv_forward
 
-    if not (_same_floats(x, weight, bias) and _aligned(x, weight)):
+    if not (_same_floats(x, weight, bias) and aligned(x, weight)):
         return None
     sizes = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(
         x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)]
@@ -335,7 +238,7 @@ def _correlate_input(grad: Array, weight: Array, bias: Array, size: Any, stride:
                      padding: Any, dilation: Any, groups: int) -> Any:
     from ..codegen.conv import conv_grad_input
 
-    if not (_same_floats(grad, weight, bias) and _aligned(grad, weight)):
+    if not (_same_floats(grad, weight, bias) and aligned(grad, weight)):
         return None
     out = memory.empty((grad.shape[0], weight.shape[1] * groups, *size), grad.dtype)
     ok = conv_grad_input(out, grad, weight, bias, stride, padding, dilation, groups)
@@ -347,7 +250,7 @@ def _correlate_weight(grad: Array, x: Array, kernel: Any, stride: Any, padding: 
                       dilation: Any, groups: int) -> Any:
     from ..codegen.conv import conv_grad_weight
 
-    if not (_same_floats(grad, x) and _aligned(grad, x)):
+    if not (_same_floats(grad, x) and aligned(grad, x)):
         return None
     out = memory.empty((grad.shape[1], x.shape[1] // groups, *kernel), grad.dtype)
     return out if conv_grad_weight(out, x, grad, stride, padding, dilation, groups) else None
@@ -474,10 +377,10 @@ def _avg_pool_backward(grad: Array, spatial: Any, kernel: Any, stride: Any, padd
 
 @by_single("glu_backward")
 def _glu_backward(grad: Array, x: Array, dim: int) -> Any:
-    if not _same_floats(grad, x) or not _aligned(grad, x):
+    if not _same_floats(grad, x) or not aligned(grad, x):
         return None
     out = memory.empty(x.shape, x.dtype)
-    _fused(glu_gradients)([grad, *np.split(x, 2, dim)], np.split(out, 2, dim))
+    fused(glu_gradients)([grad, *np.split(x, 2, dim)], np.split(out, 2, dim))
     return out
 
 
@@ -587,7 +490,7 @@ def _planes(x: Array) -> Array:
 
 def _corners(x: Array, grid: Array, rule: Any) -> Any:
     """Places and weights, (corners, N, positions)."""
-    if not _same_floats(x, grid) or not _aligned(grid) or "reflection" in rule or (
+    if not _same_floats(x, grid) or not aligned(grid) or "reflection" in rule or (
             not x.size or not grid.size):
         return None
     each = {"nearest": 1, "bilinear": 2, "bicubic": 4}[rule[0]]
@@ -628,7 +531,7 @@ def _embedding(weight: Array, indices: Array, padding_idx: int, by_frequency: bo
     from ..codegen.fused import reshaped
     from ..codegen.gather import take
 
-    if not _aligned(weight):
+    if not aligned(weight):
         return None
     out = memory.empty((indices.size, *weight.shape[1:]), weight.dtype)
     taken = _found(take, out, weight, reshaped(indices, (-1,)), 0)
@@ -654,7 +557,7 @@ def _index_select(x: Array, dim: int, index: Any) -> Any:
     from ..codegen.gather import take
 
     places = index._a
-    if places.ndim != 1 or x.ndim == 0 or not _aligned(x):
+    if places.ndim != 1 or x.ndim == 0 or not aligned(x):
         return None
     shape = (*x.shape[:dim], places.size, *x.shape[dim + 1:])
     return _found(take, memory.empty(shape, x.dtype), x, places, dim)
@@ -665,7 +568,7 @@ def _gather(x: Array, dim: int, index: Any) -> Any:
     from ..codegen.gather import take, take_along
 
     places = index._a
-    if not _along(x, places, dim) or not _aligned(x):
+    if not _along(x, places, dim) or not aligned(x):
         return None
     out, line = memory.empty(places.shape, x.dtype), _line(places, dim)
     if line is not None:
@@ -719,7 +622,7 @@ def _put(x: Array, source: Array, dim: int, places: Array) -> Any:
     from ..codegen.fused import copy
     from ..codegen.gather import put_rows
 
-    if places.ndim != 1 or x.ndim == 0 or x.dtype != source.dtype or not _aligned(x, source) or (
+    if places.ndim != 1 or x.ndim == 0 or x.dtype != source.dtype or not aligned(x, source) or (
             source.shape != (*x.shape[:dim], places.size, *x.shape[dim + 1:])):
         return None
     out = place(0, x.shape, x.dtype)
@@ -775,7 +678,7 @@ _scan("cummin", True)
 def _topk(x: Array, k: int, dim: int, largest: bool) -> Any:
     from ..codegen.scan import topk
 
-    if x.ndim == 0 or not 0 < k <= x.shape[dim] or not _aligned(x):
+    if x.ndim == 0 or not 0 < k <= x.shape[dim] or not aligned(x):
         return None
     shape = (*x.shape[:dim], k, *x.shape[dim + 1:])
     out, places = memory.empty(shape, x.dtype), memory.empty(shape, _INDEX)
@@ -938,7 +841,7 @@ class _Kernels(rnn.Plain):
             super().product(a, b.b if isinstance(b, Repeated) else b, out, add)
 
     def apply(self, cell: Any, arrays: Any, into: Any) -> None:
-        _fused(cell)(arrays, into)
+        fused(cell)(arrays, into)
 
 
 _KERNELS = _Kernels()

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
@@ -12,13 +13,15 @@ from lampion.codegen.compile import assembly
 from lampion.codegen.emit import emit
 from lampion.codegen.gemm import Repeated, bmm, gemm
 from lampion.codegen.gemm_dot import build_dot
+from lampion.codegen.gemm_factors import factors, plain
 from lampion.codegen.gemm_kernel import Variant, build
 from lampion.codegen.gemm_pack import build_pack, tile_of, transpose
+from lampion.codegen.gemm_problem import Problem
 from lampion.codegen.gemm_stream import MOST_ROWS, build_stream
 from lampion.codegen.interpret import interpret
 from lampion.codegen.ir import Kernel
 from lampion.codegen.target import TARGETS, host
-from lampion.codegen.types import BF16, F32, F64, I32
+from lampion.codegen.types import F32, F64
 from lampion.debug.knobs import override
 from lampion.runtime.threads import get_num_threads, set_num_threads
 
@@ -169,15 +172,16 @@ def test_pairs_of_bfloat16():
 
 def test_pairs_stay_inside():
     rng = np.random.default_rng(12)
-    chosen = TARGETS["avx512"]
+    chosen = replace(TARGETS["avx512"], has_bf16_dot=True)
+    pairs_of = factors("bfloat16", "bfloat16", "float32", chosen)
     for m, n, k in ((15, 35, 5), (3, 16, 4)):
         a, b = (rng.standard_normal(s).astype(ml_dtypes.bfloat16) for s in ((m, k), (k, n)))
         panels = np.full(-(-n // 32) * ((k + 1) // 2) * 32, -1, "i4")
-        interpret(build_pack(chosen, BF16, I32, "pairs"), panels, b, 2, 1)
+        interpret(build_pack(chosen, pairs_of, "groups"), panels, b, 2, 1)
         pairs = np.zeros((m, (k + 1) // 2 * 2), a.dtype)
         pairs[:, :k] = a
         out = np.full((m, n), np.nan, "f4")
-        interpret(build(chosen, Variant(I32)), out, pairs.view("i4"), panels, None, 32,
+        interpret(build(chosen, Variant(pairs_of)), out, pairs.view("i4"), panels, None, 32,
                   (k + 1) // 2 * 32, 0, 14, 32, 2, 0, 0)
         check(out, a.astype("f8") @ b.astype("f8"), k)
 
@@ -224,7 +228,11 @@ def test_arguments_that_do_not_fit():
     with pytest.raises(ValueError, match="float64"):
         gemm(np.empty((3, 3), "f4"), x, x.T.astype("f8"))
     with pytest.raises(ValueError, match="int32"):
-        gemm(*(np.ones((2, 2), "i4") for _ in range(3)))
+        gemm(np.ones((2, 2), "f4"), *(np.ones((2, 2), "i4") for _ in range(2)))
+    with pytest.raises(ValueError, match="uint16"):
+        gemm(*(np.ones((2, 2), "u2") for _ in range(3)))
+    with pytest.raises(ValueError, match="neither bias nor factor"):
+        gemm(*(np.ones((2, 2), "i4") for _ in range(3)), alpha=2.0)
     with pytest.raises(ValueError, match="bias"):
         gemm(np.empty((3, 3), "f4"), x, x.T, np.ones(2, "f4"))
     uneven = np.ones(3, np.dtype([("x", "f4"), ("y", "i2")]))["x"][:, None]
@@ -242,10 +250,11 @@ def small_product(name, m, n, k, add, scaled):
     rows, _, lanes = tile = tile_of(chosen, F32)
     a, b, bias = (rng.standard_normal(s).astype("f4") for s in ((m, k), (k, n), n))
     panels = np.full(-(-n // tile.width) * tile.width * k, np.nan, "f4")
-    interpret(build_pack(chosen, F32, F32, "rows"), panels, b, 2, 1)
+    interpret(build_pack(chosen, plain(F32), "rows"), panels, b, 2, 1)
     start = rng.standard_normal((m, n)).astype("f4")
     expected = (a @ b) * (0.5 if scaled else 1) + bias + add * start
     numbers = (0.5,) if scaled else ()
+    variant = Variant(plain(F32), "column", scaled)
 
     def run(kernel, *args):
         out = start.copy()
@@ -255,16 +264,16 @@ def small_product(name, m, n, k, add, scaled):
     for along, given in (("panels", panels), ("panels", b), ("rows", b), ("any", b)):
         steps = (tile.width, tile.width * k, 0) if given is panels else (0, 0, 0)
         if chosen.has_masks or along != "panels" or given is panels:
-            kernel = build(chosen, Variant(F32, "column", scaled, b=along))
+            kernel = build(chosen, variant._replace(b=along))
             for pack in (0, 1):
                 run(kernel, a, given, bias, *steps, rows, tile.width, -(-k // 2), pack)
     if m <= MOST_ROWS:
-        run(build_stream(chosen, Variant(F32, "column", scaled)), a, b, bias, 512, -(-k // 2))
+        run(build_stream(chosen, variant), a, b, bias, 512, -(-k // 2))
     if n >= lanes:
         columns = b.T.copy().T
         for single in (False, True):
-            run(build_dot(chosen, Variant(F32, "column", scaled), single), a, columns, bias, lanes)
-        kernel = build(chosen, Variant(F32, "column", scaled, b="columns"))
+            run(build_dot(chosen, variant, single), a, columns, bias, lanes)
+        kernel = build(chosen, variant._replace(b="columns"))
         run(kernel, a, columns, bias, 0, 0, 0, rows, tile.width, -(-k // 2), 0)
 
 
@@ -290,7 +299,7 @@ def test_packing_stays_inside(name, along):
         if along == "any":
             b = rng.standard_normal((2, 2 * k, 2 * n))[:, ::2, ::2]
         panels = np.full((2, -(-n // width), k, width), np.nan)
-        interpret(build_pack(chosen, F64, F64, along, 1), panels.reshape(-1), b, 4, 1)
+        interpret(build_pack(chosen, plain(F64), along, 1), panels.reshape(-1), b, 4, 1)
         expected = np.zeros((2, k, -(-n // width) * width))
         expected[..., :n] = b
         np.testing.assert_array_equal(
@@ -315,7 +324,7 @@ def test_transpose_in_registers():
 def test_the_micro_kernel_stays_in_registers(name, registers):
     """The loop with the most multiplications is a whole tile; no vector goes to the stack."""
     chosen, tile = TARGETS[name], tile_of(TARGETS[name], F32)
-    text = assembly(emit(build(chosen, Variant(F32, "column")), chosen), chosen)
+    text = assembly(emit(build(chosen, Variant(plain(F32), "column")), chosen), chosen)
     blocks = re.split(r"\n(?=\.LBB)", text)
     inner = max(blocks, key=lambda b: len(re.findall(r"fmadd\w*ps|mulps", b)))
     assert len(re.findall(r"fmadd\w*ps|mulps", inner)) == tile.rows * tile.vectors
@@ -325,10 +334,12 @@ def test_the_micro_kernel_stays_in_registers(name, registers):
 
 def test_a_block_of_a_fits_its_memory():
     for m, n, k in itertools.product((1, 50, 500, 5000), (64, 5000), (1, 300, 500, 5000)):
-        for element in (F32, F64):
-            problem = launcher._Problem(element, (), m, n, k, (n, 1), (4096, 1), (n, 1), False, "",
-                                        False)
-            rows, _, block, pack = launcher._plan(problem, tile_of(host(), element))
+        for name in ("float32", "float64", "float16", "complex64", "complex128"):
+            found = factors(name, name, name, host())
+            problem = Problem(found, (), m, n, k, (n, 1), (4096, 1), (n, 1), False, "", False,
+                              found.sum)
+            rows, _, block, pack = launcher._plan(problem)
             if pack:
-                need = max(min(rows, m) * (block + 31), block * (rows + 31)) * element.size
-                assert need <= launcher.A_BLOCK
+                rows, parts = min(rows, m), found.parts
+                need = max(rows * (block * parts + 31), block * (rows * parts + 31))
+                assert need * found.element.size <= launcher.A_BLOCK
