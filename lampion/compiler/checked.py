@@ -23,7 +23,8 @@ from ..passes.arrays import launch_body
 from ..passes.fused import Fused
 from ..passes.reference import run_body
 from ..tensor.tensor import Tensor, wrap
-from .program import Program, tensor_of
+from .inputs import tensor_of
+from .program import Program
 from .trace import Leaves, flatten
 
 __all__ = ["ProgramMismatch", "run_checked"]

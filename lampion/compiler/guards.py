@@ -6,17 +6,20 @@ from collections.abc import Callable, Iterable
 from operator import attrgetter, is_
 from typing import Any
 
+from .quick import Facts
+
 __all__ = ["MISSING", "Guards"]
 
 MISSING = object()
+_MOST_TABLES = 16  # what changes so often is looked at in Python
 _PLAIN = (int, float, str, bool, complex, bytes, type(None))
 
 
 class Guards:
     """Facts about mutable objects: entries of dicts, contents of containers, cells, and others.
 
-    Each is noted as it was first seen. `hold` is cheap while nothing changes: facts of one kind are
-    compared by identity in one sweep in C; only what is not the same object is looked at closer.
+    Each is noted as it was first seen. `hold` is cheap while nothing changes: facts are compared by
+    identity in one native call, or in sweeps in C; what is not the same object is looked at closer.
     """
 
     def __init__(self) -> None:
@@ -27,6 +30,8 @@ class Guards:
         self._codes: dict[int, tuple[Any, Any]] = {}
         self._others: dict[Any, tuple[Callable[[], Any], Any, str]] = {}
         self.own: set[tuple[int, Any]] = set()  # entries and cells that the function has set
+        self._quick: Callable[[], Any] | None = None  # gives None while most of it is so
+        self._tables_made = 0
 
     def entry(self, table: dict[Any, Any], key: Any, value: Any, text: str) -> None:
         """`table[key]` is `value`."""
@@ -74,11 +79,9 @@ class Guards:
 
     def close(self) -> None:
         """No more facts come: puts those of one kind side by side."""
-        entries = list(self._entries.values())
-        self._tables = [e[0] for e in entries]
-        self._keys = [e[1] for e in entries]
-        self._values = [e[2] for e in entries]
-        self._missing = [MISSING] * len(entries)
+        tables = [e[0] for e in self._entries.values()]
+        self._bare = list({id(t): t for t in tables if not t}.values())
+        self._line_up()
         self._empty = [c for c, was, _ in self._contents.values() if not was]
         full = [(c, was) for c, was, _ in self._contents.values() if was]
         self._dicts = [(c, was[::2], was[1::2]) for c, was in full if c.__class__ is dict]
@@ -87,25 +90,69 @@ class Guards:
         self._objects, self._classes = _columns(self._kinds.values())
         self._functions, self._texts = _columns(self._codes.values())
         self._bound, self._held = [c[0] for c in bound], [c[1] for c in bound]
+        self._slow = bool(self._others) or not all(isinstance(c, dict) for c in self._empty) or any(
+            c.__class__ is not list for c, _ in self._full)
+
+    def _line_up(self) -> None:
+        """Puts the entries side by side; tables that hold nothing at all are no entries."""
+        bare = set(map(id, self._bare))
+        entries = [e for e in self._entries.values() if id(e[0]) not in bare]
+        self._lined = ([e[0] for e in entries], [e[1] for e in entries], [e[2] for e in entries],
+                       [MISSING] * len(entries), [e[3] for e in entries])
 
     def hold(self) -> bool:
         """Whether all is as it was."""
+        if self._quick is not None and self._quick() is None and (
+                not self._slow or self._rest_holds()):
+            return True
         try:
-            return self._hold()
+            found = self._hold()
+            if found and self._tables_made < _MOST_TABLES:
+                self._note()
+            return found
         except ValueError:  # a variable that was deleted
             return False
+
+    def _note(self) -> None:
+        """What is so now becomes a table for the next calls."""
+        self._tables_made += 1
+        facts, (tables, keys, *_) = Facts(), self._lined
+        facts.entries(tables, keys)
+        facts.empty([*self._bare, *(c for c in self._empty if isinstance(c, dict))])
+        facts.classes(self._objects)
+        facts.codes(self._functions)
+        facts.cells(self._bound)
+        facts.contents([d for d, *_ in self._dicts])
+        facts.contents([c for c, _ in self._full if c.__class__ is list])
+        made = facts.close()
+        self._quick = made if self._hold() else None  # nothing changed meanwhile
+
+    def _rest_holds(self) -> bool:
+        """Facts that no table holds."""
+        return not any(c for c in self._empty if not isinstance(c, dict)) and all(
+            len(c) == len(was) and _all_same(_listed(c), was) for c, was in self._full
+            if c.__class__ is not list) and self._others_hold()
+
+    def _others_hold(self) -> bool:
+        return all(_same(read(), was) for read, was, _ in self._others.values())
 
     def _hold(self) -> bool:
         if any(self._empty):
             return False
-        found = map(dict.get, self._tables, self._keys, self._missing)
-        if not all(map(is_, found, self._values)) and self._changed_entry() is not None:
+        if any(self._bare):
+            self._fill()
+        tables, keys, values, missing, _ = self._lined
+        if not all(map(is_, map(dict.get, tables, keys, missing), values)) and (
+                self._changed_entry() is not None):
             return False
-        if not all(map(is_, map(type, self._objects), self._classes)) or not all(
-                map(is_, map(_CODE, self._functions), self._texts)):
+        if not (all(map(is_, map(type, self._objects), self._classes))
+                and all(map(is_, map(_CODE, self._functions), self._texts))):
             return False
         if self._bound and not _all_same(list(map(_CONTENTS, self._bound)), self._held):
             return False
+        return self._contents_hold() and (not self._others or self._others_hold())
+
+    def _contents_hold(self) -> bool:
         for table, keys, values in self._dicts:
             if len(table) != len(keys) or not _all_same(table, keys) or not _all_same(
                     table.values(), values):
@@ -114,17 +161,20 @@ class Guards:
             now = container if container.__class__ is list else _listed(container)
             if len(now) != len(was) or not _all_same(now, was):
                 return False
-        return not self._others or all(_same(read(), was)
-                                       for read, was, _ in self._others.values())
+        return True
+
+    def _fill(self) -> None:
+        """Tables that held nothing hold something now: from now on their entries are compared."""
+        self._bare = [t for t in self._bare if not t]
+        self._line_up()
 
     def _changed_entry(self) -> str | None:
-        for i, (table, key, value) in enumerate(zip(self._tables, self._keys, self._values,
-                                                    strict=True)):
+        tables, keys, values, _, labels = self._lined
+        for i, (table, key, value) in enumerate(zip(tables, keys, values, strict=True)):
             now = dict.get(table, key, MISSING)
             if not _same(now, value):
-                text = list(self._entries.values())[i][3]
-                return f"{text} was {_short(value)}, is {_short(now)}"
-            self._values[i] = now  # equal, and the same object from now on
+                return f"{labels[i]} was {_short(value)}, is {_short(now)}"
+            values[i] = now  # equal, and the same object from now on
         return None
 
     def changed_numbers(self) -> list[tuple[int, Any]]:
@@ -136,6 +186,7 @@ class Guards:
 
     def change(self) -> str | None:
         """The first fact that no longer holds, with its old and new value."""
+        self._fill()
         found = self._changed_entry()
         if found is not None:
             return found

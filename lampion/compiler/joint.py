@@ -20,6 +20,7 @@ from ..graph.interpret import interpret
 from ..graph.node import Graph, Interner, Node
 from ..graph.spec import check
 from ..tensor.tensor import Tensor, wrap
+from .inputs import Inputs, Source
 
 __all__ = ["Backward", "CompiledFunctionBackward", "Spent", "attach", "named",
            "split"]
@@ -112,12 +113,14 @@ class Backward:
     """The backward half of a captured call."""
 
     def __init__(self, part: Split, places: list[int], names: list[str], saved_from: int,
-                 owners: list[Any], whole_owners: list[Any], targets: list[Any]) -> None:
+                 owners: list[Source], whole_owners: list[Source],
+                 targets: list[Source]) -> None:
         self.graph, self.saved_from, self.n_saved = part.graph, saved_from, len(part.saved)
         self.places = places  # of the outputs that the cotangents belong to
         self.names = names  # of the nodes that made them
-        self.owners, self.targets = owners, targets  # Sources of inputs, and of what gets gradients
-        self.whole, self.whole_owners = part.whole, whole_owners
+        # Where inputs come from, and what gets gradients.
+        self.owners, self.targets = Inputs(owners), Inputs(targets)
+        self.whole, self.whole_owners = part.whole, Inputs(whole_owners)
         self.program: Any = None  # set by the one who runs it
 
 
@@ -183,19 +186,20 @@ class Spent(History):
             "backward() itself, which freed it. Specify retain_graph=True there.")
 
 
-def attach(backward: Backward, values: list[Tensor], saved: list[Any], tensor: Any) -> None:
-    """Gives results their history; `tensor` gives the tensor of a Source."""
-    edges = [edge_of(tensor(s)) for s in backward.targets]
-    inputs = [tensor(s) for s in backward.owners]
+def attach(backward: Backward, values: list[Tensor], saved: list[Any],
+           arguments: Sequence[Tensor]) -> None:
+    """Gives results their history."""
+    edges = list(map(edge_of, backward.targets.now(arguments)))
+    inputs = backward.owners.now(arguments)
     alone = len(backward.places) == 1
     cls = named(backward.names[0], CompiledFunctionBackward) if alone else CompiledFunctionBackward
-    node = new_node(cls, tuple(e for e, _ in edges), tuple(n for _, n in edges))
+    node = new_node(cls, tuple([e for e, _ in edges]), tuple([n for _, n in edges]))
     node.out_st = None
     node.backward_of, node.saved, node.inputs = backward, saved, inputs
-    node.whole_inputs = [tensor(s) for s in backward.whole_owners]
+    node.whole_inputs = backward.whole_owners.now(arguments)
     node.versions = [0 if t._st is None else t._st.version for t in inputs]
     outs = [values[p] for p in backward.places]
-    node.outs = tuple((o._a.shape, o._dtype) for o in outs)
+    node.outs = tuple([(o._a.shape, o._dtype) for o in outs])
     for nr, (o, name) in enumerate(zip(outs, backward.names, strict=True)):
         o._fn, o._nr, o._rg = node, nr, True
         if not alone:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Collection, Sequence
-from operator import attrgetter, is_
+from collections.abc import Collection
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,19 +16,21 @@ from ..debug.knobs import knobs
 from ..graph.interpret import interpret
 from ..ops import as_strided
 from ..ops.optimize import note_writes
-from ..passes.arrays import Extents, overlap
 from ..tensor.dtype import from_numpy_dtype
 from ..tensor.tensor import Tensor, share, wrap
 from .decisions import generators
+from .inputs import Inputs, Memory, tensor_of
 from .joint import Spent, attach, named
+from .quick import Facts
 from .steady import Steady
 from .steps import tell_schedulers
-from .trace import Captured, Source, rebuild
+from .trace import Captured, Output, is_one_tensor, rebuild
 
-__all__ = ["Native", "Options", "Program", "steady_inputs", "tensor_of"]
+__all__ = ["Native", "Options", "Program", "steady_inputs"]
 
 
-_FLAGS = attrgetter("_rg", "_fn")
+_WANTS_GRAD, _HISTORY = attrgetter("_rg"), attrgetter("_fn")
+_ARRAY = attrgetter("_a")
 _LAYOUT = attrgetter("_a.shape", "_a.strides", "_a.dtype")
 
 
@@ -50,20 +52,44 @@ class Program:
         self.steady: Steady | None = None  # of what the values that `prepared_by` keeps follow from
         self.prepared_by: Any = None
         self.generators = generators(captured.graph.draws)
-        self.fixed = [s.value if s.kind == "tensor" else None for s in captured.sources]
-        self.written: list[Any] = []  # arrays that an earlier run wrote to, and where they lie
-        self.extents = Extents([])
-        self.fixed_ids = {id(t) for t in self.fixed if t is not None}
+        self.inputs = Inputs(captured.sources)
+        self.memory = Memory(captured.sources, [w.target for w in captured.writes])
+        self.owners = Inputs([source for source, _ in captured.grads])  # of new gradients
+        self.unread, self.early = Inputs(captured.unread), Inputs(captured.early)
+        self.dropped = Inputs(captured.dropped)
         self.outside = captured.outside
         self.outside_ids = set(map(id, self.outside))
-        self.flags = list(map(_FLAGS, self.outside))
-        self.unused = [t for t in self.outside if id(t) not in self.fixed_ids]
+        self.flags = list(map(_WANTS_GRAD, self.outside))
+        self.histories = list(map(_HISTORY, self.outside))
+        read = {id(t) for t in self.inputs.known}
+        self.unused = [t for t in self.outside if id(t) not in read]
         self.layouts = list(map(_LAYOUT, self.unused))
+        self.quick: Any = None
+        self.quick = self._quick()
+        outputs = captured.graph.outputs
+        self.kinds = [from_numpy_dtype(n.dtype) for n in outputs]  # type: ignore[arg-type]
+        kept = () if captured.backward is None else captured.backward.places
+        self.wrapped = {o.place for o in captured.outputs if o.place >= 0} | {*kept}
+        self.is_one = is_one_tensor(captured.shape)
+        self.is_plain = self.is_one and captured.backward is None and captured.outputs == [
+            Output("value", 0)]
+        self.looks_at_numbers = bool(captured.floats or captured.updates or captured.varying
+                                     or captured.facts)
+        self.has_effects = bool(captured.writes or captured.grads or captured.dropped
+                                or captured.updates or captured.followed or captured.scalings
+                                or captured.counts or captured.after)
         if captured.backward is not None:
             captured.backward.program = Native(captured.backward.graph, options)
 
     def numbers(self, arguments: list[Tensor], floats: list[float]) -> list[float] | None:
         """The floats of this run; None where this call is not as it was captured."""
+        found: list[float] | None = self._numbers(floats) if self.looks_at_numbers else []
+        if self.outside and not (self.outside_ids.isdisjoint(map(id, arguments))
+                                 and self._tensors_fit()):
+            return None
+        return found if not self.memory.targets or self.memory.apart(arguments) else None
+
+    def _numbers(self, floats: list[float]) -> list[float] | None:
         captured = self.captured
         for i, x in captured.floats:
             if floats[i] != x or str(floats[i]) != str(x):
@@ -79,48 +105,32 @@ class Program:
             if value is None:
                 return None
             found[number.node.attrs[0]] = value  # type: ignore[union-attr]
-        if not captured.facts_hold(floats):
-            return None
-        if not self.outside_ids.isdisjoint(map(id, arguments)):
-            return None
-        return found if self._tensors_fit() and self._apart(arguments) else None
+        return found if captured.facts_hold(floats) else None
 
-    def _apart(self, arguments: list[Tensor]) -> bool:
-        """Whether no argument shares memory with what the program writes, nor the reverse."""
-        captured = self.captured
-        if not captured.writes:
-            return True
-        suspects = [i for i, t in enumerate(arguments)
-                    if t._st is not None or t._a.base is not None or id(t) in self.fixed_ids]
-        if not suspects:
-            return True
-        written = [_array(captured.sources[w.target], arguments) for w in captured.writes]
-        if len(written) != len(self.written) or not all(map(is_, written, self.written)):
-            self.written, self.extents = written, Extents(written)
-        mine = [captured.sources[w.target].value for w in captured.writes
-                if captured.sources[w.target].kind == "argument"]
-        if not set(mine).isdisjoint(suspects):
-            return self._all_apart(arguments)
-        return not any(self.extents.shared(arguments[i]._a) for i in suspects)
-
-    def _all_apart(self, arguments: list[Tensor]) -> bool:
-        """The same where an argument itself is written to."""
-        arrays = [_array(s, arguments) for s in self.captured.sources]
-        targets = {w.target for w in self.captured.writes}
-        return not any(overlap(arrays[i], arrays[j]) for i in targets
-                       for j in range(len(arrays)) if i != j)
+    def _quick(self) -> Any:
+        """Gives None while all tensors from outside are as they are now; None if there is none."""
+        facts = Facts()
+        for name in ("_rg", "_fn"):
+            facts.fields(self.outside, name)
+        facts.fields(self.unused, "_a")
+        made = facts.close() if self.outside else None
+        return made if self._tensors_fit() else None
 
     def _tensors_fit(self) -> bool:
         """Whether the tensors from outside still are what was captured."""
-        return list(map(_FLAGS, self.outside)) == self.flags and (
-            list(map(_LAYOUT, self.unused)) == self.layouts)
+        if self.quick is not None and self.quick() is None:
+            return True
+        outside, unused = self.outside, self.unused
+        return list(map(_WANTS_GRAD, outside)) == self.flags and (
+            list(map(_HISTORY, outside)) == self.histories) and (
+            not unused or list(map(_LAYOUT, unused)) == self.layouts)
 
     def ready(self, arguments: list[Tensor]) -> bool:
         """Whether the machine code is there; otherwise it is being made."""
         made = self.native.executable
         if (made is not None and made.stream.is_current) or self.native.options.interpret:
             return True
-        return self.native.ready([_array(s, arguments) for s in self.captured.sources])
+        return self.native.ready([t._a for t in self.inputs.now(arguments)])
 
     def run(self, arguments: list[Tensor], numbers: list[float]) -> Any:
         """One call: the result, with all effects."""
@@ -134,9 +144,11 @@ class Program:
         """
         made = self.native.executable
         safe = made is not None and not made.stream.can_fail
-        for source in self.captured.unread if safe else self.captured.early:
-            tensor_of(source, arguments)._grad = None
-        arrays = [_array(s, arguments) for s in self.captured.sources]
+        for t in (self.unread if safe else self.early).now(arguments):
+            t._grad = None
+        arrays = list(map(_ARRAY, self.inputs.now(arguments)))
+        if not self.generators:
+            return self._computed(arrays, numbers)
         streams = [g.stream for g in self.generators]
         marks = [s.mark() for s in streams]
         try:
@@ -150,7 +162,7 @@ class Program:
         """The native run, which leaves out what is prepared and still right."""
         made = self.native.executable
         if made is None or not made.steady:
-            return self.native(arrays, numbers)
+            return self._run(arrays, numbers, None)
         steady = self.steady
         if steady is None or made is not self.prepared_by:
             sources = [self.captured.sources[i] for i in made.steady]
@@ -158,17 +170,39 @@ class Program:
             self.prepared_by = made
         now = steady.look()
         if steady.holds(now):
-            return self.native(arrays, numbers, True)
+            return self._run(arrays, numbers, True)
         steady.note(None)
-        found = self.native(arrays, numbers, False)
+        found = self._run(arrays, numbers, False)
         steady.note(now)
+        return found
+
+    def _run(self, arrays: list[Any], numbers: list[float], is_prepared: bool | None) -> list[Any]:
+        made = self.native.executable
+        if made is not None and self.memory.is_checked(made):
+            return made.stream(arrays, numbers, is_prepared)  # type: ignore[no-any-return]
+        found = self.native(arrays, numbers, is_prepared)
+        self.memory.note(self.native.executable)
         return found
 
     def finish(self, arguments: list[Tensor], found: list[Any]) -> Any:
         """The second half: the result, and what the call leaves behind."""
+        if self.has_effects:
+            self._effects(arguments, found[len(self.kinds):])
+        result = self._result(arguments, found)
+        if not self.captured.apply:
+            return result
+        for action, value in zip(self.captured.apply, result[1], strict=True):
+            action(value)
+        return result[0]
+
+    def _effects(self, arguments: list[Tensor], grads: list[Any]) -> None:
         captured = self.captured
-        n = len(captured.graph.outputs)
-        self._effects(arguments, found[n:])
+        if self.memory.targets:
+            note_writes(self.memory.inputs.now(arguments), captured.graph.name)
+        for t in self.dropped.now(arguments):
+            t._grad = None
+        for t, array in zip(self.owners.now(arguments), grads, strict=True):
+            t._grad = wrap(array, t._dtype)
         for update in captured.updates:
             update.commit()
         for optimizer in captured.followed:
@@ -180,32 +214,19 @@ class Program:
         for scheduler, args in captured.after:
             if args is not None:
                 scheduler.step()
-        result = self._result(arguments, found[:n])
-        if not captured.apply:
-            return result
-        for action, value in zip(captured.apply, result[1], strict=True):
-            action(value)
-        return result[0]
-
-    def _effects(self, arguments: list[Tensor], grads: list[Any]) -> None:
-        captured = self.captured
-        if captured.writes:
-            note_writes([tensor_of(captured.sources[w.target], arguments)
-                         for w in captured.writes], captured.graph.name)
-        for source in captured.dropped:
-            tensor_of(source, arguments)._grad = None
-        for (source, _), array in zip(captured.grads, grads, strict=True):
-            tensor_of(source, arguments)._grad = wrap(array)
 
     def _result(self, arguments: list[Tensor], found: list[Any]) -> Any:
-        captured = self.captured
-        values = [wrap(a) for a in found]
+        captured, backward = self.captured, self.captured.backward
+        if self.is_plain:
+            return wrap(found[0], self.kinds[0])
+        values: list[Any] = [None] * len(found)
+        for i in self.wrapped:
+            values[i] = wrap(found[i], self.kinds[i])
         tensors = [self._output(o, arguments, values) for o in captured.outputs]
-        backward = captured.backward
         if backward is not None:
             saved = found[backward.saved_from:backward.saved_from + backward.n_saved]
-            attach(backward, values, saved, lambda source: tensor_of(source, arguments))
-        return rebuild(captured.shape, iter(tensors))
+            attach(backward, values, saved, arguments)
+        return tensors[0] if self.is_one else rebuild(captured.shape, iter(tensors))
 
     def _output(self, o: Any, arguments: list[Tensor], values: list[Tensor]) -> Tensor:
         if o.kind == "value":
@@ -245,28 +266,6 @@ def _laid_out(a: Any, strides: Any) -> Any:
     order = sorted(range(a.ndim), key=lambda i: -strides[i])
     made = np.ascontiguousarray(a.transpose(order))
     return made.transpose(np.argsort(order))
-
-
-def tensor_of(source: Source, arguments: Sequence[Tensor]) -> Tensor:
-    """The tensor of a source at this call."""
-    if source.kind == "tensor":
-        return source.value  # type: ignore[no-any-return]
-    if source.kind == "argument":
-        return arguments[source.value]
-    if source.kind == "constant":
-        return wrap(source.value)
-    assert source.kind == "grad"
-    held = tensor_of(source.value, arguments)._grad
-    assert held is not None
-    return held
-
-
-def _array(source: Source, arguments: list[Tensor]) -> Any:
-    if source.kind == "tensor":
-        return source.value._a
-    if source.kind == "argument":
-        return arguments[source.value]._a
-    return source.value if source.kind == "constant" else tensor_of(source, arguments)._a
 
 
 def steady_inputs(captured: Captured) -> set[int]:

@@ -15,8 +15,9 @@ import numpy as np
 from ..debug.frames import describe
 from ..ops.generator import default_generator
 from ..tensor.tensor import Tensor
+from .inputs import Source
 from .program import Program, steady_inputs
-from .trace import Captured, Leaves, Source, trace
+from .trace import Captured, Leaves, trace
 
 __all__ = ["Memory", "explain", "memory", "memory_of"]
 

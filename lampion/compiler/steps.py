@@ -8,6 +8,7 @@ Step counts and schedulers move on after the run, so a run that fails leaves the
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,9 @@ from .scaling import Scaling
 __all__ = ["NotYet", "Steps", "Update"]
 
 
+_ARRAY = attrgetter("_a")
+
+
 class Update:
     """One group of parameters that take the same numbers, as it was captured."""
 
@@ -38,7 +42,12 @@ class Update:
         self.params, self.size = group["params"], len(params)
         self.record, self.negate = optimizer._update_for(group), bool(group["maximize"])
         self.counts = [s["step"] for s in states] if optimizer._counts_steps else []
-        self.key = _key(self.raw() or ())
+        raw = self.raw() or ()
+        self.key = _key(raw)
+        # A quicker way to the same answer, but for switches, whose value counts.
+        switches = any(isinstance(kind, bool) for kind in self.key)
+        self.classes = None if switches else [x.__class__ for x in raw]
+        self.places = [i for i, kind in enumerate(self.key) if kind is float]
         self.first = 0  # place of its first number among those of the program
 
     def raw(self) -> tuple[Any, ...] | None:
@@ -53,24 +62,25 @@ class Update:
             return None
         count = 0.0
         if self.counts:
-            count = self.counts[0]._a.item()
-            for t in self.counts:
-                if t._a.item() != count:
-                    return None
+            counts = [a.item() for a in map(_ARRAY, self.counts)]
+            count = counts[0]
+            if counts.count(count) != len(counts):
+                return None
         return optimizer._scalars(group, scalar_lr(group), count + 1.0, self.states[0])
 
     def numbers(self) -> list[float] | None:
         """Those of `raw` that are floats, if the others are as they were captured."""
         raw = self.raw()
-        if raw is None or _key(raw) != self.key:
+        if raw is None or ([x.__class__ for x in raw] != self.classes and _key(raw) != self.key):
             return None
-        return [float(x) for x, kind in zip(raw, self.key, strict=True) if kind is float]
+        return [float(raw[i]) for i in self.places]
 
     def commit(self) -> None:
         """The step was made: counts it."""
-        for t in self.counts:
-            a = t._a
-            a += 1
+        if self.counts:
+            count = self.counts[0]._a.item() + 1
+            for a in map(_ARRAY, self.counts):
+                a.fill(count)
         if self.optimizer._scalars_differ:
             group = self.optimizer.param_groups[self.place]
             for state in self.states:

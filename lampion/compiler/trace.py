@@ -11,6 +11,7 @@ import sys
 import types
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..autograd.modes import enable_grad, state
 from ..capture.recorder import Recorder
 from ..graph.node import Graph, Node, Write
 from ..graph.spec import check
+from ..nn.parameter import Parameter
 from ..ops.autocast import set_dtype, switch
 from ..passes.arrays import Extents
 from ..runtime.collector import uncollected
@@ -28,24 +30,14 @@ from ..tensor.tensor import Tensor, wrap
 from . import joint
 from .calls import Follower
 from .decisions import Decisions
+from .inputs import Source
 from .pending import Pending, read_back
 from .steps import Steps
 from .varying import Varying
 from .varying import varying as number_of
 from .watch import Break, Watcher
 
-__all__ = ["Captured", "Leaves", "Output", "Source", "flatten", "rebuild", "trace"]
-
-
-class Source(NamedTuple):
-    """Where an input comes from at each run.
-
-    kind: "argument" (value: which tensor argument), "tensor" (value: the tensor), "grad" (value:
-    the Source whose gradient it is), "constant" (value: the array), "cotangent" (which output).
-    """
-
-    kind: str
-    value: Any
+__all__ = ["Captured", "Leaves", "Output", "flatten", "is_one_tensor", "rebuild", "trace"]
 
 
 class Output(NamedTuple):
@@ -119,17 +111,18 @@ class Leaves:
         self.tensors: list[Tensor] = []
         self.floats: list[float] = []
         self.loose, self.has_ints = loose, False
-        self.key = self._key(args), self._key(kwargs) if kwargs else None
-        if len(self.tensors) > 1:
-            self.key = *self.key, _sharing(self.tensors)  # type: ignore[assignment]
+        self.key: Any = tuple(map(self._key, args)), (
+            self._key(kwargs) if kwargs else None), None
+        if len(self.tensors) > 1 and _may_share(self.tensors):
+            self.key = *self.key[:2], _sharing(self.tensors)
 
     def _key(self, value: Any) -> Any:
-        if isinstance(value, Tensor):
+        if value.__class__ in _TENSORS or isinstance(value, Tensor):
             self.tensors.append(value)
-            a = value._a
-            return (a.shape, a.strides, a.dtype.num, value._rg, value._fn is None,
-                    value._base is None, value.__class__,
-                    value._rg and bool(value._hooks or value._post_hooks))
+            if not value._rg and value._fn is value._base is None and value.__class__ is Tensor:
+                return _FACTS(value)
+            return (*_FACTS(value), value._rg, value._fn is None, value._base is None,
+                    value.__class__, value._rg and bool(value._hooks or value._post_hooks))
         kind = value.__class__
         if kind is float:
             self.floats.append(value)
@@ -162,6 +155,15 @@ class Same:
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Same) and other.value is self.value
+
+
+_TENSORS = frozenset((Tensor, Parameter))
+_FACTS = attrgetter("_a.shape", "_a.strides", "_a.dtype.num")
+_STORAGE = attrgetter("_st")
+
+
+def _may_share(tensors: list[Tensor]) -> bool:
+    return len(set(map(id, tensors))) < len(tensors) or any(map(_STORAGE, tensors))
 
 
 def _sharing(tensors: list[Tensor]) -> Any:
@@ -618,6 +620,11 @@ class _Slot(Tensor):
 
     def __init__(self, place: int) -> None:
         return None
+
+
+def is_one_tensor(shape: Any) -> bool:
+    """Whether a result is a tensor alone."""
+    return shape.__class__ is _Slot
 
 
 def _grad_facts(t: Tensor, original: Any) -> Callable[[], Any]:

@@ -328,5 +328,8 @@ def note_writes(tensors: Sequence[Tensor], writer: str) -> None:
         st = t._st
         if st is None:
             st = storage_of(t)
-        st.count_write()
+        if st.aside is None:
+            st.version += 1
+        else:
+            st.count_write()
         st.writer = origin

@@ -32,6 +32,7 @@ def _words(*lines: str) -> frozenset[str]:
 
 # The C API that entries use, and what LLVM may call by itself or for an intrinsic.
 _PYTHON = _words(
+    "PyDict_Next _PyDict_GetItem_KnownHash",
     "PyErr_Clear PyErr_Occurred PyErr_SetString PyErr_WriteUnraisable",
     "PyEval_RestoreThread PyEval_SaveThread",
     "PyFloat_AsDouble PyFloat_FromDouble PyLong_AsLongLong PyLong_AsSsize_t PyLong_FromLongLong",

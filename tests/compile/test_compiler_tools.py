@@ -136,14 +136,14 @@ def test_a_program_that_goes_wrong_is_found_by_name():
     _, _, step = trained(checked=True)
     (kind,) = step.kinds.values()
     program = kind.programs[0]
-    right = program.native.executable.run
+    right = program._run
 
     def wrong(arrays, numbers, is_prepared):
         found = right(arrays, numbers, is_prepared)
         arrays[0][...] += 1  # a weight
         return found
 
-    program.native.executable.run = wrong
+    program._run = wrong
     program.captured.graph.names[0] = "the changed one"
     with pytest.raises(ProgramMismatch, match="the changed one"):
         step(*batch())
@@ -299,11 +299,23 @@ def test_guards_compare_by_identity_then_by_value():
     assert guards.hold()
     table["a"] = float("1000.5")  # another object, the same value
     assert guards.hold()
-    table["b"] = [1]
+    before, table["b"] = table["b"], [1]
     assert not guards.hold() and "b was a list" in guards.change()
-    table["b"] = guards._values[1]
+    table["b"] = before
     values.append(3)
     assert not guards.hold() and "values" in guards.change()
+
+
+def test_guards_on_empty_tables_allow_other_entries():
+    guards, table = Guards(), {}
+    guards.absent(table, "a", "a")
+    guards.close()
+    table["b"] = 1
+    assert guards.hold() and guards.hold()
+    table["a"] = 2
+    assert not guards.hold() and "a was absent, is 2" in guards.change()
+    del table["a"], table["b"]
+    assert guards.hold()
 
 
 def test_zero_and_its_negative_differ():
