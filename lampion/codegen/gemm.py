@@ -142,7 +142,7 @@ def _recipe(p: Problem) -> Recipe:
     if _is_stream(single):
         return _stream(single)
     if p.factors.members is not None:
-        return _grouped(p)
+        return _one_by_one(p) if p.factors.is_shifted and p.batch else _grouped(p)
     if not _is_readable(p):
         return _reordered(p)
     rows, columns, block, pack = _plan(p)
@@ -262,7 +262,8 @@ def _product(p: Problem, b: str) -> tuple[Any, Callable[[Target], Kernel]]:
 
 def _is_stream(p: Problem) -> bool:
     """Very few rows, and B is too large to be read out of order."""
-    return (p.b[1] == 1 and p.m <= MOST_ROWS and not p.batch and p.n * p.k > _READ // 4
+    most = MOST_ROWS // 2 if p.factors.is_cast else MOST_ROWS
+    return (p.b[1] == 1 and p.m <= most and not p.batch and p.n * p.k > _READ // 4
             and p.factors.members is None and p.factors.parts == 1)
 
 
@@ -353,6 +354,15 @@ def _grouped(p: Problem) -> Recipe:
             if bias is None:
                 return False
         return inner(out, a, b, bias, add, alpha)
+    return run
+
+
+def _one_by_one(p: Problem) -> Recipe:
+    """Each matrix of the batch has corrections of its own."""
+    inner = _grouped(p._replace(batch=(), shared=False))
+
+    def run(out: Array, a: Array, b: Array, bias: Array | None, add: bool, alpha: Any) -> bool:
+        return all(inner(out[i], a[i], b[i], bias, add, alpha) for i in np.ndindex(p.batch))
     return run
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,18 @@ _I32 = np.dtype(np.int32)
 
 def _multiplies(a: Array, b: Array, *others: Any) -> bool:
     """Whether there is a kernel for a product of two arrays in their own dtype."""
+    dtype = a.dtype
+    for x in (b, *others):
+        if x is not None and x.dtype is not dtype and x.dtype != dtype:
+            return False
+    return _has_product(dtype) and aligned(a, b)
+
+
+@cache
+def _has_product(dtype: Any) -> bool:
     from ..codegen.gemm import has_product
 
-    return (all(x is None or x.dtype == a.dtype for x in (b, *others)) and aligned(a, b)
-            and has_product(a.dtype, b.dtype, a.dtype))
+    return has_product(dtype, dtype, dtype)
 
 
 @template("mm")
