@@ -1,9 +1,10 @@
 """Matrix products beside PyTorch in one run: squares, layers of GPT and ResNet, batches, few rows.
 
-    python benchmarks/matmul.py [--threads N] [--rounds N] [--only TEXT] [--json FILE]
+    python benchmarks/matmul.py [--threads N] [--rounds N] [--only TEXT] [--dtype D] [--json FILE]
 
-float32. Rounds of both are interleaved, the best of each is quoted (the machine may be shared).
-`peak` is the share of the fused multiply-adds that this processor can do, measured in the same run.
+float32, or what `--dtype` says; int8 into int32. Rounds of both are interleaved, the best of each
+is quoted (the machine may be shared). `peak` is the share of multiply-adds of such operands that
+this processor can do, measured in the same run; one of complex numbers counts as one.
 """
 
 from __future__ import annotations
@@ -44,15 +45,32 @@ def cases() -> list[tuple[str, tuple[int, ...], str]]:
     return found
 
 
-def operands(sizes: tuple[int, ...], layout: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+DTYPES = ("float32", "float64", "float16", "bfloat16", "complex64", "complex128", "int8", "uint8",
+          "int16", "int32", "int64")
+
+
+def random(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Normal numbers, or integers of a byte."""
+    import ml_dtypes
+
+    rng = np.random.default_rng(0)
+    if "int" in dtype:
+        return rng.integers(0, 128, shape).astype(dtype)
+    x = rng.standard_normal(shape)
+    if dtype.startswith("complex"):
+        x = x + 1j * rng.standard_normal(shape)
+    return x.astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+
+
+def operands(sizes: tuple[int, ...], layout: str, dtype: str
+             ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """out, a and b; of a batch of one without the batch axis."""
     z, m, n, k = sizes
-    rng = np.random.default_rng(0)
-    a = rng.standard_normal((z, k, m) if layout[0] == "t" else (z, m, k), np.float32)
-    b = rng.standard_normal((z, n, k) if layout[1] == "t" else (z, k, n), np.float32)
+    a = random((z, k, m) if layout[0] == "t" else (z, m, k), dtype)
+    b = random((z, n, k) if layout[1] == "t" else (z, k, n), dtype)
     a = a.swapaxes(1, 2) if layout[0] == "t" else a
     b = b.swapaxes(1, 2) if layout[1] == "t" else b
-    out = np.empty((z, m, n), np.float32)
+    out = np.empty((z, m, n), np.int32 if dtype == "int8" else a.dtype)
     return (out, a, b) if z > 1 else (out[0], a[0], b[0])
 
 
@@ -67,27 +85,37 @@ def seconds(fn: Callable[[], Any], at_least: float) -> float:
             return spent / count
 
 
-def peak(threads: int) -> float:
-    """Fused multiply-adds per second: a product that stays in the first cache, per thread."""
+def peak(threads: int, dtype: str) -> float:
+    """Multiply-adds per second: a product that stays in the near caches, per thread."""
     from lampion.codegen.gemm import gemm
 
-    out, a, b = operands((1, 140, 64, 256), "nn")
+    sizes = 420, 64, 1024 // random((1,), dtype).itemsize
+    out, a, b = operands((1, *sizes), "nn", dtype)
     gemm(out, a, b)
-    return max(140 * 64 * 256 / seconds(lambda: gemm(out, a, b), 0.02)
+    return max(math.prod(sizes) / seconds(lambda: gemm(out, a, b), 0.02)
                for _ in range(20)) * threads
 
 
-def measure(case: tuple[str, tuple[int, ...], str], rounds: int, torch: Any) -> dict[str, Any]:
+def tensor(torch: Any, array: np.ndarray) -> Any:
+    """An array as PyTorch's tensor on the same memory."""
+    if array.dtype.name != "bfloat16":
+        return torch.from_numpy(array)
+    return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+
+
+def measure(case: tuple[str, tuple[int, ...], str], dtype: str, rounds: int, torch: Any
+            ) -> dict[str, Any]:
     """Best seconds of both for one case."""
     from lampion.codegen.gemm import bmm, gemm
 
     name, sizes, layout = case
-    out, a, b = operands(sizes, layout)
+    out, a, b = operands(sizes, layout, dtype)
     ours = bmm if out.ndim == 3 else gemm
     runs: dict[str, Callable[[], Any]] = {"lampion": lambda: ours(out, a, b)}
-    if torch is not None:
-        x, y, z = (torch.from_numpy(v) for v in (out, a, b))
-        runs["torch"] = lambda: torch.matmul(y, z, out=x)
+    if torch is not None and (dtype != "int8" or out.ndim == 2):
+        x, y, z = (tensor(torch, v) for v in (out, a, b))
+        multiply = torch._int_mm if dtype == "int8" else torch.matmul
+        runs["torch"] = lambda: multiply(y, z, out=x)
     best = dict.fromkeys(runs, math.inf)
     for fn in runs.values():
         fn()
@@ -102,6 +130,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", default="")
+    parser.add_argument("--dtype", default="float32", choices=DTYPES)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     from lampion.runtime.threads import set_num_threads
@@ -114,13 +143,13 @@ def main() -> None:
     except ImportError:
         torch = None
         print("PyTorch is not installed: lampion alone")
-    top = peak(args.threads)
-    print(f"peak of {args.threads} threads: {2e-9 * top:.0f} GFLOP/s")
+    top = peak(args.threads, args.dtype)
+    print(f"{args.dtype}, peak of {args.threads} threads: {2e-9 * top:.0f} GFLOP/s")
     print(f"{'':36s}{'':4s}{'us':>10s}{'GFLOP/s':>9s}{'peak':>6s}{'torch':>9s}{'ratio':>7s}")
     rows = []
     for case in cases():
         if args.only in case[0]:
-            rows.append(measure(case, args.rounds, torch))
+            rows.append(measure(case, args.dtype, args.rounds, torch))
             show(rows[-1], top)
     ratios = [r["torch"] / r["lampion"] for r in rows if "torch" in r]
     if ratios:

@@ -16,6 +16,7 @@ from ..runtime import memory
 from ..runtime.recording import is_steady
 from . import service
 from .fused import Fused, as_contiguous, copied, copy
+from .gemm_complex import FEW_ROWS, by_parts
 from .gemm_dot import SINGLE_ROWS, build_dot
 from .gemm_factors import factors, plain
 from .gemm_groups import as_groups, corrections
@@ -134,6 +135,8 @@ def _recipe(p: Problem) -> Recipe:
         return _turned(_recipe(p.turned())) if p.out[0] == 1 else _copied(p)
     if p.n < p.m and p.n == 1 == p.out[0]:
         return _turned(_recipe(p.turned()))  # a vector as one row
+    if _is_by_parts(p):
+        return by_parts(p, _recipe)
     single = _unpaired(p)
     if _is_dot(single):
         return _dot(single)
@@ -267,6 +270,12 @@ def _is_stream(p: Problem) -> bool:
             and p.factors.members is None and p.factors.parts == 1)
 
 
+def _is_by_parts(p: Problem) -> bool:
+    """Very few rows of complex numbers, and a large B."""
+    return (p.factors.parts == 2 and p.m <= FEW_ROWS and not p.batch and 1 in p.b
+            and p.n * p.k > _READ // 8 and not p.bias and not p.scaled)
+
+
 def _stream(p: Problem) -> Recipe:
     parts = max(min(2, p.n * p.k // _READ), min(_TASKS, p.n // 1536))  # rows should be long
     columns = _share(p.n, 256, parts)
@@ -349,7 +358,6 @@ def _grouped(p: Problem) -> Recipe:
             b = as_groups(b.swapaxes(-1, -2), f.b, second).swapaxes(-1, -2)
         a = as_groups(a, f.a, first)
         if f.is_shifted:
-            a = as_contiguous(a)
             bias = corrections(a)
             if bias is None:
                 return False

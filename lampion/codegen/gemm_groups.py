@@ -6,7 +6,7 @@ memory; others are grouped by a copy, or by packing.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -84,31 +84,38 @@ def _interleaved(count: int, group: int) -> Fused:
 def corrections(a: Array) -> Array | None:
     """-128 times the sums of the rows of A, groups of int8: what panels with 128 added lack.
 
-    None while the kernel is being made.
+    A is contiguous along k or along its rows. None while the kernel is being made.
     """
-    kernel = service.kernel(("gemm corrections",), build_corrections)
+    along_k = a.strides[-1] == a.itemsize
+    kernel = service.kernel(("gemm corrections", along_k), partial(build_corrections,
+                                                                   along_k=along_k))
     if kernel is None:
         return None
     out = memory.empty(a.shape[:-1], _WORD)
-    kernel(out, a, 32)
+    kernel(out, a, 64)
     return out
 
 
-def build_corrections(target: Target) -> Kernel:
+def build_corrections(target: Target, along_k: bool = True) -> Kernel:
     """The kernel; its arguments: out (m), a (m, k) of groups, task_rows."""
     k = Kernel("gemm_corrections", True)
     out, a = k.array("out", I32), k.array("a", I32)
-    task_rows, lanes = k.integer("task_rows"), target.lanes(I32)
-    rows, length = a.size(0), a.size(1)
-    ones = k.const(1, U8.vector(4 * lanes))
+    task_rows = k.integer("task_rows")
+    rows, length, lanes = a.size(0), a.size(1), target.lanes(I32)
+    ones, zero = k.const(1, U8.vector(4 * lanes)), k.const(0, I32.vector(lanes))
     with k.parallel((rows + task_rows - 1) / task_rows) as (task, _):
         start = task * task_rows
-        with k.loop(start, k.min(start + task_rows, rows)) as i:
-            row = k.offset(a.ptr, i * a.stride(0))
-            loop = k.loop(0, length, lanes, [k.const(0, I32.vector(lanes))])
+        stop = k.min(start + task_rows, rows)
+        with k.loop(start, stop, 1 if along_k else lanes) as i:
+            loop = k.loop(0, length, lanes if along_k else 1, [zero])
             with loop as (p, total):
-                bytes = k.load(row, p, lanes, k.mask(length - p, lanes))
-                bytes = k.emit("bitcast", (bytes,), I8.vector(4 * lanes))
+                mask = k.mask(length - p if along_k else stop - i, lanes)
+                groups = k.load(a.ptr, i * a.stride(0) + p * a.stride(1), lanes, mask)
+                bytes = k.emit("bitcast", (groups,), I8.vector(4 * lanes))
                 loop.next(k.emit("dot", (total, ones, bytes)))
-            k.store(out.ptr, i, k.reduce("add", loop.results[0]) * -128)
+            total = loop.results[0] * -128
+            if along_k:
+                k.store(out.ptr, i, k.reduce("add", total))
+            else:
+                k.store(out.ptr, i, total, k.mask(stop - i, lanes))
     return k

@@ -193,6 +193,23 @@ def test_a_large_matrix_is_packed_in_parts(dtype, monkeypatch):
     np.testing.assert_array_equal(*results)
 
 
+@pytest.mark.parametrize("dtype", ["c8", "c16"])
+def test_few_rows_of_complex_numbers(instructions, dtype):
+    """By real products of their parts, in front of a B that is read in order."""
+    rng = np.random.default_rng(11)
+    for m, (n, k), layout in itertools.product((1, 3, 4), ((130, 101), (97, 233)), LAYOUTS[:2]):
+        a, b = matrix(rng, m, k, "steps", dtype), matrix(rng, k, n, layout, dtype)
+        out = numbers(rng, (m, n), dtype)
+        expected = wide(out) + wide(a) @ wide(b)
+        assert gemm(out, a, b, accumulate=True)
+        check(out, expected, k, 2)
+        assert gemm(out, a, b)
+        check(out, wide(a) @ wide(b), k)
+        column, x = np.empty((k, 1), dtype), numbers(rng, (n, 1), dtype)
+        assert gemm(column, b, x)
+        check(column, wide(b) @ wide(x), n)
+
+
 def test_a_column_of_any_stride_as_a_matrix():
     """An axis of one element may have any stride, also where blocks of A are copied."""
     for dtype in ("f4", "f2", "c8"):
@@ -231,7 +248,9 @@ def test_stays_inside_its_arrays(name):
         bias = None
         if found.is_shifted:
             bias = np.empty(m, "i4")
-            interpret(build_corrections(chosen), bias, groups, 2)
+            for turned in (groups, groups.T.copy().T):
+                interpret(build_corrections(chosen, turned.strides[-1] == 4), bias, turned, 2)
+                np.testing.assert_array_equal(bias, -128 * wide(a).sum(1))
             kernel = build(chosen, Variant(found, "row", b=along, result=_kind(found, result)))
         interpret(kernel, out, groups, b, bias, 0, 0, 0, 6, 32, 512, 0, 0)
         check(out, wide(a) @ wide(b), k)
