@@ -286,11 +286,15 @@ def _stream(p: Problem) -> Recipe:
 
 def _is_dot(p: Problem) -> bool:
     """Few rows, and both operands run along k. These sums have an order of their own."""
-    lanes = p.tile.lanes
     most = _STEADY_DOT_ROWS if p.steady else _DOT_ROWS
-    return (p.m <= most and p.n >= lanes and p.k >= lanes and not p.batch
-            and p.a[1] == 1 == p.b[0] and not knobs.invariant_rows
-            and p.factors.members is None and p.factors.parts == 1)
+    return (p.m <= most and p.factors.members is None and p.factors.parts == 1 and _fits_dot(p)
+            and not knobs.invariant_rows)
+
+
+def _fits_dot(p: Problem) -> bool:
+    """Whether both operands run along k, for a vector and more."""
+    lanes = p.tile.lanes
+    return p.n >= lanes <= p.k and p.a[1] == 1 == p.b[0] and not p.batch
 
 
 def _dot(p: Problem) -> Recipe:
@@ -347,9 +351,10 @@ def _grouped(p: Problem) -> Recipe:
     """Groups along k as elements of 32 bits, which one instruction multiplies and adds."""
     f, rows = p.factors, p.b[1] == 1 != p.b[0]  # rows of B are grouped as they are packed
     k = -(-p.k // f.group)
-    inner = _grouped_product(p._replace(
-        k=k, a=(k, 1), b=(p.n, 1) if rows else (1, k), bias="row" if f.is_shifted else p.bias),
-        rows)
+    p = p._replace(k=k, a=(k, 1), b=(p.n, 1) if rows else (1, k),
+                   bias="row" if f.is_shifted else p.bias)
+    few = p.m <= SINGLE_ROWS and f.sum == f.element and _fits_dot(p)
+    inner = _dot(p) if few else _grouped_product(p, rows)
     assert f.members is not None
     first, second = f.members[0], f.b if f.is_shifted else f.members[1]
 
@@ -357,6 +362,8 @@ def _grouped(p: Problem) -> Recipe:
         if not rows:
             b = as_groups(b.swapaxes(-1, -2), f.b, second).swapaxes(-1, -2)
         a = as_groups(a, f.a, first)
+        if few:
+            a = as_contiguous(a)
         if f.is_shifted:
             bias = corrections(a)
             if bias is None:

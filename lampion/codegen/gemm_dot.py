@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .gemm_factors import SHIFT
 from .gemm_kernel import Variant
 from .gemm_tiles import multiply_add
 from .ir import Kernel, Value
@@ -40,11 +41,12 @@ class _Dot:
     def __init__(self, target: Target, variant: Variant, single: bool) -> None:
         self.k = k = Kernel("gemm_dot", True)
         self.single, self.chains = single, 2 if single else 1
-        self.target, self.variant, factors = target, variant, variant.factors
+        self.target, self.variant = target, variant
+        self.factors = factors = variant.factors
         result, self.sum = variant.result or factors.sum, factors.sum
         self.lanes = target.lanes(self.sum)
-        self.out, self.a = k.array("out", result), k.array("a", factors.a)
-        self.b, self.bias = k.array("b", factors.b), k.array("bias", result)
+        self.out, self.a = k.array("out", result), k.array("a", factors.in_a)
+        self.b, self.bias = k.array("b", factors.in_b), k.array("bias", result)
         self.task_columns, self.add = k.integer("task_columns"), k.integer("add")
         if variant.scaled:
             self.alpha = k.number("alpha", self.sum)
@@ -140,20 +142,26 @@ class _Dot:
               ) -> list[Value]:
         """A vector of k from p on."""
         k, lanes = self.k, self.lanes
-        first, second = ([k.load(x, p, lanes).cast(self.sum) for x in side] for side in (a, b))
-        return self._products(first, second, sums)
+        return self._products([k.load(x, p, lanes).cast(self.sum) for x in a],
+                              [self._of_b(k.load(x, p, lanes)) for x in b], sums)
+
+    def _of_b(self, value: Value) -> Value:
+        """Elements of B as they are multiplied."""
+        return value ^ SHIFT if self.factors.is_shifted else value.cast(self.sum)
 
     def _products(self, a: Sequence[Value], b: Sequence[Value], sums: Sequence[Value]
                   ) -> list[Value]:
         pairs = [(x, y) for x in a for y in b]
-        return [multiply_add(self.k, x, y, s) for (x, y), s in zip(pairs, sums, strict=True)]
+        return [multiply_add(self.k, self.factors, x, y, s)
+                for (x, y), s in zip(pairs, sums, strict=True)]
 
     def _rest(self, a: Sequence[Value], b: Sequence[Value], sums: Sequence[Value]) -> list[Value]:
         """The last part of k, less than a register, with zeros behind it."""
         k, lanes, rest = self.k, self.lanes, self.depth - self.whole
         if self.target.has_masks:
             mask = k.mask(rest, lanes)
-            ends = [k.load(x, self.whole, lanes, mask).cast(self.sum) for x in (*a, *b)]
+            first, second = ([k.load(x, self.whole, lanes, mask) for x in side] for side in (a, b))
+            ends = [*(v.cast(self.sum) for v in first), *map(self._of_b, second)]
         else:
             ends = [self._padded(slot, ptr, rest) for slot, ptr in enumerate((*a, *b))]
         return self._products(ends[:len(a)], ends[len(a):], sums)

@@ -21,7 +21,10 @@ from typing import NamedTuple
 from .target import Target
 from .types import BF16, F16, F32, F64, I8, I16, I32, I64, U8, Type, of_numpy
 
-__all__ = ["Factors", "factors", "plain"]
+__all__ = ["SHIFT", "Factors", "factors", "plain"]
+
+SHIFT = -0x7F7F7F80
+"""128 in each byte of 32 bits; `x ^ SHIFT` adds it to each of x, whose signs are then gone."""
 
 
 class Factors(NamedTuple):
@@ -44,6 +47,16 @@ class Factors(NamedTuple):
     def size(self) -> int:
         """Bytes of A for one step along k."""
         return (self.a if self.members is None else self.element).size * self.parts
+
+    @property
+    def in_a(self) -> Type:
+        """What an array of A holds, once groups are made."""
+        return self.a if self.members is None else self.element
+
+    @property
+    def in_b(self) -> Type:
+        """What an array of B holds, if it needs no grouping any more."""
+        return self.b if self.members is None else self.element
 
     @property
     def is_cast(self) -> bool:

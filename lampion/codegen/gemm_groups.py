@@ -32,8 +32,9 @@ def as_groups(x: Array, source: Type, member: Type) -> Array:
     source: what x holds, whatever its dtype says of signs; member: what a group holds.
     """
     group, held = 4 // member.size, x.shape[-1]
-    if source.size == member.size and held % group == 0 and x.strides[-1] == x.itemsize and not (
-            any(s % 4 for s in x.strides[:-1])):
+    whole_words = not any(s % 4 for n, s in zip(x.shape[:-1], x.strides, strict=False) if n > 1)
+    if source.size == member.size and held % group == 0 and x.strides[-1] == x.itemsize and (
+            whole_words):
         return x.view(_WORD)
     if not source.is_float:
         x = x.view(numpy_type(source))

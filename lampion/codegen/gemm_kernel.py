@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .gemm_factors import Factors
-from .gemm_pack import Panels, in_elements
+from .gemm_pack import Panels
 from .gemm_tiles import A_BLOCK, K_BLOCK, Strided, Tiles
 from .ir import Kernel, Value
 from .target import Target
@@ -59,7 +59,7 @@ class _Gemm(Tiles):
         self.axes, self.source = axes, variant.b
         result = variant.result or factors.sum
         self.out = k.array("out", result)
-        self.a = k.array("a", factors.element if factors.members else factors.a)
+        self.a = k.array("a", factors.in_a)
         self.b, bias = k.array("b", self._in_memory(factors)), k.array("bias", result)
         names = "b_row b_panel b_batch task_rows task_columns block pack add"
         (self.b_row, self.b_panel, self.b_batch, self.task_rows, self.task_columns, self.block,
@@ -78,7 +78,7 @@ class _Gemm(Tiles):
         """What the array b holds."""
         if self.source == "panels":
             return factors.element
-        return factors.b if self.source == "groups" else in_elements(factors)
+        return factors.b if self.source == "groups" else factors.in_b
 
     def build(self) -> Kernel:
         """All tasks: blocks of rows within blocks of columns within matrices of the batch."""

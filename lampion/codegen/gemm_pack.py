@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from .gemm_factors import Factors
+from .gemm_factors import SHIFT, Factors
 from .ir import Kernel, Value
 from .target import Target
 from .types import F64, U8, U16, Type
 
-__all__ = ["Panels", "Tile", "build_pack", "each_vector", "in_elements", "tile_of", "transpose"]
+__all__ = ["Panels", "Tile", "build_pack", "each_vector", "tile_of", "transpose"]
 
 
 _AHEAD = 8  # rows of B that are asked for ahead of time
@@ -51,7 +51,7 @@ def build_pack(target: Target, factors: Factors, along: str, axes: int = 0) -> K
     """
     k = Kernel("pack_" + along, True)
     panels = k.array("panels", factors.element)
-    b = k.array("b", factors.b if along == "groups" else in_elements(factors))
+    b = k.array("b", factors.b if along == "groups" else factors.in_b)
     task_rows, task_panels = k.integer("task_rows"), k.integer("task_panels")
     rows, columns = b.size(axes), b.size(axes + 1) * factors.parts
     if along == "groups":
@@ -78,11 +78,6 @@ def build_pack(target: Target, factors: Factors, along: str, axes: int = 0) -> K
             packer.fill(k.offset(into, panel * (rows * width)), packer.at_column(source_ptr, j),
                         p0, k.min(p0 + task_rows, rows), columns - j)
     return k
-
-
-def in_elements(factors: Factors) -> Type:
-    """What arrays of B hold, if what is to be grouped is grouped already."""
-    return factors.b if factors.members is None else factors.element
 
 
 class Panels:
@@ -172,7 +167,7 @@ class Panels:
     def _packed(self, value: Value) -> Value:
         """As panels hold it."""
         if self.factors.is_shifted:
-            return value ^ _SHIFT
+            return value ^ SHIFT
         return value.cast(self.element)
 
     def _by_elements(self, into: Value, b: Value, p0: Value, p1: Value, left: Value) -> None:
@@ -218,7 +213,6 @@ class Panels:
             k.store(to, j, k.const(0, self.element))
 
 
-_SHIFT = -0x7F7F7F80  # 128 in each byte of 32 bits
 _UNSIGNED = {1: U8, 2: U16}
 
 

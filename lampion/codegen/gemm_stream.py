@@ -95,7 +95,7 @@ class _Stream:
 
     def _add(self, i: Value, rows: int, q: Value, count: int) -> None:
         """Adds `count` rows of B from q on, scaled by elements of `rows` rows of A from i on."""
-        k = self.k
+        k, factors = self.k, self.variant.factors
         scales = []
         for r in range(rows):
             a = k.offset(self.a.ptr, (i + r) * self.a.stride(0) + q * self.a.stride(1))
@@ -108,7 +108,7 @@ class _Stream:
             for c, ptr in enumerate(given):
                 row = k.load(ptr, x, lanes, mask).cast(self.sum)
                 k.prefetch(ptr, self.ahead + x)
-                totals = [multiply_add(k, k.splat(scales[r][c], lanes), row, t)
+                totals = [multiply_add(k, factors, k.splat(scales[r][c], lanes), row, t)
                           for r, t in enumerate(totals)]
             for s, t in zip(sums, totals, strict=True):
                 k.store(s, x, t, mask)

@@ -178,7 +178,7 @@ class Tiles:
             for r in range(rows):
                 for part in range(parts):
                     one = k.splat(k.load(ptrs[r // 3], steps[r % 3] + part), lanes)
-                    new += [self._plus_product(one, y, sums[len(new) + v])
+                    new += [multiply_add(k, self.factors, one, y, sums[len(new) + v])
                             for v, y in enumerate(vectors)]
             loop.next(k.offset(b, self.panel_row), *(k.offset(p, column) for p in ptrs), *new)
         sums = list(loop.results[1 + len(starts):])
@@ -213,15 +213,6 @@ class Tiles:
         k, all_rows, width = self.k, self.i1 - self.i0, self.tile.width
         start = (self.i - self.i0) * self.length * width / all_rows
         return k.offset(self.next_panel, start), (all_rows + rows * width - 1) / all_rows
-
-    def _plus_product(self, x: Value, y: Value, total: Value) -> Value:
-        members = self.factors.members
-        if members is None:
-            return multiply_add(self.k, x, y, total)
-        lanes = self.factors.group * total.type.lanes
-        x, y = (self.k.emit("bitcast", (v,), m.vector(lanes))
-                for v, m in zip((x, y), members, strict=True))
-        return self.k.emit("dot", (total, y, x) if members[1] == U8 else (total, x, y))
 
     # --- storing --------------------------------------------------------------------------------
 
@@ -295,9 +286,14 @@ class Cell(NamedTuple):
     mask: Value | None
 
 
-def multiply_add(k: Kernel, x: Value, y: Value, total: Value) -> Value:
-    """`x * y + total`; of integers modulo the size of their type."""
-    return k.fma(x, y, total) if total.type.is_float else x * y + total
+def multiply_add(k: Kernel, factors: Factors, x: Value, y: Value, total: Value) -> Value:
+    """`x * y + total` of elements of A and B; of integers modulo the size of their type."""
+    members = factors.members
+    if members is None:
+        return k.fma(x, y, total) if total.type.is_float else x * y + total
+    lanes = factors.group * total.type.lanes
+    x, y = (k.emit("bitcast", (v,), m.vector(lanes)) for v, m in zip((x, y), members, strict=True))
+    return k.emit("dot", (total, y, x) if members[1] == U8 else (total, x, y))
 
 
 def _padded(step: Value) -> Value:
