@@ -83,6 +83,7 @@ class Recorder:
         self.failed: Exception | None = None  # what could not be recorded, even if it was caught
         self.path = ""  # of the module that runs; "backward"
         self.labels: dict[int, str] = {}  # names of inputs
+        self.looks: Any = None  # is told which tensors are used, where somebody wants to know
         self.watcher: Any = None  # sees calls of modules, where somebody watches
         # Other tensors on the memory of an input, with what they had: array, storage, epoch, grad.
         self.sharers: list[tuple[Tensor, Any, Any, int, Any]] = []
@@ -238,6 +239,8 @@ class Recorder:
         """The node that stands for a tensor now."""
         if not isinstance(t, Tensor):
             return t
+        if self.looks is not None:
+            self.looks.tell(t)
         a = t._a
         if type(a) is not AbstractArray or a.recorder is None:
             return self.lift(t)

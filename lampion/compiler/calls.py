@@ -232,6 +232,11 @@ class Follower(Watcher):
             self.refuse(f"{f.__name__}()")
         if f.__name__ in rules.SETTINGS:
             self.guards.other(f, f, f"{f.__name__}()")
+        if self.prefixes.known:
+            found = self.prefixes.called(f, args, kwargs)
+            if found is not None:
+                return found[0]
+            self.prefixes.tell((args, kwargs))
         for a in (*args, *kwargs.values()):
             if isinstance(a, (np.ndarray, np.generic, list, dict, tuple, Pending, Varying)):
                 self.seen(a)

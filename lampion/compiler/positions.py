@@ -14,9 +14,9 @@ import numpy as np
 from ..ops import arange
 from ..tensor.dtype import int64
 from ..tensor.tensor import Tensor, wrap
-from .varying import Varying, as_tensor
+from .varying import Varying, as_tensor, plain
 
-__all__ = ["positioned"]
+__all__ = ["positioned", "taken"]
 
 
 def positioned(watcher: Any, index: Any) -> Any:
@@ -31,12 +31,23 @@ def positioned(watcher: Any, index: Any) -> Any:
         return None
     place = as_tensor(start, _like(), watcher.steps.recorder)
     if isinstance(part, slice):
-        count = watcher.seen(watcher.binary("Sub", part.stop, start))
-        if count <= 0:
+        length = watcher.binary("Sub", part.stop, start)
+        count = plain(length)
+        if not watcher.compare("Eq", length, count) or count <= 0:
             return None
-        place = place + arange(count)
+        known = watcher.steps.places
+        place = known.setdefault((id(start), count), place + arange(count))
     parts[found[0]] = place
     return tuple(parts)
+
+
+def taken(t: Tensor, index: tuple[Any, ...]) -> Tensor:
+    """`t[index]`, whose index `positioned` gave."""
+    dim = next(i for i, part in enumerate(index) if isinstance(part, Tensor))
+    if any(part != slice(None) for part in (*index[:dim], *index[dim + 1:])):
+        return t[index]
+    rows: Tensor = t.index_select(dim, index[dim].reshape(-1))
+    return rows if index[dim].ndim else rows.select(dim, 0)
 
 
 def _like() -> Tensor:

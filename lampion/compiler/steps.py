@@ -114,6 +114,7 @@ class Steps:
         self.stepped: set[int] = set()  # ids of the step counts that the updates change
         self.scalings: dict[int, Scaling] = {}
         self.followed: list[Optimizer] = []  # those whose own code makes their step
+        self.places: dict[Any, Tensor] = {}  # positions that vary, see `positions.py`
         self.modules: list[Module] = []
         self.names: dict[int, str] = {}  # of the outermost module's parts
 

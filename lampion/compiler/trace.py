@@ -501,6 +501,7 @@ class _Finish:
         made: dict[int, Output] = {}
         self.whole: dict[int, int] = {}  # values by the memory that they are
         tensors = [t for t in found if isinstance(t, Tensor)]
+        self.watcher.prefixes.tell(tensors)
         for t in sorted(tensors, key=lambda t: t._base is not None):  # bases before their views
             if id(t) not in made:
                 made[id(t)] = self.output(t)

@@ -33,7 +33,7 @@ BINARY: dict[str, Callable[[Any, Any], Any]] = {
 NUMERIC = frozenset((min, max, abs, float, int, round, math.cos, math.sin, math.tan, math.tanh,
                      math.exp, math.log, math.log2, math.log10, math.sqrt, math.pow, math.floor,
                      math.ceil, math.fmod, math.degrees, math.radians))
-_LARGEST = 1 << 53  # integers up to here are floats exactly
+_LARGEST = 1 << 50  # integers that programs take, as floats: those are whole numbers exactly
 
 
 class Varying:
@@ -42,6 +42,7 @@ class Varying:
     read: Callable[[Sequence[Any]], Any]  # of the numbers among the arguments
     kind: Any
     node: Node | None = None  # once the program takes it
+    tensors: dict[Any, Node]  # that hold it, by dtype
 
     def now(self, given: Sequence[Any]) -> float | None:
         """What a call gives the program; None where it is no longer a number of that kind."""
@@ -64,7 +65,7 @@ class VaryingInt(Varying, int):
 def varying(value: Any, read: Callable[[Sequence[Any]], Any]) -> Any:
     """The number `value` as one that `read` gives at each call."""
     made: Any = VaryingFloat(value) if isinstance(value, float) else VaryingInt(value)
-    made.read, made.kind = read, float if isinstance(value, float) else int
+    made.read, made.kind, made.tensors = read, float if isinstance(value, float) else int, {}
     return made
 
 
@@ -116,6 +117,9 @@ def as_tensor(number: Varying, like: Tensor, recorder: Any) -> Tensor:
         int64 if whole else get_default_dtype())
     if number.node is None:
         number.node = recorder.number(float(number))  # type: ignore[arg-type]
-    pattern = wrap(np.zeros((), d.np), d)
-    node = recorder._call(_given_number, (recorder.value_of(pattern),), (number.node,), pattern._a)
+    node = number.tensors.get(d)
+    if node is None:
+        pattern = wrap(np.zeros((), d.np), d)
+        node = number.tensors[d] = recorder._call(
+            _given_number, (recorder.value_of(pattern),), (number.node,), pattern._a)
     return wrap(AbstractArray((), d.np, recorder=recorder, value=(node, 0)), d)

@@ -30,7 +30,8 @@ from . import kinds, rules
 from .effects import CellPlace, ClassPlace, Effects, EntryPlace, Place
 from .guards import Guards
 from .pending import COMPARED, NotYet, Pending, as_operand, combined, comparison
-from .positions import positioned
+from .positions import positioned, taken
+from .prefixes import TRANSPARENT, Prefixes
 from .varying import BINARY, Varying, as_tensor, composed, exact, plain, varying
 
 __all__ = ["FUNCTIONS", "NOTHING", "TABLES", "TOLD", "Break", "Watcher"]
@@ -59,11 +60,13 @@ class Watcher:
     def __init__(self, steps: Any) -> None:
         self.guards = Guards()
         self.steps = steps
+        self.prefixes = Prefixes(self)
         self.own: dict[int, Any] = {}  # objects that the function made, kept alive
         self.effects = Effects()  # on objects from outside
         self.varying: set[Any] = set()  # entries of dicts that may be numbers of the program
         self.numbers: dict[Any, Varying] = {}  # those that are, and numbers among the arguments
         self.every: list[Varying] = []  # the same, and what is computed of them
+        self.computed: dict[Any, Any] = {}  # by function and arguments
         self.facts: list[tuple[Any, Any, str]] = []  # what they told: how to ask again, the answer
         self.given: dict[int, Any] = {}  # containers of arguments, which calls are told apart by
         self.known: dict[Any, Any] = {}  # instrumented functions
@@ -252,10 +255,12 @@ class Watcher:
         """`f(*args)` of numbers, some of which vary; None where that is no number."""
         if not any(isinstance(a, Varying) for a in args):
             return None
-        made = composed(f, args)
-        if made is not None:
-            self.every.append(made)
-        return made
+        key = f, *(id(a) if isinstance(a, Varying) else (str(a), a.__class__) for a in args)
+        if key not in self.computed:
+            self.computed[key] = composed(f, args)
+            if self.computed[key] is not None:
+                self.every.append(self.computed[key])
+        return self.computed[key]
 
     def told(self, number: Varying) -> Any:
         """The value of a number that varies: a fact that the program holds for."""
@@ -333,6 +338,8 @@ class Watcher:
         return value
 
     def _of_tensor(self, t: Tensor, name: str) -> Any:
+        if name not in TRANSPARENT:
+            self.prefixes.tell(t)
         if name in ("grad", "_grad"):
             return self.steps.grad_of(t)
         if self._made_here(t):
@@ -363,6 +370,8 @@ class Watcher:
         """`obj[index]`"""
         if isinstance(obj, Tensor) and (place := positioned(self, index)) is not None:
             return self._copied(self.sight(obj), place)
+        if isinstance(obj, Tensor) and (part := self.prefixes.cut(obj, index)) is not None:
+            return part
         self.seen(index)
         method = kinds.static(type(obj), "__getitem__")
         if isinstance(method, types.FunctionType) and not isinstance(obj, Tensor):
@@ -381,11 +390,11 @@ class Watcher:
 
     def _copied(self, t: Tensor, index: Any) -> Tensor:
         """What a view would show: nothing of both may be written to any more."""
-        found = t[index]
+        found = taken(t, index)
         for shown in (t, found):
             base = shown if shown._base is None else shown._base
             self.steps.recorder.frozen_memory[id(base)] = base
-        self.steps.recorder.unreturned[id(found)] = found
+        self.steps.recorder.unreturned[id(base)] = base
         return found
 
     def _of_dict(self, obj: dict[Any, Any], key: Any) -> Any:
@@ -451,7 +460,10 @@ class Watcher:
         if isinstance(value, slice):
             for part in (value.start, value.stop, value.step):
                 self.seen(part)
-        if type(value) in kinds.PLAIN or isinstance(value, Tensor):
+        if type(value) in kinds.PLAIN:
+            return value
+        if isinstance(value, Tensor):
+            self.prefixes.tell(value)
             return value
         if kinds.has_operations(type(value)):
             self.refuse(f"using a {type(value).__name__}, which defines operators of its own")

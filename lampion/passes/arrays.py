@@ -87,12 +87,35 @@ def _copying(out: Array, source: Array) -> Program:
 
 
 def store_number(out: Array, number: float) -> None:
-    """Puts a number that is given at each run into an array of one element."""
+    """Puts a number that is given at each run, a double, into an array of one element."""
+    if out.dtype.kind in "iu":
+        held = memory.empty((), np.dtype(np.float64))
+        _store(held, number, _MAGIC)
+        bits = held.view(np.int64)
+        (part, _), = _kept(("whole", out.dtype.num), lambda: _whole(out, bits)).parts
+        if part.run([bits], [out]) is None:
+            raise RuntimeError("there is no kernel to store a number with")
+    else:
+        _store(out, number, 0.0)
+
+
+# Sums of this and a whole number below 2**51 have the number in their last bits.
+_MAGIC = 6755399441055744.0  # 1.5 * 2**52
+
+
+def _whole(out: Array, bits: Array) -> Program:
+    trace = Trace()
+    found = trace.input(bits, 0) - np.array(_MAGIC).view(np.int64)[()]
+    return assemble("number", trace, [found.astype(out.dtype)], [bits], False, [out])
+
+
+def _store(out: Array, number: float, added: float) -> None:
     def make() -> Program:
         trace = Trace()
-        given = Given(trace, 0, float).astype(out.dtype)
-        return assemble("number", trace, [given], [], False, [out])
-    (part, _), = _kept(("number", out.dtype.num), make).parts
+        given = Given(trace, 0, float)
+        value = (given + np.float64(added) if added else given).astype(out.dtype)
+        return assemble("number", trace, [value], [], False, [out])
+    (part, _), = _kept(("number", out.dtype.num, added), make).parts
     if part.run([number], [out]) is None:
         raise RuntimeError("there is no kernel to store a number with")
 

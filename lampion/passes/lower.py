@@ -353,6 +353,18 @@ def _place(low: Lowering, window: Array, part: Node) -> None:
         low.copy(window, source)
 
 
+def _given_number(low: Lowering, step: Node) -> bool:
+    """A number of the run in an array of one element, where no kernel takes it as it is."""
+    if step.kind != "call" or step.shape or step.dtype is None or step.dtype.kind not in "iu":
+        return False
+    out = memory.empty((), step.dtype)
+    store_number(out, low.values[step.attrs[0].digest])
+    low.targets.pop(step.digest, None)
+    low.values[step.digest] = out
+    return True
+
+
 _SPECIAL: dict[str, Callable[[Lowering, Node], bool]] = {
     "clone": _clone, "read_window": _read_window, "write_window": _write_window, "cat": _cat,
+    "given_number": _given_number,
 }
