@@ -49,7 +49,7 @@ _CAST = Fused(lambda a: (a,), "cast")
 
 
 def gemm(out: Array, a: Array, b: Array, bias: Array | None = None, accumulate: bool = False,
-             alpha: Any = 1.0) -> bool:
+         alpha: Any = 1.0) -> bool:
     """`out = alpha * a @ b + bias`, or with `accumulate` plus what `out` held.
 
     out (m, n), a (m, k), b (k, n) of one dtype, with any strides; bias (n,): floats of 16, 32 and
@@ -60,7 +60,8 @@ def gemm(out: Array, a: Array, b: Array, bias: Array | None = None, accumulate: 
     False, and `out` as it was, while a kernel is being made: the caller has the reference.
 
     The order in which an element is summed depends on k alone, but where up to 32 rows meet a B
-    that runs along k; with the knob `invariant_rows` there too.
+    that runs along k, or up to 4 of bfloat16 or complex numbers any B; with the knob
+    `invariant_rows` there too.
 
     >>> import numpy as np
     >>> from lampion.debug.knobs import override
@@ -178,7 +179,7 @@ def _is_readable(p: Problem) -> bool:
 def _unpaired(p: Problem) -> Problem:
     """Few rows of bfloat16 cast rather than paired: to read B is what takes the time."""
     name = p.factors.name
-    if name != "pairs" or p.m > _PAIR_ROWS:
+    if name != "pairs" or p.m > _PAIR_ROWS or knobs.invariant_rows:
         return p
     found = factors("bfloat16", "bfloat16", "float32", target(knobs.target), False)
     assert found is not None
@@ -273,7 +274,8 @@ def _is_stream(p: Problem) -> bool:
 def _is_by_parts(p: Problem) -> bool:
     """Very few rows of complex numbers, and a large B."""
     return (p.factors.parts == 2 and p.m <= FEW_ROWS and not p.batch and 1 in p.b
-            and p.n * p.k > _READ // 8 and not p.bias and not p.scaled)
+            and p.n * p.k > _READ // 8 and not p.bias and not p.scaled
+            and not knobs.invariant_rows)
 
 
 def _stream(p: Problem) -> Recipe:

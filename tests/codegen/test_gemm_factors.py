@@ -21,6 +21,7 @@ from lampion.codegen.gemm_pack import build_pack
 from lampion.codegen.interpret import interpret, numpy_type
 from lampion.codegen.target import TARGETS, host
 from lampion.codegen.types import I8, I16, I32, U8
+from lampion.debug.knobs import override
 from lampion.runtime.threads import get_num_threads, set_num_threads
 
 pytestmark = pytest.mark.usefixtures("kernels_at_once")
@@ -208,6 +209,20 @@ def test_few_rows_of_complex_numbers(instructions, dtype):
         column, x = np.empty((k, 1), dtype), numbers(rng, (n, 1), dtype)
         assert gemm(column, b, x)
         check(column, wide(b) @ wide(x), n)
+
+
+@pytest.mark.parametrize("dtype", ["c8", "f2", BF16, "i1"], ids=str)
+@pytest.mark.parametrize("layout", ["rows", "columns"])
+def test_rows_do_not_depend_on_the_others(dtype, layout):
+    rng = np.random.default_rng(12)
+    a, b = numbers(rng, (70, 1100), dtype), matrix(rng, 1100, 130, layout, dtype)
+    with override(invariant_rows=True):
+        whole = np.empty((70, 130), dtype)
+        assert gemm(whole, a, b)
+        for rows in (1, 2, 5, 15, 33):
+            part = np.empty((rows, 130), dtype)
+            assert gemm(part, a[:rows], b)
+            np.testing.assert_array_equal(part, whole[:rows])
 
 
 def test_a_column_of_any_stride_as_a_matrix():
