@@ -58,4 +58,4 @@ def compile_graph(graph: Graph, examples: Sequence[Any], drop: Sequence[str] = (
         for p in PASSES:
             if p.name not in drop:
                 graph = p.run(graph)
-    return lower(graph, examples, strides, steady)
+        return lower(graph, examples, strides, steady)

@@ -7,7 +7,8 @@ group is looked at as the kernel that it would be (`codegen/survey.py`) before i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from hashlib import blake2b
 from heapq import heappop, heappush
 from math import prod
 from typing import Any
@@ -34,10 +35,42 @@ _TASKS = 16  # results of a reduction that keep the threads busy
 
 
 def fuse(graph: Graph) -> Graph:
-    """Makes groups and puts each into one node."""
+    """Makes groups and puts each into one node.
+
+    A graph that differs from an earlier one in sizes alone gets the same groups, where they are
+    kernels at its sizes too.
+    """
     groups = _Groups(graph)
-    groups.grow()
+    key = _structure(graph, groups)
+    known = _chosen.get(key)
+    if known is None or not groups.repeat(*known):
+        groups = _Groups(graph) if known is not None else groups
+        groups.choose()
+        groups.grow()
+        _chosen[key] = groups.found()
+        if len(_chosen) > _MOST_CHOSEN:
+            del _chosen[next(iter(_chosen))]
     return _Contracted(graph, groups).graph()
+
+
+# By structure: the steps that are computed again, and those of each group.
+_Choice = tuple[frozenset[int], list[list[int]]]
+_chosen: dict[bytes, _Choice] = {}
+_MOST_CHOSEN = 256
+
+
+def _structure(graph: Graph, groups: _Groups) -> bytes:
+    """What a graph is but for sizes: its operators and which values they take."""
+    places: dict[str, int] = {}
+    rows: list[Any] = []
+    for i, n in enumerate(graph.nodes()):
+        places[n.digest] = i
+        rows.append((n.kind, n.op.name if n.op is not None else n.attrs, is_renaming(n),
+                     [places[a.digest] for a in n.operands()]))
+    rows.append([places[n.digest] for n in graph.outputs])
+    rows.append([(w.what, w.target, places[w.node.digest]) for w in graph.writes])
+    rows.append([u.number for u in groups.units.values()])
+    return blake2b(repr(rows).encode(), digest_size=16).digest()
 
 
 def _size(node: Node) -> int:
@@ -93,11 +126,33 @@ class _Groups:
         self.pinned: set[str] = set()  # values that must be in memory
         self.find_uses(graph)
         self.needed: dict[str, set[int]] = {}  # as `used`, through what is computed again
-        self.choose_repeated()
+        self.repeated: set[int] = set()
         self.groups: list[_Group] = []
         self.reading: dict[str, list[_Group]] = {}  # the groups that read a value
         self.pairs = 0
+
+    def choose(self) -> None:
+        """What is computed again, and a group for everything else."""
+        self.choose_repeated()
         self.begin()
+
+    def found(self) -> _Choice:
+        """What was chosen, by numbers of steps."""
+        return frozenset(self.repeated), [[u.number for u in g.units] for g in self.groups]
+
+    def repeat(self, repeated: frozenset[int], groups: list[list[int]]) -> bool:
+        """Makes the groups chosen for the same structure; False where one is no kernel."""
+        units = {u.number: u for u in self.units.values()}
+        for step in reversed(self.schedule.steps):
+            for v in self.units[step.digest].values if step.digest in self.units else ():
+                self.needed[v.digest] = self.readers(v, repeated)
+        for numbers in groups:
+            members = [units[i] for i in numbers]
+            for unit in members:
+                unit.group = members[0].group or _Group(unit, 0, 0, ())
+            members[0].group.units = members  # type: ignore[union-attr]
+        return all(len(numbers) == 1 or _is_kernel(surveyed(self.body([units[i] for i in numbers])))
+                   for numbers in groups)
 
     def add(self, number: int, step: Node) -> None:
         """Makes a unit of an operator that has an expression."""
@@ -168,7 +223,7 @@ class _Groups:
                 repeated.add(unit.number)
         self.repeated = repeated
 
-    def readers(self, value: Node, repeated: set[int]) -> set[int]:
+    def readers(self, value: Node, repeated: Collection[int]) -> set[int]:
         """The steps that need a value for themselves."""
         found: set[int] = set()
         for i in self.used.get(value.digest, ()):
@@ -329,9 +384,15 @@ def _alike(a: Survey, b: Survey) -> bool:
     return small.total == large.kept or small.cost <= _CHEAP
 
 
+def _is_kernel(found: Survey | None) -> bool:
+    """Whether a group is one kernel of a size that compiles soon."""
+    return found is not None and found.fits and found.operands <= _MOST_OPERANDS and (
+        found.cost <= _MOST_COST)
+
+
 def _worth(found: Survey, a: Survey, b: Survey) -> bool:
     """Whether one kernel is legal and no worse than two."""
-    if not found.fits or found.operands > _MOST_OPERANDS or found.cost > _MOST_COST:
+    if not _is_kernel(found):
         return False
     if found.again > max(a.again, b.again) + _MOST_AGAIN or found.total > max(a.total, b.total):
         return False
