@@ -54,6 +54,17 @@ def _is_for_blas(a: Array, b: Array) -> bool:
             and not knobs.invariant_rows and recording_here() is None)
 
 
+@template("mv")
+def _mv(a: Array, v: Array) -> Any:
+    from ..codegen.gemm import gemm
+
+    column = v[:, None]
+    if not _multiplies(a, v) or _is_for_blas(a, column):
+        return None
+    out = memory.empty((a.shape[0],), a.dtype)
+    return out if gemm(out[:, None], a, column) else None
+
+
 @template("bmm")
 def _bmm(a: Array, b: Array) -> Any:
     from ..codegen.gemm import bmm
