@@ -27,9 +27,10 @@ from .watch import TOLD, Break
 
 __all__ = ["EVERY", "MOST_PROGRAMS", "CompileWarning", "Compiled", "Stance"]
 
-MOST_PROGRAMS = 64  # of one function; then the one that was used longest ago goes
+MOST_PROGRAMS = 64  # of one function; then those go whose kind came longest ago
+_MOST_KINDS = 4 * MOST_PROGRAMS  # of arguments, whose calls are counted
 _AT_ONCE = 8  # kinds of arguments that get a program at their first call, and later ones when
-_LATER = (8, 64)  # they have come as often: a program costs as much as some tens of eager calls
+_LATER = (4, 16)  # they have come as often: a program costs as much as some eager calls
 _MOST_INTS = 3  # kinds that differ in ints alone; then ints may be numbers of a program
 _MOST_VARIANTS = 8  # captures for one kind of arguments, which differ in what they read
 _MOST_MISSES = 8  # runs in vain, from which on no more than each fourth may be
@@ -125,9 +126,12 @@ class Compiled:
                 knobs.kernels == "off"):
             return self.function(*args, **kwargs)
         leaves = Leaves(args, kwargs)
-        kind = self.kinds.get(self._key(leaves))
+        key = self._key(leaves)
+        kind = self.kinds.get(key)
         if kind is None:
             leaves, kind = self._new_kind(leaves, args, kwargs)
+        elif len(self.kinds) > _AT_ONCE:
+            self.kinds.move_to_end(key)
         kind.calls += 1
         failed: Exception | None = None
         tried: list[Program] = []
@@ -216,14 +220,23 @@ class Compiled:
                 leaves, key, found = loose, other, self.kinds.get(other)
         if found is None:
             found = self.kinds[key] = Kind(self._first())
-            if len(self.kinds) > MOST_PROGRAMS:
+            if len(self.kinds) > _MOST_KINDS:
                 self.kinds.popitem(last=False)
+        else:
+            self.kinds.move_to_end(key)
         return leaves, found
 
     def _tighten(self, leaves: Leaves, captured: Captured) -> None:
         """Where a program holds for one value of an int, ints tell kinds apart after all."""
         if leaves.loose and any(text == TOLD for _, _, text in captured.facts):
             self.ints[self._key(leaves)] = -sys.maxsize
+
+    def _trim(self) -> None:
+        """Lets programs go whose kind came longest ago, where there are too many."""
+        while self.programs > MOST_PROGRAMS:
+            oldest = next(k for k in self.kinds.values() if k.programs)
+            oldest.programs, oldest.captures = [], 0
+            oldest.again = oldest.calls + _LATER[-1]
 
     def _first(self) -> int:
         """The call at which a new kind gets a program: sequences that grow at every call are
@@ -242,6 +255,7 @@ class Compiled:
                 self.changes.append(self._change(kind, leaves))
             kind.programs.insert(0, Program(captured, self.options))
             del kind.programs[_MOST_VARIANTS:]
+            self._trim()
             if kind.programs[0].numbers(leaves.tensors, leaves.floats) is not None:
                 kind.calls -= 1
                 return self(*args, **kwargs)

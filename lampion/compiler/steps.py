@@ -90,7 +90,7 @@ class Update:
 
 def tell_schedulers(optimizer: Optimizer) -> None:
     """Notes that an optimizer has made a step, which schedulers look at."""
-    if hasattr(optimizer.step, "_wrapped_by_lr_sched"):
+    if hasattr(optimizer.__dict__.get("step"), "_wrapped_by_lr_sched"):
         optimizer._opt_called = True  # type: ignore[attr-defined]
 
 
