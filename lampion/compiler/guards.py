@@ -59,6 +59,14 @@ class Guards:
         """Whether something was noted of how much it holds."""
         return any((id(container), what) in self._others for what in ("any", "len"))
 
+    def objects(self) -> set[int]:
+        """The ids of all objects that facts name."""
+        found = {id(e[2]) for e in self._entries.values()}
+        found.update(id(c[1]) for c in self._cells.values())
+        for container, was, _ in self._contents.values():
+            found.update((id(container), *map(id, was)))
+        return found
+
     def cell(self, cell: Any, text: str) -> None:
         """A variable around a function is what it is now."""
         if id(cell) not in self._cells and (id(cell), None) not in self.own:

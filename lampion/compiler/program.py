@@ -96,7 +96,7 @@ class Program:
                 return None
         found = [0.0] * len(captured.graph.numbers)
         for update in captured.updates:
-            numbers = update.numbers()
+            numbers = update.numbers(floats)
             if numbers is None:
                 return None
             found[update.first:update.first + len(numbers)] = numbers

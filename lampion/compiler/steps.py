@@ -7,7 +7,7 @@ Step counts and schedulers move on after the run, so a run that fails leaves the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -25,6 +25,7 @@ from ..optim.optimizer import Optimizer
 from ..tensor.tensor import Tensor
 from .pending import NotYet
 from .scaling import Scaling
+from .varying import Varying, plain
 
 __all__ = ["NotYet", "Steps", "Update"]
 
@@ -36,8 +37,10 @@ class Update:
     """One group of parameters that take the same numbers, as it was captured."""
 
     def __init__(self, optimizer: ElementwiseOptimizer, place: int, params: list[Tensor],
-                 states: list[dict[str, Any]]) -> None:
+                 states: list[dict[str, Any]], options: dict[str, Any]) -> None:
+        """options: those of the group that the function sets before the step."""
         self.optimizer, self.place, self.states = optimizer, place, states
+        self.options = options
         group = optimizer.param_groups[place]
         self.params, self.size = group["params"], len(params)
         self.record, self.negate = optimizer._update_for(group), bool(group["maximize"])
@@ -50,12 +53,18 @@ class Update:
         self.places = [i for i, kind in enumerate(self.key) if kind is float]
         self.first = 0  # place of its first number among those of the program
 
-    def raw(self) -> tuple[Any, ...] | None:
-        """The numbers of the next step; None where the optimizer is not as it was captured."""
+    def raw(self, given: Sequence[Any] | None = None) -> tuple[Any, ...] | None:
+        """The numbers of the next step; None where the optimizer is not as it was captured.
+
+        given: the numbers among the arguments, but while it is captured.
+        """
         optimizer = self.optimizer
         if self.place >= len(optimizer.param_groups):
             return None
         group = optimizer.param_groups[self.place]
+        if self.options:
+            group = {**group, **{name: plain(v) if given is None or not isinstance(v, Varying)
+                                 else v.read(given) for name, v in self.options.items()}}
         if (group["params"] is not self.params or group["differentiable"]
                 or optimizer._update_for(group) is not self.record
                 or bool(group["maximize"]) != self.negate):
@@ -68,9 +77,14 @@ class Update:
                 return None
         return optimizer._scalars(group, scalar_lr(group), count + 1.0, self.states[0])
 
-    def numbers(self) -> list[float] | None:
+    def numbers(self, given: Sequence[Any]) -> list[float] | None:
         """Those of `raw` that are floats, if the others are as they were captured."""
-        raw = self.raw()
+        try:
+            raw = self.raw(given)
+        except (ArithmeticError, TypeError, ValueError):  # of numbers that the function computes
+            if not self.options:
+                raise
+            return None
         if raw is None or ([x.__class__ for x in raw] != self.classes and _key(raw) != self.key):
             return None
         return [float(raw[i]) for i in self.places]
@@ -266,7 +280,7 @@ class Steps:
     def _update(self, watcher: Any, optimizer: ElementwiseOptimizer, place: int,
                 chosen: list[Tensor], states: list[dict[str, Any]]) -> None:
         """The update of parameters that take the same numbers."""
-        update = Update(optimizer, place, chosen, states)
+        update = Update(optimizer, place, chosen, states, self._options(watcher, optimizer, place))
         if not update.key:
             watcher.stop(NotYet("parameters of one group have made different numbers of steps"))
         self.updates.append(update)
@@ -276,6 +290,18 @@ class Steps:
                         for x, kind in zip(update.raw() or (), update.key, strict=True))
         for p, state in zip(chosen, states, strict=True):
             self._record(update, p, [state[name] for name in update.record.state], scalars)
+
+    def _options(self, watcher: Any, optimizer: ElementwiseOptimizer, place: int
+                 ) -> dict[str, Any]:
+        """Options of a group that the function has set: numbers that are known before a run."""
+        group = optimizer.param_groups[place]
+        found = {key[1]: group[key[1]] for key in watcher.effects.places if key[0] == id(group)}
+        for name, value in found.items():
+            known = isinstance(value, Varying) or value.__class__ in (int, float)
+            if not known or optimizer._scalars_differ or id(group) in self.moved:
+                watcher.refuse(f"setting {name!r} of an optimizer that steps to a "
+                               f"{type(value).__name__}")
+        return found
 
     def _count(self, watcher: Any, update: Update) -> None:
         """Step counts move on after the run: the function must not look at them."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import sys
 import types
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -177,10 +177,11 @@ def _sharing(tensors: list[Tensor]) -> Any:
     return None if plain else (tuple(places), tuple(storages))
 
 
-def rebuild(value: Any, tensors: Any, floats: Any = None, loose: bool = False) -> Any:
+def rebuild(value: Any, tensors: Any, floats: Any = None, loose: bool = False,
+            unwrap: bool = True) -> Any:
     """The same structure with each tensor replaced by the next of `tensors`, floats likewise.
 
-    loose: ints too.
+    loose: ints too. unwrap: whether what stands for itself (`Same`) is taken out.
     """
     if isinstance(value, (Tensor, Pending)):
         return next(tensors)
@@ -189,14 +190,14 @@ def rebuild(value: Any, tensors: Any, floats: Any = None, loose: bool = False) -
     if loose and value.__class__ is int:
         return next(floats)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*[rebuild(v, tensors, floats, loose) for v in value])
+        return type(value)(*[rebuild(v, tensors, floats, loose, unwrap) for v in value])
     if value.__class__ is tuple or value.__class__ is list:
-        return value.__class__([rebuild(v, tensors, floats, loose) for v in value])
+        return value.__class__([rebuild(v, tensors, floats, loose, unwrap) for v in value])
     if isinstance(value, dict):
         made = value.copy() if value.__class__ is not dict else {}
-        made.update((k, rebuild(v, tensors, floats, loose)) for k, v in value.items())
+        made.update((k, rebuild(v, tensors, floats, loose, unwrap)) for k, v in value.items())
         return made
-    return value
+    return value.value if unwrap and value.__class__ is Same else value
 
 
 def flatten(value: Any, found: list[Any]) -> None:
@@ -240,7 +241,8 @@ def trace(fn: Callable[..., Any], args: Any, kwargs: Any, leaves: Leaves,
         with recorder, _undisturbed():
             result = watcher.call(fn, *seen[0], **seen[1])
             recorder.decisions.close()
-            result = _settled(_with_effects(result, watcher))
+            result = _with_effects(result, watcher)
+            result = _settled(result, watcher.guards.objects() - watcher.own.keys())
         _check_modes(modes)
         if watcher.broken is not None:
             raise watcher.broken
@@ -267,8 +269,9 @@ def _with_effects(result: Any, watcher: Watcher) -> Any:
         return result
     for update in watcher.steps.updates:
         group = update.optimizer.param_groups[update.place]
-        if any(key[0] == id(group) for key in watcher.guards.own):
-            raise Break("setting an option of an optimizer that steps", "its end")
+        own = {key[1] for key in watcher.guards.own if key[0] == id(group)}
+        if own - update.options.keys() or (own and id(group) in watcher.steps.moved):
+            raise Break("setting an option of an optimizer that has stepped", "its end")
     both = (result, effects.values)
     _check_apart(both, effects.logged, set())
     return both
@@ -285,18 +288,24 @@ def _check_apart(value: Any, changed: Any, seen: set[int]) -> None:
             _check_apart(v, changed, seen)
 
 
-def _settled(value: Any) -> Any:
-    """The same structure; numbers that vary are read from the program."""
+def _settled(value: Any, outside: Container[int]) -> Any:
+    """The same structure; numbers that vary are read from the program.
+
+    outside: ids of objects that every run finds as they are; containers among them are given
+    themselves, not made anew.
+    """
     if isinstance(value, Varying):
         return read_back(value)
+    if isinstance(value, (list, dict)) and id(value) in outside:
+        return Same(value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*map(_settled, value))
+        return type(value)(*[_settled(v, outside) for v in value])
     if value.__class__ is tuple or value.__class__ is list:
-        return value.__class__(map(_settled, value))
+        return value.__class__([_settled(v, outside) for v in value])
     if isinstance(value, dict) and any(isinstance(v, (Varying, list, tuple, dict))
                                        for v in value.values()):
         made = value.copy()
-        made.update((k, _settled(v)) for k, v in value.items())
+        made.update((k, _settled(v, outside)) for k, v in value.items())
         return made
     return value
 
@@ -401,7 +410,8 @@ class _Finish:
         graph, kept = graph.pruned()
         sources = [sources[i] for i in kept]
         check(graph)
-        self.result = rebuild(self.result, iter([_Slot(i) for i in range(len(found))]))
+        self.result = rebuild(self.result, iter([_Slot(i) for i in range(len(found))]),
+                              unwrap=False)
         made = Captured(graph, sources, self.watcher, outputs, self.result, backward)
         made.dropped, made.outside = self.dropped(), outside
         made.unread, made.early = self.owners(recorder.settled), self.owners(recorder.early)

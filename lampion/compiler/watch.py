@@ -382,7 +382,7 @@ class Watcher:
         if isinstance(obj, dict):
             return self._of_dict(obj, index)
         if isinstance(obj, list):
-            self.seen(obj)
+            self.seen(obj, deep=False)
             return self.fresh(obj[index]) if isinstance(index, slice) else obj[index]
         if self.is_own(obj):
             return obj[index]
@@ -438,7 +438,7 @@ class Watcher:
         if isinstance(obj, (*_SCALARS, tuple)) or self.is_own(obj) or id(obj) in self.given:
             return obj
         if isinstance(obj, rules.READERS):
-            return self.seen(obj)
+            return self.seen(obj, deep=False)
         return self.refuse(f"walking over a {type(obj).__name__} from outside, which moves it on")
 
     unpacked = iterate
@@ -449,8 +449,8 @@ class Watcher:
             self.refuse(f"`**` of a {type(table).__name__}")
         return self.seen(table)
 
-    def seen(self, value: Any) -> Any:
-        """A value whose contents decide what happens."""
+    def seen(self, value: Any, deep: bool = True) -> Any:
+        """A value whose contents decide what happens; deep: and what these contain."""
         if isinstance(value, Varying):
             return self.told(value)
         if isinstance(value, Pending):
@@ -476,7 +476,7 @@ class Watcher:
             self.guards.contents(value, f"a {type(value).__name__}")
             for v in value.values() if isinstance(value, dict) else value:
                 self.sight(v)
-                if isinstance(v, (*_CONTAINERS, np.ndarray)):
+                if isinstance(v, np.ndarray) or (deep and isinstance(v, _CONTAINERS)):
                     self.seen(v)
         elif isinstance(value, tuple):
             for v in value:  # one from outside was looked through by `sight`
