@@ -666,4 +666,4 @@ def _widest(nodes: Sequence[Node]) -> Type:
 
 def _unroll(nodes: Sequence[Node]) -> int:
     cost = sum(COST.get(n.op, 1) for n in nodes if n.op not in ("input", "const", "number"))
-    return 4 if cost <= 8 else 2 if cost <= 64 else 1
+    return 4 if cost <= 8 else 2 if cost <= 16 else 1
