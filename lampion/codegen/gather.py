@@ -205,17 +205,18 @@ def _spans(k: Kernel, target: Target, element: Type, count: Value, write: _Span)
             write(c, 1)
 
 
-def build_take_along(target: Target, element: Type, index: Type) -> Kernel:
+def build_take_along(target: Target, element: Type, index: Type, near: bool = False) -> Kernel:
     """out[o, r, c] = x[o * outer + index[o, r, c] * axis + c * inner].
 
     Arguments: out, x, index (out 3-D and contiguous, index 3-D with a contiguous last axis), found
     (int64; found[0] = 1 where a row of indices is not within [0, size), and the row is left out),
     size, outer, axis, inner: steps in x in elements, task_outer, task_rows, task_columns: extent of
-    one task. Elements are read one by one: processors gather no faster.
+    one task. near: axis is 1 and inner 0. Elements are read one by one: processors gather no
+    faster.
     """
     k = Kernel("take_along")
     grid = _Grid(k, target, [k.array("out", element), k.array("x", element),
-                             k.array("index", index)])
+                             k.array("index", index)], near)
 
     def taken(base: Value, row: Value, place: Value, c: Value) -> None:
         k.store(row, c, k.load(base, place))
@@ -226,9 +227,10 @@ def build_take_along(target: Target, element: Type, index: Type) -> Kernel:
 class _Grid:
     """A contiguous array and an index beside it, and a strided array that the index points into."""
 
-    def __init__(self, k: Kernel, target: Target, arrays: list[ArrayParam]) -> None:
+    def __init__(self, k: Kernel, target: Target, arrays: list[ArrayParam], near: bool,
+                 clear: bool = False) -> None:
         self.k, self.target, (self.first, self.strided, index) = k, target, arrays
-        self.clear = False
+        self.near, self.clear = near, clear
         self.index, self.found, self.size = index, k.array("found", I64), k.integer("size")
         self.outer, self.axis, self.inner = (k.integer(n) for n in ("outer", "axis", "inner"))
         self.sizes = [index.size(axis) for axis in range(3)]
@@ -262,7 +264,8 @@ class _Grid:
         end = k.select(sign < 0, start, end)
 
         def one(c: Value) -> None:
-            write(base, row, k.load(listed, c).cast(I64) * self.axis + c * self.inner, c)
+            place = k.load(listed, c).cast(I64)
+            write(base, row, place if self.near else place * self.axis + c * self.inner, c)
 
         _several(k, start, end, one)
 
@@ -324,7 +327,8 @@ def _add(k: Kernel, target: Target, to: Value, start: Value, count: Value, alpha
     _spans(k, target, to.type.pointee, count, added)
 
 
-def build_add_along(target: Target, element: Type, index: Type, clear: int = 0) -> Kernel:
+def build_add_along(target: Target, element: Type, index: Type, near: bool = False,
+                    clear: bool = False) -> Kernel:
     """out[o * outer + index[o, r, c] * axis + c * inner] += source[o, r, c], for r, c in order.
 
     Arguments: source, out, index, then as in `build_take_along`; no two tasks may add to the same
@@ -333,8 +337,7 @@ def build_add_along(target: Target, element: Type, index: Type, clear: int = 0) 
     """
     k = Kernel("add_along")
     grid = _Grid(k, target, [k.array("source", element), k.array("out", element),
-                             k.array("index", index)])
-    grid.clear = bool(clear)
+                             k.array("index", index)], near, clear)
 
     def added(base: Value, row: Value, place: Value, c: Value) -> None:
         k.store(base, place, k.load(base, place) + k.load(row, c))
@@ -461,19 +464,19 @@ def sums_along(out: Array, index: Array, source: Array) -> bool:
     if not source.size:
         fill(out, 0)
     return _run_along("add_along", build_add_along, (kind, of_numpy(dtype_name(index.dtype))),
-                      *_grids(source, index, start, out.ndim - 1), 1)
+                      *_grids(source, index, start, out.ndim - 1), clear=True)
 
 
 def _run_along(name: str, build: _Builder, kinds: tuple[Type, Type], grid: Array, strided: Array,
-               index: Array, *more: int) -> bool:
+               index: Array, clear: bool = False) -> bool:
     """Launches a kernel on `grid` and `index`, (outer, rows, columns), and what they point into."""
-    kernel = _kernel(name, build, kinds, *more)
+    outer, axis, inner = (s // strided.itemsize for s in strided.strides)
+    alone = strided.shape[2] == 1  # all columns of the grid share the axis
+    kernel = _kernel(name, build, kinds, alone and axis == 1, *[True] * clear)
     if kernel is None:
         return False
     if not grid.size:
         return True
-    outer, axis, inner = (s // strided.itemsize for s in strided.strides)
-    alone = strided.shape[2] == 1  # all columns of the grid share the axis
     box = _box(grid.shape)
     if name == "add_along":  # all that may meet in one element is one task's
         box = (box[0], grid.shape[1], grid.shape[2] if alone else min(_COLUMNS, grid.shape[2]))
