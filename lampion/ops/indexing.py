@@ -8,12 +8,12 @@ import numpy as np
 
 from ..autograd.modes import state
 from ..tensor.dtype import BOOL, bool_, int32, int64, uint8
-from ..tensor.tensor import Tensor, share, wrap
+from ..tensor.tensor import Tensor, has_no_past, share, wrap
 from .errors import argument_type, wrap_dim
 from .families import Array, OptArray, broadcast_shape
 from .forms import bump, check_memory, check_overlap, check_writable, write
 from .layout import in_rows
-from .promotion import cast
+from .promotion import as_scalar, cast
 from .record import data_dependent, leaf, not_differentiable, op, publish, same_shape
 from .view import _select, _unsqueeze, alias, slice_dim
 
@@ -26,14 +26,37 @@ _ndarray = np.ndarray
 
 def getitem(self: Tensor, index: Any) -> Tensor:
     """`x[index]`: views for numbers, slices, None and Ellipsis; copies for tensors and masks."""
-    if index.__class__ is int and not self._rg:
+    if has_no_past(self):
         a = self._a
-        if a.__class__ is _ndarray and a.ndim and -a.shape[0] <= index < a.shape[0]:
-            return share(self, a[index, ...])
+        if index.__class__ is int:
+            if a.ndim and -a.shape[0] <= index < a.shape[0]:
+                return share(self, a[index, ...])
+        elif _is_basic(index):
+            try:
+                found = a[index]
+                return share(self, found if found.__class__ is _ndarray else a[(*index, ...)])
+            except IndexError:
+                pass  # which says more below
     viewed, advanced = _basic(self, index)
     if advanced is None:
         return viewed if viewed is not self else alias(self)
     return _index_op(viewed, advanced)
+
+
+def _is_basic(index: Any) -> bool:
+    """Whether NumPy's view is PyTorch's: numbers, slices forwards, None and Ellipsis."""
+    for part in index if index.__class__ is tuple else (index,):
+        if part.__class__ is slice:
+            step = part.step
+            if (step is not None and (step.__class__ is not int or step < 1)) or (
+                    part.start.__class__ not in _BOUNDS or part.stop.__class__ not in _BOUNDS):
+                return False
+        elif part.__class__ is not int and part is not None and part is not Ellipsis:
+            return False
+    return index is not Ellipsis and index != ()
+
+
+_BOUNDS = (int, type(None))
 
 
 def _as_index(part: Any) -> Any:
@@ -425,7 +448,7 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
                          f"{list(index._a.shape)}")
     if input._a.ndim == 0:
         return _index_select(input.reshape(1), 0, index.reshape(-1)).reshape(())
-    return _index_select(input, d, index.reshape(-1))
+    return _index_select(input, d, index if index._a.ndim else index.reshape(-1))
 
 
 def _gather_grad(g: Any, input_shape: Any, dim: int, index: Any) -> Any:
@@ -779,7 +802,7 @@ def _masked_fill(input: Array, mask: Array, value: OptArray) -> Array:
     return np.where(mask, np.asarray(value, input.dtype), input)
 
 
-@op(inplace=True)
+@op(inplace=_masked_fill)
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """A copy with `value` where `mask` is True."""
     if not isinstance(mask, Tensor) or mask._dtype is not bool_:
@@ -793,8 +816,6 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
                                f"tensor with {value._a.ndim} dimension(s).")
         value = cast(value, input._dtype)
     else:
-        from .promotion import as_scalar
-
         if input._dtype.kind < 2 and isinstance(value, float) and not value.is_integer():
             raise RuntimeError(f"value cannot be converted to type {input._dtype.name} without "
                                f"overflow: masked_fill() received {value}")

@@ -19,20 +19,20 @@ from .view import _select, as_size, diagonal, slice_dim
 
 def _sequence(tensors: Any, name: str) -> list[Tensor]:
     """The tensors to join, in one dtype."""
-    listed = list(tensors) if isinstance(tensors, (tuple, list)) or hasattr(
-        tensors, "__iter__") else None
-    if listed is None:
+    if not isinstance(tensors, (tuple, list)) and not hasattr(tensors, "__iter__"):
         raise argument_type(name, "tensors", "tuple of Tensors", tensors)
+    listed = list(tensors)
     if not listed:
         raise ValueError(f"{name}(): expected a non-empty list of Tensors")
     for i, t in enumerate(listed):
         if not isinstance(t, Tensor):
             raise TypeError(f"expected Tensor as element {i} in argument 0, but got "
                             f"{type(t).__name__}")
-    d = listed[0]._dtype
-    for t in listed[1:]:
-        d = d if t._dtype is d else promote_types(d, t._dtype)
-    return [t if t._dtype is d else cast(t, d) for t in listed]
+    d, same = listed[0]._dtype, True
+    for t in listed:
+        if t._dtype is not d:
+            d, same = promote_types(d, t._dtype), False
+    return listed if same else [t if t._dtype is d else cast(t, d) for t in listed]
 
 
 def _cat_grad(g: Any, needs: Any, tensors_shape: Any, dim: int) -> Any:
@@ -75,16 +75,22 @@ def cat(tensors: Any, dim: int = 0, *, axis: int | None = None) -> Tensor:
     first = kept[0]._a.shape
     for i, t in enumerate(kept):
         shape = t._a.shape
-        if len(shape) != n:
-            raise RuntimeError(f"Tensors must have same number of dimensions: got {n} and "
-                               f"{len(shape)} (tensor {i} has shape {list(shape)})")
-        for k in range(n):
-            if k != d and shape[k] != first[k]:
-                raise RuntimeError(
-                    f"cat(): Sizes of tensors must match except in dimension {d}. Expected size "
-                    f"{first[k]} but got size {shape[k]} for tensor number {i} in the list: "
-                    f"shapes {list(first)} and {list(shape)}")
+        if shape != first:
+            _check_joined(first, shape, i, d)
     return _cat(kept, d)
+
+
+def _check_joined(first: tuple[int, ...], shape: tuple[int, ...], i: int, d: int) -> None:
+    """RuntimeError unless the shapes of tensors 0 and `i` differ at `d` alone."""
+    if len(shape) != len(first):
+        raise RuntimeError(f"Tensors must have same number of dimensions: got {len(first)} and "
+                           f"{len(shape)} (tensor {i} has shape {list(shape)})")
+    for k, n in enumerate(shape):
+        if k != d and n != first[k]:
+            raise RuntimeError(
+                f"cat(): Sizes of tensors must match except in dimension {d}. Expected size "
+                f"{first[k]} but got size {n} for tensor number {i} in the list: "
+                f"shapes {list(first)} and {list(shape)}")
 
 
 def _stack_grad(g: Any, needs: Any, dim: int) -> Any:

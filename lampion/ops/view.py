@@ -12,7 +12,7 @@ from ..autograd.modes import enable_grad, state
 from ..autograd.node import record
 from ..tensor.dtype import COMPLEX, INT, dtype, float32, float64
 from ..tensor.strides import reshape_strides
-from ..tensor.tensor import Tensor, share, storage_of, wrap
+from ..tensor.tensor import Tensor, has_no_past, share, storage_of, wrap
 from .errors import argument_type, as_int, wrap_dim, wrap_dims
 from .families import Array
 from .record import leaf, op, publish
@@ -100,23 +100,31 @@ def view_method(self: Tensor, *size: Any, dtype: Any = None) -> Tensor:
     tensor([[0, 1, 2],
             [3, 4, 5]])
     """
-    a = self._a
-    if a.__class__ is _ndarray and not self._rg and dtype is None:
-        try:
-            want = size if len(size) != 1 else size[0]
-            r = a.reshape(want, copy=False)
-            # NumPy takes any negative number for -1.
-            if r.shape == want or (want >= -1 if want.__class__ is int else -1 in want):
-                return share(self, r)
-        except (ValueError, TypeError):
-            pass  # an error to explain, a dtype, or strides that NumPy does not see through
+    if dtype is None:
+        found = _window(self, size if len(size) != 1 else size[0])
+        if found is not None:
+            return found
     if dtype is not None or (len(size) == 1 and isinstance(size[0], _DTYPE)):
         return view_as_dtype(self, dtype or size[0])
     shape = as_size(size, "view")
     return _view(self, shape)
 
 
-_DTYPE, _ndarray = dtype, np.ndarray
+def _window(t: Tensor, size: Any) -> Tensor | None:
+    """`t` under another shape where that leaves no history; None where somebody else must see."""
+    if not has_no_past(t):
+        return None
+    try:
+        r = t._a.reshape(size, copy=False)
+        # NumPy takes any negative number for -1.
+        if r.shape == size or (size >= -1 if size.__class__ is int else -1 in size):
+            return share(t, r)
+    except (ValueError, TypeError):
+        pass  # an error to explain, a dtype, or strides that NumPy does not see through
+    return None
+
+
+_DTYPE = dtype
 
 
 @leaf({"input": lambda g, input_dtype: view_as_dtype(g, input_dtype)}, view=True, exact=True)
@@ -157,6 +165,9 @@ def reshape(input: Tensor, shape: Any) -> Tensor:
     tensor([[0, 1],
             [2, 3]])
     """
+    found = _window(input, shape)
+    if found is not None:
+        return found
     size = as_size(tuple(shape) if isinstance(shape, (tuple, list)) else (shape,), "reshape")
     full = _full_shape(input._a, size)
     a = input._a
@@ -168,9 +179,7 @@ def reshape(input: Tensor, shape: Any) -> Tensor:
 @op("Tensor", name="reshape")
 def reshape_method(self: Tensor, *shape: Any) -> Tensor:
     """Another shape: a view where strides allow, else a copy."""
-    if len(shape) == 1:
-        return reshape(self, shape[0])
-    return reshape(self, shape)
+    return reshape(self, shape[0] if len(shape) == 1 else shape)
 
 
 @op("Tensor")
@@ -209,7 +218,9 @@ def _permute(input: Array, dims: Any) -> Array:
 @op("torch")
 def permute(input: Tensor, dims: Any) -> Tensor:
     """The dimensions in another order."""
-    order = wrap_dims(dims, input._a.ndim, "permute")
+    n = input._a.ndim
+    plain = dims.__class__ is tuple and len(dims) == n and {*dims} == {*range(n)}
+    order = dims if plain else wrap_dims(dims, n, "permute")
     if len(order) != input._a.ndim:
         raise RuntimeError(
             "permute(sparse_coo): number of dimensions in the tensor input does not match the "
@@ -410,6 +421,8 @@ def _expand(input: Array, size: tuple[int, ...]) -> Array:
     if type(input) is np.ndarray and input.size:
         if math.prod(size) >= 2 ** 60:
             raise RuntimeError(f"expand(): size {list(size)} has more elements than can be counted")
+        if input.flags.c_contiguous and input.dtype.isbuiltin == 1:  # `as_strided`, but quicker
+            return np.ndarray(size, input.dtype, input, 0, strides)
         return np.lib.stride_tricks.as_strided(input, size, strides, subok=False)
     if type(input) is np.ndarray:
         return np.broadcast_to(input, size)

@@ -23,7 +23,7 @@ from .typed import Typed
 
 __all__ = ["INFERENCE", "Tensor", "alias", "share", "storage_of", "wrap"]
 
-_new = object.__new__
+_new, _ndarray = object.__new__, np.ndarray
 # How many threads want to know of new tensors (inference mode, capture), and whether inference
 # mode was ever used: read wherever a tensor is made or saved, where a thread's own switch would
 # cost more.
@@ -315,6 +315,15 @@ def storage_of(t: Tensor) -> Storage:
         if t._fn is not None:
             t._fn.out_st = st  # so that a write is seen by the node that saved its output
     return st
+
+
+def has_no_past(t: Tensor) -> bool:
+    """Whether a view of a tensor is nothing but a window: an ndarray without history to go on.
+
+    A view whose base was written to may have a history that it has not looked up yet.
+    """
+    return (t._a.__class__ is _ndarray and not t._rg
+            and (t._base is None or (t._st is not None and t._epoch == t._st.history)))
 
 
 def share(base: Tensor, array: Any, dtype: dtype | None = None) -> Tensor:
