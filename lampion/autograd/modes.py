@@ -33,6 +33,7 @@ class State(threading.local):
     saved_hooks: tuple[tuple[Callable[..., Any], Callable[..., Any]], ...] = ()
     recorder: Any = None  # of the capture that runs in this thread
     batcher: Any = None  # of the innermost vmap that runs in this thread
+    into: Any = None  # of an in-place operator: its last operators, and where the result may go
 
 
 state = State()

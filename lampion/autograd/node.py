@@ -127,7 +127,7 @@ class Plan:
     """For one operator and one set of inputs that need gradients: what to save, which rules run.
 
     `spec` lists (kind, index) of the things to save; `calls` lists (input, rule, the rule as one
-    kernel for large tensors, places in spec).
+    kernel if it can be one, places in spec).
     """
 
     __slots__ = ("calls", "joint", "needs", "saves_tensors", "spec")
@@ -161,17 +161,20 @@ class OpNode(Node):
         plan, shapes = self.plan, self.shapes
         values = self.unpack()
         g: Any = grads[0] if self.outs is None else self._fill(grads)
-        large = self.outs is not None or not 1 < g._a.size < LEAST
+        size = g._a.size if self.outs is None else 1  # of one element, others may be large
         if plan.joint:
             _, rule, fused, places = plan.calls[0]
-            return tuple((fused if large else rule)(g, plan.needs, *[values[p] for p in places]))
+            args = g, plan.needs, *[values[p] for p in places]
+            suits = fused is not None and fused.suits(size, args)
+            return tuple((fused if suits else rule)(*args))
         result: list[Any] = [None] * len(self.edges)
         for i, rule, fused, places in plan.calls:
-            if large:
+            args = g, *[values[p] for p in places]
+            if fused is not None and fused.suits(size, args):
                 rule = fused
                 if shapes is not None and shapes[i] != g._a.shape:
                     rule = fused.to(shapes[i])
-            r = rule(g, *[values[p] for p in places])
+            r = rule(*args)
             if shapes is not None and r is not None and r._a.shape != shapes[i]:
                 r = r.sum_to_size(shapes[i])
             result[i] = r

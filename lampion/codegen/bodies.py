@@ -9,7 +9,7 @@ from . import math, math_remainder
 from .ir import Kernel, Value
 from .types import I1, Type
 
-__all__ = ["BODIES", "COMBINE", "COST", "DIRECT", "identity"]
+__all__ = ["BODIES", "COMBINE", "COST", "DIRECT", "OWN", "identity"]
 
 Body = Callable[..., Value]
 
@@ -159,7 +159,7 @@ def _bool_pair(op: str) -> Body:
 
 
 # Functions that NumPy lacks.
-_OWN = ("sigmoid", "erf", "erfc", "gelu", "gelu_slope", "gelu_tanh", "silu", "softplus",
+OWN = ("sigmoid", "erf", "erfc", "gelu", "gelu_slope", "gelu_tanh", "silu", "softplus",
         "mish")
 
 # Operators that are one such function, by name and attributes: better than what their references
@@ -189,7 +189,7 @@ BODIES: dict[str, Body] = {
         ("log10", "log10"), ("log1p", "log1p"), ("sin", "sin"), ("cos", "cos"), ("tan", "tan"),
         ("arcsin", "asin"), ("arccos", "acos"), ("arctan", "atan"), ("sinh", "sinh"),
         ("cosh", "cosh"), ("tanh", "tanh"), ("arcsinh", "asinh"), ("arccosh", "acosh"),
-        ("arctanh", "atanh"), *((n, n) for n in _OWN))},
+        ("arctanh", "atanh"), *((n, n) for n in OWN))},
     "logaddexp": _logaddexp, "hypot": _hypot, "arctan2": _atan2, "power": _power,
     "fmod": _binary(math_remainder.fmod), "floor_divide": _binary(math_remainder.floor_divide),
     "copysign": _copysign, "sign": _sign,

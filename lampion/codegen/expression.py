@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from .types import F32, I1, U8, Type, of_numpy
+from .types import F32, I1, PLAIN, U8, Type, of_numpy
 
-__all__ = ["PLAIN", "Node", "Symbol", "Trace", "Untraceable", "pointwise"]
+__all__ = ["Node", "Symbol", "Trace", "Untraceable", "pointwise"]
 
 
 class Untraceable(TypeError):
@@ -185,9 +185,6 @@ def _ends(sizes: Sequence[int]) -> set[int]:
         found.add(total)
     return found
 
-
-# Constants that are part of the kernel; others are passed to it, so that they may change.
-PLAIN = frozenset((0, 1, -1, 2, -2, 0.5, 3, 6, float("inf"), float("-inf")))
 
 # NumPy's functions that have bodies: of floats only, of all numbers, with bool results.
 _MATHS = ("exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sqrt", "sin", "cos", "tan",

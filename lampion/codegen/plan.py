@@ -16,11 +16,11 @@ import numpy as np
 from ..runtime import memory
 from ..runtime.recording import Number
 from . import service
-from .bodies import DIRECT
-from .expression import PLAIN, Node, Symbol, Trace, Untraceable, kind_of, pointwise
+from .bodies import DIRECT, OWN
+from .expression import Node, Symbol, Trace, Untraceable, kind_of, pointwise
 from .interpret import numpy_type
 from .nest import Nest, Operand, build
-from .types import U8, Type, of_numpy
+from .types import PLAIN, U8, Type, of_numpy
 
 __all__ = ["Given", "Plan", "Program", "Split", "Untraceable", "assemble", "plan", "reachable",
            "reduced_axes", "symbols_of", "traced"]
@@ -81,12 +81,16 @@ class Split:
 
 
 class Program:
-    """Plans for all results of one reference; one plan unless they reduce different axes."""
+    """Plans for all results of one reference; one plan unless they reduce different axes.
 
-    __slots__ = ("parts", "places", "single")
+    operations: about how many passes of NumPy it stands for.
+    """
 
-    def __init__(self, parts: list[tuple[Plan | Split, tuple[int, ...]]], single: bool) -> None:
-        self.parts, self.single = parts, single
+    __slots__ = ("operations", "parts", "places", "single")
+
+    def __init__(self, parts: list[tuple[Plan | Split, tuple[int, ...]]], single: bool,
+                 operations: int) -> None:
+        self.parts, self.single, self.operations = parts, single, operations
         self.places = sum((places for _, places in parts), ())
 
     def __call__(self, arguments: Sequence[Any]) -> Any:
@@ -166,10 +170,11 @@ class Given(Symbol):
 
 
 def plan(name: str, reference: Callable[..., Any], arguments: Sequence[Any],
-         attributes: Sequence[Any] = (), wide: bool = True) -> Program:
+         attributes: Sequence[Any] = (), wide: bool = True, into: Array | None = None) -> Program:
     """Plans a reference for ndarrays and Python numbers; Untraceable where it cannot be.
 
-    wide: bfloat16 and float16 compute in float32 and results are rounded back.
+    wide: bfloat16 and float16 compute in float32 and results are rounded back. into: an array that
+    takes the one result, in the reference's shape and dtype and without reductions.
     """
     trace = Trace()
     symbols, narrow = symbols_of(trace, arguments, wide)
@@ -183,7 +188,12 @@ def plan(name: str, reference: Callable[..., Any], arguments: Sequence[Any],
             raise Untraceable("a result that is an argument")
         if narrow is not None and r.dtype == _F32:
             roots[i] = r.astype(narrow)
-    return assemble(name, trace, roots, arguments, single)
+    if into is None:
+        return assemble(name, trace, roots, arguments, single)
+    if not single or (roots[0].shape, roots[0].dtype) != (into.shape, into.dtype) or (
+            reduced_axes(trace, roots)):
+        raise Untraceable("a result that does not fit its place")
+    return assemble(name, trace, roots, arguments, single, [into])
 
 
 def traced(name: str, reference: Callable[..., Any], symbols: Sequence[Any],
@@ -232,9 +242,12 @@ def assemble(name: str, trace: Trace, roots: list[Symbol], arguments: Sequence[A
         layout = _Layout(trace, [roots[i] for i in places], arguments,
                          None if into is None else [into[i] for i in places])
         parts.append((_split(name, layout) or layout.plan(name), tuple(places)))
-    return Program(parts, single)
+    operations = sum(0 if n.op in _GIVEN else _MANY if n.op in OWN else 1
+                     for n in reachable([r.node for r in roots]))
+    return Program(parts, single, operations)
 
 
+_GIVEN, _MANY = ("input", "number", "const"), 10
 LONG = 1 << 17  # elements of a reduction that is worth two kernels
 _WINDOW = 1 << 14  # elements reduced at once
 FEW = 512  # results that give too few tasks

@@ -25,7 +25,8 @@ __all__ = ["Case", "KernelMismatch", "Tagged", "compare", "compare_case", "diffe
 # By element type: relative, and as a share of the largest expected value. Sums are taken in
 # another order than NumPy's, so the error grows with their length; these bounds hold for the
 # sizes that programs use and are far below what a wrong kernel gives.
-_TOLERANCE = {"float64": 1e-10, "float32": 2e-5, "float16": 4e-3, "bfloat16": 4e-2}
+_TOLERANCE = {"float64": 1e-10, "float32": 2e-5, "float16": 4e-3, "bfloat16": 4e-2,
+              "complex128": 1e-10, "complex64": 2e-5}
 
 
 Exactly = Callable[[float], Sequence[Any]]
@@ -101,9 +102,13 @@ def _is_noise(got: Any, want: Any, which: int, exactly: Exactly) -> bool:
     if got.shape != np.shape(truth) or not near:
         return False
     with np.errstate(all="ignore"):
-        ours, theirs, moved = (np.abs(x.astype(np.float64) - truth).max(initial=0.0)
+        ours, theirs, moved = (np.abs(_wide(x) - truth).max(initial=0.0)
                                for x in (got, want, np.asarray(exactly(near)[which])))
     return bool(ours <= max(4 * theirs, moved))  # False where one is NaN
+
+
+def _wide(x: Any) -> Any:
+    return x.astype(np.complex128 if x.dtype.kind == "c" else np.float64)
 
 
 def _many(result: Any) -> Sequence[Any]:
@@ -117,7 +122,7 @@ def difference(got: Any, want: Any) -> str:
     near = tolerance(got.dtype)
     with np.errstate(all="ignore"):
         # As wide as the result is: the reference is in float32 where that one overflows.
-        a, b = (x.astype(got.dtype).astype(np.float64) if near else x for x in (got, want))
+        a, b = (_wide(x.astype(got.dtype)) if near else x for x in (got, want))
         if not near:
             bad = a != b
         else:

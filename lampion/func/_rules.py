@@ -41,9 +41,10 @@ def _pointwise(b: Any, op: Any, tensors: Any, attrs: Any, outs: Any) -> Any:
 
 
 _MORE_POINTWISE = """
-    abs addcdiv addcmul angle celu clamp complex conj_physical elu gelu gelu_slope hardshrink
-    hardsigmoid hardswish hardtanh leaky_relu lerp log_sigmoid mish normal_cdf polygamma
-    prelu_kernel round silu softplus softshrink standard_gamma_grad threshold to_copy where"""
+    abs add_scaled addcdiv addcmul angle celu clamp complex conj_physical elu gelu gelu_slope
+    hardshrink hardsigmoid hardswish hardtanh leaky_relu lerp log_sigmoid mish normal_cdf polygamma
+    prelu_kernel round silu softplus softshrink standard_gamma_grad sub_scaled threshold to_copy
+    where"""
 RULES.update({name: _pointwise for name, leaf in LEAVES.items()
               if leaf.shape in (_pointwise_shape, _predicate_shape)})
 RULES.update(dict.fromkeys(_MORE_POINTWISE.split(), _pointwise))

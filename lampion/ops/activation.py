@@ -73,10 +73,13 @@ def _maybe_inplace(function: Any, inplace: bool, input: Any, *args: Any) -> Any:
     return function.in_place(input, *args) if inplace else function(input, *args)
 
 
-def _activation(function: Callable[..., Any]) -> Any:
-    """Gives a function its in-place form."""
-    function.in_place = in_place_form(function, function.__name__.strip("_"))  # type: ignore[attr-defined]
-    return function
+def _activation(last: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Gives a function that calls the operator `last` its in-place form."""
+    def make(function: Callable[..., Any]) -> Any:
+        name = function.__name__.strip("_")
+        function.in_place = in_place_form(function, name, (last,))  # type: ignore[attr-defined]
+        return function
+    return make
 
 
 # -- gates: the gradient where a condition on the input holds, zero elsewhere
@@ -132,7 +135,7 @@ def _hardtanh(input: Array, min_val: float, max_val: float) -> Any:
     return np.minimum(np.maximum(input, input.dtype.type(min_val)), input.dtype.type(max_val))
 
 
-@_activation
+@_activation(_hardtanh)
 def _hardtanh_of(input: Tensor, min_val: float, max_val: float) -> Tensor:
     return _hardtanh(input, min_val, max_val)
 
@@ -170,7 +173,7 @@ def _threshold(input: Array, threshold: float, value: float) -> Any:
     return np.where(input <= threshold, input.dtype.type(value), input)
 
 
-@_activation
+@_activation(_threshold)
 def _threshold_of(input: Tensor, threshold: float, value: float) -> Tensor:
     return _threshold(input, threshold, value)
 
@@ -209,7 +212,7 @@ def _leaky_relu(input: Array, slope: float) -> Any:
     return np.where(input > 0, input, input * input.dtype.type(slope))
 
 
-@_activation
+@_activation(_leaky_relu)
 def _leaky_relu_of(input: Tensor, slope: float) -> Tensor:
     return _leaky_relu(input, slope)
 
@@ -242,7 +245,7 @@ def _hardsigmoid(input: Array) -> Any:
     return np.clip(input + 3, 0, 6) / 6
 
 
-@_activation
+@_activation(_hardsigmoid)
 def _hardsigmoid_of(input: Tensor) -> Tensor:
     return _hardsigmoid(input)
 
@@ -265,7 +268,7 @@ def _hardswish(input: Array) -> Any:
     return input * np.clip(input + 3, 0, 6) / 6
 
 
-@_activation
+@_activation(_hardswish)
 def _hardswish_of(input: Tensor) -> Tensor:
     return _hardswish(input)
 
@@ -344,12 +347,12 @@ def _celu(input: Array, alpha: float) -> Any:
     return _elu.kernel(input, alpha, 1.0, 1.0 / alpha)
 
 
-@_activation
+@_activation(_elu)
 def _elu_of(input: Tensor, alpha: float, scale: float, rate: float) -> Tensor:
     return _elu(input, alpha, scale, rate)
 
 
-@_activation
+@_activation(_celu)
 def _celu_of(input: Tensor, alpha: float) -> Tensor:
     return _celu(input, alpha)
 
@@ -466,7 +469,7 @@ def _silu(input: Array) -> Any:
     return input / (1 + np.exp(-input))
 
 
-@_activation
+@_activation(_silu)
 def _silu_of(input: Tensor) -> Tensor:
     return _silu(input)
 
@@ -491,7 +494,7 @@ def _mish(input: Array) -> Any:
     return input * np.tanh(np.logaddexp(input, 0))
 
 
-@_activation
+@_activation(_mish)
 def _mish_of(input: Tensor) -> Tensor:
     return _mish(input)
 
@@ -643,7 +646,7 @@ def _rrelu(input: Array, noise: Array) -> Any:
     return input * noise
 
 
-@_activation
+@_activation(_rrelu)
 def _rrelu_of(input: Tensor, noise: Tensor) -> Tensor:
     return _rrelu(input, noise)
 

@@ -47,10 +47,11 @@ def check_operator(leaf: Any, arrays: Sequence[Any], attrs: tuple[Any, ...], res
 
 
 def _precise(arrays: Sequence[Any], shake: float) -> list[Any]:
-    """Float arrays in float64, changed at random by so much, relatively."""
+    """Arrays of floats and complex numbers in double precision, changed at random by so much."""
     rng = np.random.default_rng(0)
-    return [a.astype(np.float64) * (1 + shake * rng.uniform(-1, 1, a.shape))
-            if isinstance(a, np.ndarray) and a.dtype.kind in "fV" else a for a in arrays]
+    return [a.astype(np.complex128 if a.dtype.kind == "c" else np.float64)
+            * (1 + shake * rng.uniform(-1, 1, a.shape))
+            if isinstance(a, np.ndarray) and a.dtype.kind in "fVc" else a for a in arrays]
 
 
 def _reference(leaf: Any, arrays: Sequence[Any], attrs: Sequence[Any]) -> Sequence[Any]:
@@ -81,11 +82,11 @@ def _repeat_operator(name: str, arguments: tuple[Any, ...]) -> Both:
 # --- gradient rules ---------------------------------------------------------------------------
 
 
-def check_gradient(name: str, rule: Any, args: tuple[Any, ...], result: Any) -> None:
+def check_gradient(fused: Any, args: tuple[Any, ...], result: Any) -> None:
     """The result of a gradient rule's kernel beside the rule, run as it is written."""
-    case = Case("gradient", f"{name}:{_rule_name(name, rule)}", _boxed(args))
-    compare_case(case, _arrays(result), _ruled(rule, args),
-                 lambda shake: _ruled(rule, _precise_tensors(args, shake)))
+    case = Case("gradient", _rule_name(fused), _boxed(args))
+    compare_case(case, _arrays(result), _ruled(fused.rule, args),
+                 lambda shake: _ruled(fused.rule, _precise_tensors(args, shake)))
 
 
 def _ruled(rule: Any, args: tuple[Any, ...]) -> list[Any]:
@@ -101,12 +102,17 @@ def _precise_tensors(value: Any, shake: float) -> Any:
     return tuple(_precise_tensors(v, shake) for v in value) if is_tuple else value
 
 
-def _rule_name(name: str, rule: Any) -> str:
-    """The input whose gradient the rule gives; `*` for a rule of all inputs."""
+def _rule_name(fused: Any) -> str:
+    """The operator, the input whose gradient the rule gives (`*`: all), the shape it is summed to.
+
+    Such as `mul:other:3x1`.
+    """
     from .record import LEAVES
 
-    leaf = LEAVES[name]
-    return "*" if leaf.joint else next(p for p, r in leaf.grads.items() if r is rule)
+    leaf = LEAVES[fused.name]
+    name = "*" if leaf.joint else next(p for p, r in leaf.grads.items() if r is fused.whole)
+    shape = "" if fused.shape is None else ":" + "x".join(map(str, fused.shape))
+    return f"{fused.name}:{name}{shape}"
 
 
 def _arrays(result: Any) -> list[Any]:
@@ -118,13 +124,14 @@ def _repeat_gradient(name: str, arguments: tuple[Any, ...]) -> Both:
     from .native import FusedRule
     from .record import LEAVES
 
-    operator, _, which = name.partition(":")
+    operator, which, *sizes = name.split(":")
     leaf = LEAVES[operator]
     rule = leaf.grads if which == "*" else leaf.grads[which]
-    args = _unboxed(arguments)
-    result = FusedRule(operator, rule).launch(args)
-    return (None if result is None else _arrays(result[0]), _ruled(rule, args),
-            lambda shake: _ruled(rule, _precise_tensors(args, shake)))
+    shape = tuple(int(n) for n in sizes[0].split("x") if n) if sizes else None
+    fused, args = FusedRule(operator, rule, shape), _unboxed(arguments)
+    result = fused.launch(args)
+    return (None if result is None else _arrays(result[0]), _ruled(fused.rule, args),
+            lambda shake: _ruled(fused.rule, _precise_tensors(args, shake)))
 
 
 # --- updates of optimizers --------------------------------------------------------------------

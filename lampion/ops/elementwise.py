@@ -8,7 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor.dtype import BOOL, COMPLEX, FLOAT, dtype, int64
+from ..tensor.dtype import (
+    BOOL,
+    COMPLEX,
+    FLOAT,
+    bool_,
+    complex128,
+    dtype,
+    finfo,
+    float64,
+    int64,
+    uint8,
+)
 from ..tensor.tensor import Tensor
 from .errors import argument_type, not_implemented_for
 from .families import Array, OptArray, binary, broadcast_shape, conj, operands, unary
@@ -43,7 +54,30 @@ def _scaled(name: str, other: Any, alpha: Any, input: Any) -> Any:
     return other * alpha
 
 
-@op(inplace=True, out=True)
+def _scaled_shape(input: Any, other: Any, alpha: Any) -> Any:
+    return np.broadcast_shapes(input.shape, other.shape), input.dtype
+
+
+@leaf({"input": lambda g: g, "other": lambda g, alpha: g * alpha}, name="add_scaled",
+      broadcasts=True, shape=_scaled_shape, node="AddBackward0")
+def _add_scaled(input: Array, other: Array, alpha: Array) -> Array:
+    return input + other * alpha
+
+
+@leaf({"input": lambda g: g, "other": lambda g, alpha: -(g * alpha)}, name="sub_scaled",
+      broadcasts=True, shape=_scaled_shape, node="SubBackward0")
+def _sub_scaled(input: Array, other: Array, alpha: Array) -> Array:
+    return input - other * alpha
+
+
+def _one_kernel(input: Any, other: Any, alpha: Any) -> bool:
+    """Whether factor and sum are one operator: real floats, no conversions."""
+    return (isinstance(input, Tensor) and isinstance(other, Tensor)
+            and input._dtype is other._dtype and input._dtype.kind == FLOAT
+            and alpha.__class__ in (float, int))
+
+
+@op(inplace=(_add.leaf, _add_scaled), out=True)
 def add(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     """`input + alpha * other`, broadcast, with type promotion.
 
@@ -51,13 +85,23 @@ def add(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     >>> torch.add(torch.tensor([1, 2]), 0.5)
     tensor([1.5000, 2.5000])
     """
-    return _add(input, other if alpha == 1 else _scaled("add", other, alpha, input))
+    if alpha.__class__ in (float, int) and alpha == 1:
+        return _add(input, other)
+    if _one_kernel(input, other, alpha):
+        broadcast_shape("add", input._a.shape, other._a.shape)
+        return _add_scaled(input, other, alpha)
+    return _add(input, _scaled("add", other, alpha, input))
 
 
-@op(inplace=True, out=True, aliases="subtract")
+@op(inplace=(_sub.leaf, _sub_scaled), out=True, aliases="subtract")
 def sub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     """`input - alpha * other`, broadcast, with type promotion."""
-    return _sub(input, other if alpha == 1 else _scaled("sub", other, alpha, input))
+    if alpha.__class__ in (float, int) and alpha == 1:
+        return _sub(input, other)
+    if _one_kernel(input, other, alpha):
+        broadcast_shape("sub", input._a.shape, other._a.shape)
+        return _sub_scaled(input, other, alpha)
+    return _sub(input, _scaled("sub", other, alpha, input))
 
 
 @op("torch")
@@ -116,7 +160,7 @@ _div_trunc = binary("div_trunc", _trunc_divide, _FLAT,
 _ROUNDED = {None: _true_div, "floor": _div_floor, "trunc": _div_trunc}
 
 
-@op(inplace=True, out=True, aliases="divide")
+@op(inplace=_true_div.leaf, out=True, aliases="divide")
 def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     """`input / other`; `rounding_mode` "trunc" or "floor" rounds the quotient."""
     if rounding_mode is None:
@@ -127,7 +171,7 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
     return _ROUNDED[rounding_mode](input, other)
 
 
-@op(inplace=True, out=True)
+@op(inplace=_true_div.leaf, out=True)
 def true_divide(input: Any, other: Any) -> Tensor:
     """`input / other`; integers divide in the default dtype."""
     return _true_div(input, other)
@@ -216,8 +260,6 @@ def pow(input: Any, exponent: Any) -> Tensor:
 @op(inplace=True, out=True)
 def float_power(input: Any, exponent: Any) -> Tensor:
     """`input ** exponent` in double precision."""
-    from ..tensor.dtype import complex128, float64
-
     kinds = [x._dtype.kind if isinstance(x, Tensor) else COMPLEX * isinstance(x, complex)
              for x in (input, exponent)]
     wide = complex128 if COMPLEX in kinds else float64
@@ -344,7 +386,7 @@ _square = unary("square", np.square, lambda g, input: g * conj(2 * input), integ
                 node="PowBackward0", places="", inplace=False)
 
 
-@op(inplace=True, out=True)
+@op(inplace=_square.leaf, out=True)
 def square(input: Tensor) -> Tensor:
     """Every element times itself."""
     return _square(cast(input, int64) if input._dtype.kind == BOOL else input)
@@ -367,7 +409,7 @@ def _abs(input: Array) -> Array:
     return np.absolute(input)
 
 
-@op(inplace=True, out=True, aliases="absolute")
+@op(inplace=_abs, out=True, aliases="absolute")
 def abs(input: Tensor) -> Tensor:
     """Absolute value; of complex numbers the modulus."""
     if input._dtype.kind == BOOL:
@@ -465,7 +507,6 @@ isneginf = unary("isneginf", lambda a: a == -math.inf, _NO_GRAD, kinds="float", 
 @op()
 def isreal(input: Tensor) -> Tensor:
     """Whether the imaginary part is zero."""
-    from ..tensor.dtype import bool_
     from .creation import ones_like
 
     if input._dtype.kind != COMPLEX:
@@ -505,7 +546,7 @@ def _clamp(input: Array, min: OptArray, max: OptArray) -> Array:
     return input if max is None else np.minimum(input, max)
 
 
-@op(inplace=True, out=True, aliases="clip")
+@op(inplace=_clamp, out=True, aliases="clip")
 def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """Elements limited to [min, max]; either bound may be a tensor or missing.
 
@@ -527,13 +568,13 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     return _clamp(cast(input, d), low, high)
 
 
-@op(inplace=True, out=True)
+@op(inplace=_clamp, out=True)
 def clamp_min(input: Tensor, min: Any) -> Tensor:
     """Elements raised to at least `min`."""
     return clamp(input, min=min)
 
 
-@op(inplace=True, out=True)
+@op(inplace=_clamp, out=True)
 def clamp_max(input: Tensor, max: Any) -> Tensor:
     """Elements lowered to at most `max`."""
     return clamp(input, max=max)
@@ -563,8 +604,6 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     """
     if input is None and other is None:
         return condition.nonzero(as_tuple=True)
-    from ..tensor.dtype import bool_, uint8
-
     if not isinstance(condition, Tensor) or condition._dtype not in (bool_, uint8):
         kind = condition._dtype if isinstance(condition, Tensor) else type(condition).__name__
         raise RuntimeError("where expected condition to be a boolean tensor, but got a tensor "
@@ -589,13 +628,15 @@ op("Tensor", name="where")(_where_method)
       name="lerp", broadcasts=True, node=lambda t, _: (
           f"LerpBackward{int(isinstance(t[2], Tensor))}"))
 def _lerp(input: Array, end: Array, weight: Array) -> Array:
+    weight = (weight.astype(end.dtype, copy=False) if hasattr(weight, "astype")
+              else end.dtype.type(weight))  # a number too is rounded before it is taken from 1
     near = np.abs(weight) < 0.5
     step = end - input
-    return np.where(near, input + weight * step, end - step * (1 - weight)).astype(
+    return np.where(near, input + step * weight, end - step * (1 - weight)).astype(
         np.result_type(input, end))
 
 
-@op(inplace=True, out=True)
+@op(inplace=_lerp, out=True)
 def lerp(input: Tensor, end: Tensor, weight: Any) -> Tensor:
     """`input + weight * (end - input)`."""
     for argument, x in (("end", end), ("weight", weight)):
@@ -616,7 +657,7 @@ def _fused_shape(a: Any, b: Any, c: Any, *_: Any) -> Any:
        "tensor1": lambda g, tensor2, value: g * conj(tensor2 * value),
        "tensor2": lambda g, tensor1, value: g * conj(tensor1 * value)},
       name="addcmul", broadcasts=True, shape=_fused_shape)
-def _addcmul(input: Array, tensor1: Array, tensor2: Array, value: Any) -> Array:
+def _addcmul(input: Array, tensor1: Array, tensor2: Array, value: Array) -> Array:
     return input + value * tensor1 * tensor2
 
 
@@ -625,7 +666,7 @@ def _addcmul(input: Array, tensor1: Array, tensor2: Array, value: Any) -> Array:
        "tensor2": lambda g, tensor1, tensor2, value: -g * conj(
            (value * tensor1) / (tensor2 * tensor2))},
       name="addcdiv", broadcasts=True, shape=_fused_shape)
-def _addcdiv(input: Array, tensor1: Array, tensor2: Array, value: Any) -> Array:
+def _addcdiv(input: Array, tensor1: Array, tensor2: Array, value: Array) -> Array:
     return input + value * (tensor1 / tensor2)
 
 
@@ -635,13 +676,13 @@ def _three(name: str, input: Tensor, tensor1: Tensor, tensor2: Tensor, value: An
     return cast(input, d), cast(tensor1, d), cast(tensor2, d), as_scalar(value, d, name)
 
 
-@op(inplace=True, out=True)
+@op(inplace=_addcmul, out=True)
 def addcmul(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
     """`input + value * tensor1 * tensor2`."""
     return _addcmul(*_three("addcmul", input, tensor1, tensor2, value))
 
 
-@op(inplace=True, out=True)
+@op(inplace=_addcdiv, out=True)
 def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) -> Tensor:
     """`input + value * tensor1 / tensor2`."""
     if tensor1._dtype.kind < FLOAT and tensor2._dtype.kind < FLOAT:
@@ -657,7 +698,7 @@ def _nan_to_num(input: Array, nan: float, high: float, low: float) -> Any:
     return np.where(np.isnan(input), of(nan), finite)
 
 
-@op(inplace=True, out=True)
+@op(inplace=_nan_to_num, out=True)
 def nan_to_num(input: Tensor, nan: float = 0.0, posinf: float | None = None,
                neginf: float | None = None) -> Tensor:
     """NaN and infinities replaced (by default: 0, the largest and the lowest finite number)."""
@@ -668,8 +709,6 @@ def nan_to_num(input: Tensor, nan: float = 0.0, posinf: float | None = None,
 
         parts = [nan_to_num(p, nan, posinf, neginf) for p in (input.real, input.imag)]
         return make_complex(*parts)
-    from ..tensor.dtype import finfo
-
     info = finfo(input._dtype)
     high = info.max if posinf is None else posinf
     low = info.min if neginf is None else neginf

@@ -64,6 +64,12 @@ def conj(x: Any) -> Any:
 
 def broadcast_shape(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
     """The common shape; RuntimeError if there is none."""
+    whole = max(shapes, key=len)
+    for s in shapes:
+        if s and s != whole:
+            break
+    else:
+        return whole
     try:
         return np.broadcast_shapes(*shapes)
     except ValueError:
@@ -90,7 +96,8 @@ def _plain_call(leaf: Leaf, kernel: Callable[..., Any], kinds: frozenset[dtype],
                 return general(input)
             a = input._a
             r = None
-            if a.size >= SINGLE and a.__class__ is _ndarray and leaf.launches is not None:
+            if a.__class__ is _ndarray and leaf.launches is not None and (
+                    a.size >= leaf.least or (leaf.small and leaf.suits_small([a], ()))):
                 r = launch(leaf, [a], ())
             if r is None:
                 token = enter(IGNORE)
@@ -132,6 +139,7 @@ def unary(name: str, kernel: Callable[..., Any], grad: Any, *, places: str = "to
     leaf = Leaf(name, _array_kernel(kernel), ("input",), 1, False,
                 grad if not callable(grad) else {"input": grad}, _predicate_shape if predicate
                 else _pointwise_shape, node, False, False, integers == "same" and predicate)
+    leaf.least = SINGLE
     how = {BOOL: bools or integers, INT: integers,
            FLOAT: "same" if "float" in kinds else "error",
            COMPLEX: "same" if "complex" in kinds else "error"}
@@ -152,7 +160,9 @@ def unary(name: str, kernel: Callable[..., Any], grad: Any, *, places: str = "to
     call = general if predicate else _plain_call(leaf, kernel, fast, general)
     call.__name__ = call.__qualname__ = name
     call.__doc__ = doc or f"`{name}` of every element."
-    return op(places, inplace=inplace and not predicate, out=True, aliases=aliases)(call)
+    made = op(places, inplace=inplace and not predicate and leaf, out=True, aliases=aliases)(call)
+    made.leaf = leaf
+    return made
 
 
 def _array_kernel(kernel: Callable[..., Any]) -> Callable[..., Any]:
@@ -284,7 +294,10 @@ def binary(name: str, kernel: Callable[..., Any], grad: Any, *, kind: str = "sam
     call = _binary_call(leaf, kernel, None, _FAST[kind], numbers != "none", general)
     call.__name__ = call.__qualname__ = name
     call.__doc__ = doc or f"`{name}` of two operands, element by element, broadcast."
-    return op(places, inplace=inplace, out=True, aliases=aliases)(call) if publish else call
+    if publish:
+        return op(places, inplace=inplace and leaf, out=True, aliases=aliases)(call)
+    call.leaf = leaf  # type: ignore[attr-defined]
+    return call
 
 
 def _check_numbers(name: str, numbers: str, input: Any, other: Any) -> None:

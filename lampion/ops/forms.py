@@ -11,10 +11,12 @@ import numpy as np
 from ..autograd.modes import state
 from ..autograd.node import OUTPUT, Node, OpNode, edge_of, new_node, next_seq, refresh
 from ..debug.frames import user_code, user_stack_level
+from ..debug.knobs import knobs
 from ..tensor.abstract import AbstractArray
 from ..tensor.dtype import FLOAT, dtype
 from ..tensor.names import scalar_type
 from ..tensor.tensor import INFERENCE, Tensor, storage_of, wrap
+from .native import SINGLE
 
 __all__ = [
     "bump",
@@ -66,22 +68,40 @@ def check_writable(t: Tensor, name: str) -> None:
                            f"operation: {name}(); write under torch.no_grad(), or to a .clone()")
 
 
-def in_place_form(fn: Any, base: str) -> Any:
-    """`name_`: computes, then writes the result into the first argument."""
+def in_place_form(fn: Any, base: str, last: tuple[Any, ...] = ()) -> Any:
+    """`name_`: computes, then writes the result into the first argument.
+
+    last: operators of which one is the last that `fn` calls, if it calls any of them; its kernel
+    may write where the result belongs, so nothing is copied.
+    """
     name = base + "_"
 
     def call(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         check_writable(self, name)
-        if not state.grad:
-            return write(self, fn(self, *args, **kwargs), name)
-        start = next_seq()
-        result = fn(self, *args, **kwargs)
-        if result._rg:
+        start = next_seq() if state.grad else 0
+        if last and self._a.size >= SINGLE and _may_be_written_at_once(self, args, last):
+            state.into = last, self._a
+            try:
+                result = fn(self, *args, **kwargs)
+            finally:
+                state.into = None
+        else:
+            result = fn(self, *args, **kwargs)
+        if result._rg and state.grad and result._a is not self._a:
             keep_old_value(self, result, start)
         return write(self, result, name)
     call.__name__ = call.__qualname__ = name
     call.__doc__ = f"In-place form of `{base}`: the result is written to the tensor."
     return call
+
+
+def _may_be_written_at_once(t: Tensor, args: tuple[Any, ...], last: tuple[Any, ...]) -> bool:
+    """Whether nobody needs the old value of `t` or would have refused to write to it."""
+    a = t._a
+    if a.__class__ is not np.ndarray or not (a.flags.forc and a.flags.writeable) or knobs.check:
+        return False
+    return not state.grad or not any(leaf.keeps_first for leaf in last) or not any(
+        isinstance(x, Tensor) and (x._rg or x._base is not None) for x in (t, *args))
 
 
 def keep_old_value(t: Tensor, result: Tensor, start: int) -> None:
@@ -98,7 +118,7 @@ def keep_old_value(t: Tensor, result: Tensor, start: int) -> None:
         stack.extend(node.edges)
         for i, entry in enumerate(node.saved or ()):
             if type(entry) is tuple and len(entry) == 2 and entry[0] is t:
-                old = old or _frozen(t)
+                old = _frozen(t) if old is None else old
                 node.saved[i] = (old, 0)  # type: ignore[index]
 
 
@@ -122,7 +142,8 @@ def write(target: Tensor, result: Tensor, name: str) -> Tensor:
             f"{list(result._a.shape)} in {name}(): an in-place result must fit its first operand")
     _check_cast(result._dtype, target._dtype)
     check_overlap(target, name)
-    copy_array(target, result)
+    if result._a is not target._a:
+        copy_array(target, result)
     bump(target, name)
     if state.grad:
         if result._rg:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..autograd.modes import state
 from ..autograd.node import LEAST
+from ..codegen.types import PLAIN
 from ..debug import REPLAY
 from ..debug.kernels import REASONS, planning
 from ..debug.knobs import knobs
@@ -22,16 +23,24 @@ from ..runtime.recording import recording, recording_here
 from ..tensor.abstract import AbstractArray, AbstractOperand
 from ..tensor.tensor import Tensor, wrap
 
-__all__ = ["LEAST", "SINGLE", "TEMPLATES", "FusedRule", "Launcher", "explained", "launch",
-           "launch_list", "launch_update", "renamed", "template"]
+__all__ = ["LEAST", "OFTEN", "SINGLE", "TEMPLATES", "FusedRule", "Launcher", "calls_left",
+           "explained", "launch", "launch_list", "launch_update", "pays_when_small", "renamed",
+           "template"]
 
 SINGLE = 8192  # the same for one pass of a NumPy function, which is hard to beat when small
 _MOST_PLANS = 1 << 14  # of the whole program; then the oldest goes
+OFTEN = 100  # calls on small arrays, after which a kernel for those is considered
+_PASSES = 3  # of NumPy, which take longer than a launch however small the arrays are
 _MOST_FAILURES = 8  # shapes of one operator that no kernel can serve; then none is tried
 _ndarray = np.ndarray
 
 Launcher = Callable[..., Any]
 TEMPLATES: dict[str, Launcher] = {}  # by operator
+_QUICK = frozenset({  # templates that are quicker than their references for arrays of any size
+    "convolution", "correlate_input", "correlate_weight", "cummax", "cummin", "logcumsumexp",
+    "max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices",
+    "nll_backward", "nll_loss", "nll_loss2d", "resample_linear2d", "resample_nearest2d",
+    "scatter_add", "tril", "triu"})
 
 
 def template(name: str) -> Callable[[Launcher], Launcher]:
@@ -52,7 +61,9 @@ def launch(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
         return None
     special = TEMPLATES.get(leaf.name)
     if special is None:
-        result = _by_plan(leaf, arrays, attrs)
+        into = state.into
+        result = (_by_plan(leaf, arrays, attrs) if into is None or leaf not in into[0]
+                  else _written_at_once(leaf, arrays, attrs, into[1]))
     elif recording() is None:
         result = special(*arrays, *attrs)
     else:
@@ -110,21 +121,55 @@ def _refilled(value: Any, found: Iterator[Any]) -> Any:
 
 def _by_plan(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
     """By a kernel made of the reference."""
+    plan = _find(leaf, arrays, attrs)
+    return None if plan is None else plan(arrays)
+
+
+def _written_at_once(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...], target: Any) -> Any:
+    """The result in the memory of an argument, where each element follows from its own place."""
+    if any(a is not target and a.__class__ is _ndarray and np.may_share_memory(a, target)
+           for a in arrays):
+        return _by_plan(leaf, arrays, attrs)
+    key = ("into", tuple([_number(a) for a in attrs]), *[_facts(a) for a in (target, *arrays)])
+    plan = leaf.launches.get(key, leaf)
+    if plan is leaf:
+        plan = _remember(leaf.launches, key, _make_plan(leaf, arrays, attrs, target))
+    if plan is None:
+        return _by_plan(leaf, arrays, attrs)
+    found = plan.parts[0][0].run(arrays, [target])
+    return None if found is None else target
+
+
+def _find(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
+    """The plan for these arguments; None where there is none."""
     try:
         key = (tuple([_number(a) for a in attrs]), *[_facts(a) for a in arrays])
         plan = leaf.launches.get(key, leaf)
     except TypeError:  # attributes that hold tensors or lists
         return None
-    if plan is leaf:
-        plan = _plan(leaf, arrays, attrs, key)
-    return None if plan is None else plan(arrays)
+    return _plan(leaf, arrays, attrs, key) if plan is leaf else plan
+
+
+def calls_left(before: int) -> int:
+    """Calls on small arrays until kernels for those are considered; waiting for kernels, none."""
+    return 0 if knobs.kernels == "sync" else before - 1
+
+
+def pays_when_small(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> bool:
+    """Whether an operator's kernel is quicker than its reference on small arrays too."""
+    if leaf.launches is None or knobs.kernels == "off":
+        return False
+    if leaf.name in TEMPLATES:
+        return leaf.name in _QUICK
+    plan = _find(leaf, arrays, attrs)
+    return plan is not None and plan.operations >= _PASSES
 
 
 def _facts(a: Any) -> Any:
     """What a plan depends on."""
     if a.__class__ is _ndarray:
         return a.shape, a.strides, a.dtype.num
-    return _number(a)
+    return float if a.__class__ is float and a not in PLAIN else _number(a)
 
 
 def _number(a: Any) -> Any:
@@ -160,7 +205,7 @@ def _remember(table: dict[Any, Any], key: Any, plan: Any) -> Any:
 _oldest: deque[tuple[dict[Any, Any], Any]] = deque()
 
 
-def _make_plan(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
+def _make_plan(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...], into: Any = None) -> Any:
     from ..codegen import service
     from ..codegen.plan import Untraceable, plan
 
@@ -168,7 +213,7 @@ def _make_plan(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
         return None
     try:
         with planning():
-            return plan(leaf.name, leaf.kernel, arrays, attrs, not leaf.exact)
+            return plan(leaf.name, leaf.kernel, arrays, attrs, not leaf.exact, into)
     except (Untraceable, AbstractOperand) as error:
         REASONS[leaf.name] = str(error)
     except (TypeError, ValueError, AttributeError, IndexError) as error:
@@ -243,21 +288,39 @@ class _UpdatePlan:
 class FusedRule:
     """A gradient rule that runs as one kernel where it can."""
 
-    __slots__ = ("failures", "name", "plans", "rule", "summed")
+    __slots__ = ("failures", "least", "name", "plans", "rule", "shape", "small", "summed", "whole")
 
-    def __init__(self, name: str, rule: Any) -> None:
-        self.name, self.rule = name, rule
+    def __init__(self, name: str, rule: Any, shape: tuple[int, ...] | None = None) -> None:
+        """shape: what the rule's result is summed to; None: it is taken as it is."""
+        self.name, self.whole, self.shape = name, rule, shape
+        self.rule = rule if shape is None else _summed(rule, shape)
         self.plans: dict[Any, Any] | None = {}
         self.summed: dict[Any, FusedRule] = {}
         self.failures = 0
+        self.least = LEAST  # elements from which a kernel may pay
+        self.small = OFTEN  # calls until smaller ones are considered
 
     def to(self, shape: tuple[int, ...]) -> FusedRule:
         """The rule with its result summed to the shape of an operand that was broadcast."""
         found = self.summed.get(shape)
         if found is None:
-            found = _remember(self.summed, shape, FusedRule(
-                self.name, _summed(self.rule, shape)))
+            found = _remember(self.summed, shape, FusedRule(self.name, self.whole, shape))
+        found.least = self.least
         return found
+
+    def suits(self, size: int, args: tuple[Any, ...]) -> bool:
+        """Whether a kernel may pay for a gradient of so many elements."""
+        return not 1 < size < self.least or (self.small > 0 and self._suits_small(args))
+
+    def _suits_small(self, args: tuple[Any, ...]) -> bool:
+        """As `Leaf.suits_small`."""
+        self.small = calls_left(self.small)
+        if not self.small and self.plans is not None and not state.grad and (
+                knobs.kernels != "off" and _worth(args, 1)):
+            plan = self._find(args)
+            if plan is not None and plan.program.operations >= _PASSES:
+                self.least = 1
+        return self.least == 1
 
     def __call__(self, *args: Any) -> Any:
         result = self.launch(args)
@@ -265,25 +328,34 @@ class FusedRule:
 
     def launch(self, args: tuple[Any, ...]) -> Any:
         """A list with the rule's result by its kernel; None where the rule must run itself."""
-        if self.plans is None or state.grad or knobs.kernels == "off" or not _worth(args):
+        if self.plans is None or state.grad or knobs.kernels == "off" or not (
+                _worth(args, self.least) or (self.small and self._suits_small(args))):
             return None
+        plan = self._find(args)
+        result = None if plan is None else plan(args)
+        if knobs.check and result is not None and recording_here() is None:
+            from .checked import check_gradient
+
+            check_gradient(self, args, result[0])
+        return result
+
+    def _find(self, args: tuple[Any, ...]) -> Any:
+        """The plan for these arguments; None where there is none."""
+        assert self.plans is not None
         try:
             key = tuple([_rule_facts(a) for a in args])
             plan = self.plans.get(key, self)
         except TypeError:
             return None
-        if plan is self:
-            plan = self._plan(args, key)
-        result = None if plan is None else plan(args)
-        if knobs.check and result is not None and recording_here() is None:
-            from .checked import check_gradient
-
-            check_gradient(self.name, self.rule, args, result[0])
-        return result
+        return self._plan(args, key) if plan is self else plan
 
     def _plan(self, args: tuple[Any, ...], key: Any) -> Any:
         assert self.plans is not None
-        plan = _remember(self.plans, key, _rule_plan(self.name, self.rule, args))
+        plan = _rule_plan(self.name, self.rule, args)
+        if plan is not None and plan.program.operations <= 1:
+            self.plans = None  # one operator, which needs no plan for each of its numbers
+            return None
+        _remember(self.plans, key, plan)
         if plan is None:
             self.failures += 1
             if self.failures >= _MOST_FAILURES and not any(self.plans.values()):
@@ -298,15 +370,15 @@ def _summed(rule: Any, shape: tuple[int, ...]) -> Any:
     return summed
 
 
-def _worth(args: tuple[Any, ...]) -> bool:
-    """Whether all arrays have data (those of a capture have none) and one is large."""
+def _worth(args: tuple[Any, ...], least: int) -> bool:
+    """Whether all arrays have data (those of a capture have none) and one is large enough."""
     large = False
     for a in args:
         for t in a if a.__class__ is tuple else (a,):
             if isinstance(t, Tensor):
                 if t._a.__class__ is not _ndarray:
                     return False
-                large = large or t._a.size >= LEAST
+                large = large or t._a.size >= least
     return large
 
 

@@ -13,9 +13,11 @@ from ..tensor.dtype import finfo
 from ..tensor.tensor import Tensor
 from .errors import argument_type, not_implemented_for
 from .families import Array, OptArray
+from .forms import check_writable, write
 from .pad import pad
 from .pool import avg_pool2d, avg_pool3d
-from .record import leaf, op
+from .promotion import cast
+from .record import leaf, not_differentiable, op, same_shape
 
 __all__ = [
     "batch_norm",
@@ -116,12 +118,12 @@ def _normalized_shape(name: str, input: Any, shape: Any, *parameters: Any) -> In
             f"element, but got normalized_shape = {list(found)}"
         )
     for label, p in zip(("weight", "bias"), parameters, strict=False):
-        if p is not None and tuple(p.shape) != found:
+        if p is not None and p._a.shape != found:
             raise RuntimeError(
                 f"Expected {label} to be of same shape as normalized_shape, but got {label} of "
                 f"shape {list(p.shape)} and normalized_shape = {list(found)}"
             )
-    if tuple(input.shape[-len(found) :]) != found or input.ndim < len(found):
+    if input._a.shape[-len(found):] != found:  # which has as many dimensions then
         raise RuntimeError(
             f"Given normalized_shape={list(found)}, expected input with shape [*, "
             f"{', '.join(str(n) for n in found)}], but got input of size{list(input.shape)}"
@@ -316,7 +318,15 @@ def _batch_norm_of(input: Tensor, running_mean: Any, running_var: Any, weight: A
 
 
 def _move(running: Tensor, found: Tensor, momentum: float) -> None:
-    running.mul_(1 - momentum).add_(found.detach().to(running.dtype), alpha=momentum)
+    check_writable(running, "batch_norm")
+    moved = _moved(running, cast(found, running._dtype), 1 - momentum, momentum)
+    write(running, moved, "batch_norm")
+
+
+@leaf(not_differentiable("statistics have no history"), name="move_average", shape=same_shape)
+def _moved(running: Array, found: Array, keep: Array, momentum: Array) -> Array:
+    """An average of which `keep` stays and `momentum` is new."""
+    return running * keep + found * momentum
 
 
 def _torch_batch_norm(input: Tensor, weight: Tensor | None, bias: Tensor | None,

@@ -65,6 +65,10 @@ def _combine(higher: dtype | None, lower: dtype | None) -> dtype | None:
 
 def result_dtype(*operands: Any) -> dtype:
     """The dtype of an arithmetic result of tensors and Python numbers."""
+    if len(operands) == 2:
+        a, b = operands
+        if isinstance(a, Tensor) and isinstance(b, Tensor) and a._dtype is b._dtype:
+            return a._dtype
     ranks: list[dtype | None] = [None, None, None]
     for x in operands:
         if isinstance(x, Tensor):

@@ -40,7 +40,16 @@ from ..tensor.tensor import INFERENCE, Tensor, share
 from .autocast import ACTIVE, adjust
 from .errors import out_of_memory
 from .layout import DENSE, ROWS, in_rows, settled
-from .native import LEAST, TEMPLATES, FusedRule, launch, launch_list
+from .native import (
+    LEAST,
+    OFTEN,
+    TEMPLATES,
+    FusedRule,
+    calls_left,
+    launch,
+    launch_list,
+    pays_when_small,
+)
 
 __all__ = ["LEAVES", "PUBLIC", "Leaf", "leaf", "not_differentiable", "op", "same_shape"]
 
@@ -71,6 +80,7 @@ class Leaf:
         "failures",
         "grads",
         "joint",
+        "keeps_first",
         "kernel",
         "launches",
         "least",
@@ -81,6 +91,7 @@ class Leaf:
         "plans",
         "rows",
         "shape",
+        "small",
         "takes_list",
         "view",
     )
@@ -99,8 +110,12 @@ class Leaf:
         by_reference = view or "generator" in params or name == "to_device"
         self.launches: dict[Any, Any] | None = None if by_reference else {}
         self.rows = name in ROWS
+        self.keeps_first = self.joint or any(
+            params[0] in _argument_names(r) for r in self.grads.values()) if not isinstance(
+            grad, not_differentiable) else False  # whether gradients need the first input
         self.failures = 0
         self.least = LEAST  # elements of the largest argument from which a kernel may pay
+        self.small = 0 if by_reference else OFTEN  # calls until smaller ones are considered
         self._classes: dict[str, type[OpNode]] = {}
         self.cls: type[OpNode] | None = None  # of the nodes, once there is one and only one
         # A rule where PyTorch has several nodes for one operator: by overload.
@@ -160,6 +175,8 @@ class Leaf:
         reduced = None if self.exact else reduced
         if self.rows:
             arrays[0] = in_rows(arrays[0])
+        if self.small and not large:
+            large = self.suits_small(arrays, attrs)
         token = enter(IGNORE)
         try:
             result = launch(self, arrays, attrs) if large and self.launches is not None else None
@@ -181,11 +198,20 @@ class Leaf:
             record(self, out, tensors, attrs)
         return out
 
+    def suits_small(self, arrays: list[Any], attrs: tuple[Any, ...]) -> bool:
+        """Counts a call on small arrays; the last one finds out whether they are worth a kernel."""
+        self.small = calls_left(self.small)
+        if not self.small and pays_when_small(self, arrays, attrs):
+            self.least = 1
+        return self.least == 1 and all(getattr(a, "size", 1) for a in arrays)
+
     def _on_list(self, tensors: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
         """A call whose tensors come as one list."""
-        arrays = [t._a for t in tensors]
-        if any(a.__class__ is AbstractArray for a in arrays):
-            return self._abstract(tensors, attrs)
+        arrays = []
+        for t in tensors:
+            if t._a.__class__ is AbstractArray:
+                return self._abstract(tensors, attrs)
+            arrays.append(t._a)
         reduced = None if self.exact else _reduced(tensors)
         token = enter(IGNORE)
         try:
@@ -249,8 +275,8 @@ class Leaf:
         return Plan(spec, calls, self.joint, needs)
 
     def _fused(self, rule: Any) -> Any:
-        """The rule for large tensors; the gradient of a view is a view and has nothing to fuse."""
-        return rule if self.view else FusedRule(self.name, rule)
+        """The rule as a kernel; the gradient of a view is a view and has nothing to fuse."""
+        return None if self.view else FusedRule(self.name, rule)
 
     def _places(self, rule: Any, skip: int, spec: list[tuple[int, int]]) -> tuple[int, ...]:
         places = []
@@ -390,19 +416,23 @@ def same_shape(input: Any, *_: Any) -> Any:
 # --- public operators -------------------------------------------------------------------------
 
 
-def op(places: str = "torch Tensor", *, name: str | None = None, inplace: bool = False,
-       out: bool = False, aliases: str = "") -> Callable[[Any], Any]:
+def op(places: str = "torch Tensor", *, name: str | None = None,
+       inplace: bool | Leaf | tuple[Leaf, ...] = False, out: bool = False,
+       aliases: str = "") -> Callable[[Any], Any]:
     """Declares a public operator above its body.
 
     places: namespaces it belongs to: torch, Tensor (as a method), F (nn.functional), linalg, fft,
       special, nn.init, ... separated by blanks.
-    inplace: derive `name_`. out: derive the `out=` argument. aliases: further names.
+    inplace: derive `name_`; the operators that the body may call last, and none after, say that
+      their kernels may write the result where it belongs. out: derive the `out=` argument.
+      aliases: further names.
     """
     def make(fn: Any) -> Any:
         from .forms import in_place_form, out_form
 
         base = name or fn.__name__
-        in_place = in_place_form(fn, base) if inplace else None
+        last = inplace if isinstance(inplace, tuple) else (inplace,)
+        in_place = in_place_form(fn, base, () if inplace is True else last) if inplace else None
         function = out_form(fn, base) if out else fn
         for label in (base, *aliases.split()):
             for place in places.split():

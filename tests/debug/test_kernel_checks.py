@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def forget():
     """Kernels and plans are made anew."""
     service.forget()
-    for leaf in ("mul", "tanh", "sinh"):
+    for leaf in ("atan2", "mul", "tanh", "sinh"):
         LEAVES[leaf].plans.clear()
         LEAVES[leaf].launches.clear()
     UPDATES["sgd"].launches.clear()
@@ -54,6 +54,11 @@ def run_gradient():
     torch.tanh(x).sum().backward()
 
 
+def run_summed_gradient():
+    x, y = torch.linspace(-1, 1, 20_000).reshape(100, 200), torch.ones(100, 1, requires_grad=True)
+    torch.atan2(x, y).sum().backward()
+
+
 def run_update():
     p = torch.ones(20_000, requires_grad=True)
     p.grad = torch.linspace(0, 1, 20_000)
@@ -62,6 +67,7 @@ def run_update():
 
 @pytest.mark.parametrize("run, body, name", [
     (run_operator, "sinh", "sinh"), (run_gradient, "subtract", "tanh:input"),
+    (run_summed_gradient, "multiply", "atan2:other:100x1"),
     (run_update, "multiply", "sgd")])
 def test_a_wrong_kernel_is_found_and_repeated(monkeypatch, run, body, name):
     with wrong(monkeypatch, body):
