@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from .types import F32, I1, PLAIN, U8, Type, of_numpy
+from ..runtime.recording import PLAIN
+from .types import F32, I1, U8, Type, of_numpy
 
 __all__ = ["Node", "Symbol", "Trace", "Untraceable", "pointwise"]
 

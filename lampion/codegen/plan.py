@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..runtime import memory
-from ..runtime.recording import Number
+from ..runtime.recording import PLAIN, Number
 from . import service
 from .bodies import DIRECT, OWN
 from .expression import Node, Symbol, Trace, Untraceable, kind_of, pointwise
 from .interpret import numpy_type
 from .nest import Nest, Operand, build
-from .types import PLAIN, U8, Type, of_numpy
+from .types import U8, Type, of_numpy
 
 __all__ = ["Given", "Plan", "Program", "Split", "Untraceable", "assemble", "plan", "reachable",
            "reduced_axes", "symbols_of", "traced"]

@@ -7,12 +7,9 @@ from functools import cache
 from typing import Any
 
 __all__ = [
-    "BF16", "F16", "F32", "F64", "I1", "I8", "I16", "I32", "I64", "PLAIN", "SCALARS", "U8", "U16",
-    "U32", "U64", "Type", "dtype_name", "of_numpy",
+    "BF16", "F16", "F32", "F64", "I1", "I8", "I16", "I32", "I64", "SCALARS", "U8", "U16", "U32",
+    "U64", "Type", "dtype_name", "of_numpy",
 ]
-
-# Numbers that are part of a kernel; others are passed to it, so that they may change.
-PLAIN = frozenset((0, 1, -1, 2, -2, 0.5, 3, 6, float("inf"), float("-inf")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,8 +172,8 @@ def text(name: str, level: int = 2) -> str:
     >>> from lampion.debug.knobs import override
     >>> with override(kernels="sync"):
     ...     y = torch.ones(100, 300).softmax(1)
-    >>> text("softmax").splitlines()[0]
-    'def softmax(out0: f32*, in0: f32*, n0: i64, n1: i64, out0_s0: i64, in0_s0: i64):'
+    >>> text("softmax").startswith("def softmax(out0: f32*, in0: f32*, n0: i64")
+    True
     """
     found = [subject for made in MADE for subject in made()]
     chosen = [subject for subject in found if subject.name == name]

@@ -15,11 +15,10 @@ import numpy as np
 
 from ..autograd.modes import state
 from ..autograd.node import LEAST
-from ..codegen.types import PLAIN
 from ..debug import REPLAY
 from ..debug.kernels import REASONS, planning
 from ..debug.knobs import knobs
-from ..runtime.recording import recording, recording_here
+from ..runtime.recording import PLAIN, recording, recording_here
 from ..tensor.abstract import AbstractArray, AbstractOperand
 from ..tensor.tensor import Tensor, wrap
 

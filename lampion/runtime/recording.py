@@ -27,7 +27,7 @@ from .native import array_layout
 from .prepare import keep, split
 from .stream import NATIVE, Buffer, Check, Host, Native, Noted, Site, Stream, extent, native, used
 
-__all__ = ["NATIVE", "Number", "Recording", "RecordingError", "cell", "is_steady", "raised",
+__all__ = ["NATIVE", "PLAIN", "Number", "Recording", "RecordingError", "cell", "is_steady", "raised",
            "recording", "recording_here"]
 
 Array = np.ndarray[Any, Any]
@@ -107,6 +107,9 @@ def raised(launch: Callable[[Array], Any], looked_at: Array, *rule: Any) -> bool
 
 
 # --- numbers ----------------------------------------------------------------------------------
+
+# Numbers that are part of a kernel; others are passed to it, so that they may change.
+PLAIN = frozenset((0, 1, -1, 2, -2, 0.5, 3, 6, float("inf"), float("-inf")))
 
 
 def _unknown(*_: Any) -> NoReturn:
