@@ -27,8 +27,8 @@ from .native import array_layout
 from .prepare import keep, split
 from .stream import NATIVE, Buffer, Check, Host, Native, Noted, Site, Stream, extent, native, used
 
-__all__ = ["NATIVE", "PLAIN", "Number", "Recording", "RecordingError", "cell", "is_steady", "raised",
-           "recording", "recording_here"]
+__all__ = ["NATIVE", "PLAIN", "Number", "Recording", "RecordingError", "cell", "is_steady",
+           "raised", "recording", "recording_here"]
 
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")
