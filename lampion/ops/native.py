@@ -8,7 +8,7 @@ shapes, strides and dtypes of the arguments. What cannot be traced stays with th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ __all__ = ["LEAST", "OFTEN", "SINGLE", "TEMPLATES", "FusedRule", "Launcher", "ca
 SINGLE = 8192  # the same for one pass of a NumPy function, which is hard to beat when small
 _MOST_PLANS = 1 << 14  # of the whole program; then the oldest goes
 OFTEN = 100  # calls on small arrays, after which a kernel for those is considered
+_SELDOM = 16  # calls for which no plan is made: that takes as long as some tens of small calls
+_LARGE, _TWICE = 1 << 14, 2  # elements from which the first call gets one; calls, for fewer
 _PASSES = 3  # of NumPy, which take longer than a launch however small the arrays are
 _MOST_FAILURES = 8  # shapes of one operator that no kernel can serve; then none is tried
 _ndarray = np.ndarray
@@ -139,14 +141,37 @@ def _written_at_once(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...], targe
     return None if found is None else target
 
 
-def _find(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
-    """The plan for these arguments; None where there is none."""
+def _find(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...], seldom: bool = True) -> Any:
+    """The plan for these arguments; None where there is none, or while small ones are seldom."""
     try:
         key = (tuple([_number(a) for a in attrs]), *[_facts(a) for a in arrays])
-        plan = leaf.launches.get(key, leaf)
+        plan = leaf.launches.get(key, 0)
     except TypeError:  # attributes that hold tensors or lists
         return None
-    return _plan(leaf, arrays, attrs, key) if plan is leaf else plan
+    if plan.__class__ is not int:
+        return plan
+    if seldom and _is_seldom(leaf.launches, key, plan, arrays):
+        return None
+    return _plan(leaf, arrays, attrs, key)
+
+
+def _is_seldom(table: dict[Any, Any], key: Any, met: int, arrays: Iterable[Any]) -> bool:
+    """Whether arguments of such sizes were met too few times, which is counted, for a plan."""
+    if met >= _SELDOM or knobs.kernels == "sync":
+        return False
+    size = max([a.size for a in arrays if a.__class__ is _ndarray], default=0)
+    if size >= _LARGE or (size >= LEAST and met >= _TWICE):
+        return False
+    if met:
+        table[key] = met + 1
+    else:
+        _remember(table, key, 1)
+    return True
+
+
+def _is_barren(table: dict[Any, Any]) -> bool:
+    """Whether no plan could be made for any arguments."""
+    return all(plan is None or plan.__class__ is int for plan in table.values())
 
 
 def calls_left(before: int) -> int:
@@ -160,7 +185,7 @@ def pays_when_small(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> boo
         return False
     if leaf.name in TEMPLATES:
         return leaf.name in _QUICK
-    plan = _find(leaf, arrays, attrs)
+    plan = _find(leaf, arrays, attrs, seldom=False)
     return plan is not None and plan.operations >= _PASSES
 
 
@@ -186,7 +211,7 @@ def _plan(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...], key: Any) -> Any
     _remember(leaf.launches, key, made)
     if made is None:
         leaf.failures += 1
-        if leaf.failures >= _MOST_FAILURES and not any(leaf.launches.values()):
+        if leaf.failures >= _MOST_FAILURES and _is_barren(leaf.launches):
             leaf.launches = None
     return made
 
@@ -316,7 +341,7 @@ class FusedRule:
         self.small = calls_left(self.small)
         if not self.small and self.plans is not None and not state.grad and (
                 knobs.kernels != "off" and _worth(args, 1)):
-            plan = self._find(args)
+            plan = self._find(args, seldom=False)
             if plan is not None and plan.program.operations >= _PASSES:
                 self.least = 1
         return self.least == 1
@@ -338,15 +363,20 @@ class FusedRule:
             check_gradient(self, args, result[0])
         return result
 
-    def _find(self, args: tuple[Any, ...]) -> Any:
-        """The plan for these arguments; None where there is none."""
+    def _find(self, args: tuple[Any, ...], seldom: bool = True) -> Any:
+        """As the function `_find`."""
         assert self.plans is not None
         try:
             key = tuple([_rule_facts(a) for a in args])
-            plan = self.plans.get(key, self)
+            plan = self.plans.get(key, 0)
         except TypeError:
             return None
-        return self._plan(args, key) if plan is self else plan
+        if plan.__class__ is not int:
+            return plan
+        if seldom and _is_seldom(self.plans, key, plan, (
+                t._a for t in _flat(args) if isinstance(t, Tensor))):
+            return None
+        return self._plan(args, key)
 
     def _plan(self, args: tuple[Any, ...], key: Any) -> Any:
         assert self.plans is not None
@@ -357,7 +387,7 @@ class FusedRule:
         _remember(self.plans, key, plan)
         if plan is None:
             self.failures += 1
-            if self.failures >= _MOST_FAILURES and not any(self.plans.values()):
+            if self.failures >= _MOST_FAILURES and _is_barren(self.plans):
                 self.plans = None
         return plan
 

@@ -54,6 +54,16 @@ def test_what_numpy_does_at_once_stays_with_it(name, call, fresh):
     assert LEAVES[name].least > 1 and not LEAVES[name].small
 
 
+def test_sizes_that_come_seldom_get_no_plan(fresh):
+    softmax, plans = torch.softmax, LEAVES["softmax"].launches
+    serve(lambda: softmax(torch.ones(9), 0), OFTEN)
+    before = sum(callable(plan) for plan in plans.values())
+    serve(lambda: [softmax(torch.ones(n), 0) for n in range(10, 40)], 3)
+    assert sum(callable(plan) for plan in plans.values()) == before
+    serve(lambda: softmax(torch.ones(10), 0), 20)
+    assert sum(callable(plan) for plan in plans.values()) == before + 1
+
+
 def test_who_waits_for_kernels_gets_them_from_the_first_call(fresh):
     x = torch.linspace(-3, 3, 35)
     first, second = (serve(lambda: x.softmax(0), kernels="sync") for _ in range(2))
