@@ -54,7 +54,7 @@ def _prepare() -> None:
         import_module(f"{__package__}.codegen.{room}")
     if service.available():
         allocator.install()
-        pool.address()
+        pool.address("lampion_parallel")
 
 
 def why_numpy(name: str, size: int) -> str | None:

@@ -19,10 +19,11 @@ matter to the result: a kernel's tasks depend on sizes alone.
 
 from __future__ import annotations
 
+from functools import partial
 from string import Template
 
 from ..runtime import threads
-from ..runtime.loader import PROVIDERS, load
+from ..runtime.loader import PROVIDERS, Image, load
 from .compile import cached_object
 from .target import TARGETS, Target, host
 
@@ -58,6 +59,19 @@ declare void @PyErr_Clear()
 
 ; fn(ctx, first, last, worker) over tasks 0 to count, shared among the threads of the pool.
 define void @lampion_parallel(ptr %fn, ptr %ctx, i64 %count) nounwind {
+  call void @share(ptr %fn, ptr %ctx, i64 %count, i64 0, i64 1)
+  ret void
+}
+
+; The same for tasks that differ: one at a time. They are too short to wake a thread for, unless
+; %wakes: where all threads sleep, the caller runs them.
+define void @lampion_side_by_side(ptr %fn, ptr %ctx, i64 %count, i64 %wakes) nounwind {
+  call void @share(ptr %fn, ptr %ctx, i64 %count, i64 1, i64 %wakes)
+  ret void
+}
+
+; %most: tasks handed out at a time, 0 for as many as seem good.
+define internal void @share(ptr %fn, ptr %ctx, i64 %count, i64 %most, i64 %wakes) nounwind {
   %threads = load atomic i64, ptr $threads monotonic, align 8
   %several = icmp sgt i64 %count, 1
   %many = icmp sgt i64 %threads, 1
@@ -66,7 +80,14 @@ define void @lampion_parallel(ptr %fn, ptr %ctx, i64 %count) nounwind {
 begin:
   %started = load atomic i64, ptr $started acquire, align 8
   %ready = icmp eq i64 %started, 2
-  br i1 %ready, label %claim, label %start
+  br i1 %ready, label %look, label %start
+look:
+  %asleep = load atomic i64, ptr $parked monotonic, align 8
+  %others = sub i64 %threads, 1
+  %awake = icmp slt i64 %asleep, %others
+  %rouses = icmp ne i64 %wakes, 0
+  %helped = or i1 %awake, %rouses
+  br i1 %helped, label %claim, label %alone
 start:
   call void @start()
   br label %alone
@@ -79,14 +100,17 @@ publish:
   store ptr %ctx, ptr $ctx, align 8
   store i64 %count, ptr $count, align 8
   %parts = shl i64 %threads, 3
-  %share = udiv i64 %count, %parts
-  %chunk = call i64 @llvm.umax.i64(i64 %share, i64 1)
+  %good = udiv i64 %count, %parts
+  %fixed = icmp ne i64 %most, 0
+  %some = select i1 %fixed, i64 %most, i64 %good
+  %chunk = call i64 @llvm.umax.i64(i64 %some, i64 1)
   store i64 %chunk, ptr $chunk, align 8
   store atomic i64 0, ptr $next monotonic, align 8
   %opened = atomicrmw add ptr $epoch, i64 1 seq_cst
   %parked = load atomic i64, ptr $parked seq_cst, align 8
   %sleeping = icmp sgt i64 %parked, 0
-  br i1 %sleeping, label %wake, label %work
+  %wanted = and i1 %sleeping, %rouses
+  br i1 %wanted, label %wake, label %work
 wake:
   call void @wake()
   br label %work
@@ -97,8 +121,8 @@ work:
   store atomic i64 0, ptr $busy release, align 8
   ret void
 alone:
-  %some = icmp sgt i64 %count, 0
-  br i1 %some, label %serial, label %end
+  %any = icmp sgt i64 %count, 0
+  br i1 %any, label %serial, label %end
 serial:
   call void %fn(ptr %ctx, i64 0, i64 %count, i64 0)
   br label %end
@@ -313,10 +337,15 @@ def plainest() -> Target:
     return TARGETS["neon" if host().name == "neon" else "sse"]
 
 
-def address() -> int:
-    """The address of `lampion_parallel` in this process; brings the pool up at the first call."""
+def _image() -> Image:
     target = plainest()
-    return threads.adopt(load(cached_object("pool", text(target), target)))
+    return load(cached_object("pool", text(target), target))
 
 
-PROVIDERS["lampion_parallel"] = address
+def address(name: str) -> int:
+    """The address of one of the pool's functions; brings the pool up at the first call."""
+    return threads.pool_function(name, _image)
+
+
+for _name in ("lampion_parallel", "lampion_side_by_side"):
+    PROVIDERS[_name] = partial(address, _name)

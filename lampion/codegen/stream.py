@@ -6,7 +6,8 @@ kernel's entry calls it instead of its body. Launches of the recording thread go
 
 A stream runs in two steps. `lampion_stream_bind` checks the arrays of a call and writes their
 addresses, and the numbers, to the places where kernels read them; `lampion_stream_run` calls
-bodies one after the other with the interpreter's lock released. No Python object is made between.
+bodies one after the other with the interpreter's lock released, or, where launches form a group,
+as tasks of the thread pool. No Python object is made between.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ declare i64 @PyLong_AsLongLong(ptr)
 declare ptr @PyLong_FromLongLong(i64)
 declare ptr @PyEval_SaveThread()
 declare void @PyEval_RestoreThread(ptr)
+declare void @lampion_side_by_side(ptr, ptr, i64, i64)
 
 ; For the Python half: the thread that records, what it calls, and of a launch that is being noted
 ; the words and the body.
@@ -294,7 +296,8 @@ end:
   ret void
 }
 
-; run(header, first, last): launches in order. None, or the place of the one that raised its flag.
+; run(header, first, last): launches in order, those of a group side by side. None, or the place of
+; the one that raised its flag.
 define ptr @lampion_stream_run(ptr %self, ptr %args, i64 %count) nounwind {
 entry:
   %header_object = load ptr, ptr %args, align 8
@@ -309,11 +312,25 @@ entry:
   %thread = call ptr @PyEval_SaveThread()
   br label %head
 head:
-  %i = phi i64 [ %first, %entry ], [ %i1, %next ]
+  %i = phi i64 [ %first, %entry ], [ %behind, %next ]
   %left = icmp slt i64 %i, %last
-  br i1 %left, label %launch, label %end
+  br i1 %left, label %look, label %end
+look:
+  %row = getelementptr [4 x ptr], ptr %table, i64 %i
+  %group_at = getelementptr ptr, ptr %row, i64 3
+  %group = load i64, ptr %group_at, align 8
+  %alone = icmp eq i64 %group, 0
+  br i1 %alone, label %launch, label %together
+together:  ; the number of launches, and in the lowest bit whether sleeping threads are woken
+  %wakes = and i64 %group, 1
+  %size = lshr i64 %group, 1
+  %rest = sub i64 %last, %i
+  %members = call i64 @llvm.smin.i64(i64 %size, i64 %rest)
+  %after = add i64 %i, %members
+  call void @lampion_side_by_side(ptr @members, ptr %row, i64 %members, i64 %wakes)
+  br label %next
 launch:
-  %row = getelementptr [3 x ptr], ptr %table, i64 %i
+  %i1 = add i64 %i, 1
   %body = load ptr, ptr %row, align 8
   %words_at = getelementptr ptr, ptr %row, i64 1
   %words = load ptr, ptr %words_at, align 8
@@ -327,7 +344,7 @@ test:
   %stop = icmp ne i64 %raised, 0
   br i1 %stop, label %stopped, label %next
 next:
-  %i1 = add i64 %i, 1
+  %behind = phi i64 [ %after, %together ], [ %i1, %launch ], [ %i1, %test ]
   br label %head
 end:
   call void @PyEval_RestoreThread(ptr %thread)
@@ -337,6 +354,26 @@ stopped:
   call void @PyEval_RestoreThread(ptr %thread)
   %answer = call ptr @PyLong_FromLongLong(i64 %i)
   ret ptr %answer
+}
+
+; Some launches of a group: they raise no flags. What one hands to the pool it runs alone.
+define internal void @members(ptr %rows, i64 %first, i64 %last, i64 %worker) nounwind {
+entry:
+  br label %head
+head:
+  %i = phi i64 [ %first, %entry ], [ %i1, %one ]
+  %i1 = add i64 %i, 1
+  %left = icmp slt i64 %i, %last
+  br i1 %left, label %one, label %end
+one:
+  %row = getelementptr [4 x ptr], ptr %rows, i64 %i
+  %body = load ptr, ptr %row, align 8
+  %words_at = getelementptr ptr, ptr %row, i64 1
+  %words = load ptr, ptr %words_at, align 8
+  call void %body(ptr %words, i64 0)
+  br label %head
+end:
+  ret void
 }
 """)
 

@@ -6,7 +6,7 @@ arguments, lays its arena out, and adds up what lives at the fullest moment.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -240,7 +240,22 @@ def _native(native: Any) -> str:
             f"{_bytes(executable.arena_bytes)}\n{first if once else ''}"
             f"  {'ms':>8}{'share':>7}{'times':>6}{'GFLOP/s':>9}{'GB/s':>7}{'roof':>6}  kernel")
     return "\n".join([head, *(_line(key, values, total) for key, values in steps[:30]),
-                      *_kept(executable)])
+                      *_beside(executable), *_kept(executable)])
+
+
+def _beside(executable: Any) -> Iterable[str]:
+    """Launches that run side by side, by what runs together."""
+    groups = executable.stream.groups
+    if not groups:
+        return
+    yield (f"  side by side on the threads: {sum(g.size for g in groups)} launches in "
+           f"{len(groups)} groups")
+    found: Counter[str] = Counter()
+    for g in groups:
+        names = Counter(s.name for s in executable.launches[g.first:g.first + g.size])
+        found[", ".join(f"{n} {name}" for name, n in names.most_common())] += 1
+    for what, times in found.most_common(8):
+        yield f"    {times} x ({what})"
 
 
 def _kept(executable: Any) -> Iterable[str]:

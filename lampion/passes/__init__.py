@@ -1,7 +1,8 @@
 """From a graph to a program that runs: an ordered list of passes, then lowering.
 
-Every pass takes a graph and gives one of the same meaning. It says what must hold before and what
-holds after; a test checks both on many graphs, and that results stay when a pass is left out.
+Every pass takes a graph and gives one of the same meaning; the last one puts the launches that
+lowering gives in order. A pass says what must hold before and what holds after; a test checks both
+on many graphs, and that results stay when a pass is left out.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ..graph.node import Graph
 from ..runtime.collector import uncollected
+from .beside import Arrangement, Launches, check_arrangement, check_launches, side_by_side
 from .conditions import is_merged, is_simple, is_well_formed, kernels_fit
 from .executable import Executable, lower
 from .fuse import fuse
@@ -18,7 +20,7 @@ from .layout import strides_of
 from .recompute import recompute
 from .simplify import merge_equal, simplify
 
-__all__ = ["PASSES", "Executable", "Pass", "compile_graph"]
+__all__ = ["BESIDE", "PASSES", "Executable", "LaunchPass", "Pass", "compile_graph"]
 
 Condition = Callable[[Graph], None]
 
@@ -46,6 +48,21 @@ PASSES = [
 ]
 
 
+class LaunchPass(NamedTuple):
+    """A step over launches: their order, and which run side by side on so many threads."""
+
+    name: str
+    run: Callable[[Launches, int], Arrangement]
+    requires: tuple[Callable[[Launches], None], ...]
+    ensures: tuple[Callable[[Launches, Arrangement], None], ...]
+    optional: bool
+    doc: str
+
+
+BESIDE = LaunchPass("beside", side_by_side, (check_launches,), (check_arrangement,), True,
+                    "puts small launches that are independent side by side")
+
+
 def compile_graph(graph: Graph, examples: Sequence[Any], drop: Sequence[str] = (),
                   steady: Collection[int] = ()) -> Executable:
     """The native program of a graph.
@@ -58,4 +75,5 @@ def compile_graph(graph: Graph, examples: Sequence[Any], drop: Sequence[str] = (
         for p in PASSES:
             if p.name not in drop:
                 graph = p.run(graph)
-        return lower(graph, examples, strides, steady)
+        return lower(graph, examples, strides, steady,
+                     None if BESIDE.name in drop else BESIDE.run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 from weakref import ref
@@ -14,35 +15,60 @@ from ..codegen import service
 from ..codegen.stream import Recording, Stream
 from ..graph.node import Graph, Node
 from ..ops.forms import check_memory
+from ..runtime.stream import Host, Noted
+from ..runtime.threads import get_num_threads
 from .arrays import Extents
+from .beside import Arrangement, Launches
 from .fused import Fused
 from .lower import Lowering
 
 __all__ = ["Executable", "Step", "lower"]
 
 Array = np.ndarray[Any, Any]
+Arranging = Callable[[Launches, int], Arrangement]
 
 
 def lower(graph: Graph, examples: Sequence[Array], strides: Sequence[Sequence[int]],
-          steady: Collection[int] = ()) -> Executable:
+          steady: Collection[int] = (),
+          arrange: Arranging | None = None) -> Executable:
     """Records the graph as a launch stream; kernels that are missing are made here and now.
 
     strides: of the outputs, in bytes; their order alone matters. steady: see `compile_graph`.
+    arrange: the pass over launches, for so many threads.
     """
     failing: set[str] = set()
     written = Extents([examples[w.target] for w in graph.writes if w.what == "data"])
     steady = {i for i in steady if not written.shared(examples[i])}
+    shared = _shared(graph, examples)
     while True:
         with service.waiting(), Recording() as recording:
             lowering = Lowering(graph, examples, recording, failing, steady)
             outputs = lowering.run(strides)
             found = lowering.steps_at(recording.late_failures()) - failing
             if not found:
-                stream = recording.finish(outputs)
+                stream = recording.finish(outputs, None if arrange is None else partial(
+                    _arranged, arrange, shared))
                 sources = [(first - bisect_left(recording.left_out, first), node)
                            for first, node in lowering.sources]
                 return Executable(graph, stream, sources, recording.order, examples)
         failing |= found  # once more, with writes to inputs after them
+
+
+def _arranged(arrange: Arranging, shared: Collection[int], steps: Sequence[Noted | Host],
+              prepared: int, results: Collection[int]) -> Arrangement:
+    """As a recording asks for it."""
+    return arrange(Launches(steps, prepared, results, shared), get_num_threads())
+
+
+def _shared(graph: Graph, examples: Sequence[Array]) -> set[int]:
+    """Inputs that share memory with others, some of which are written to."""
+    targets = [w.target for w in graph.writes if w.what == "data"]
+    written, found = Extents([examples[t] for t in targets]), set[int]()
+    for i, a in enumerate(examples):
+        others = {targets[n] for n in written.shared(a)} - {i}
+        if others:
+            found |= {i, *others}
+    return found
 
 
 class Step(NamedTuple):

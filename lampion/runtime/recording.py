@@ -15,7 +15,7 @@ import os
 import sys
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
@@ -25,13 +25,29 @@ from ..debug.kernels import HIDDEN, facts_of
 from . import memory
 from .native import array_layout
 from .prepare import keep, split
-from .stream import NATIVE, Buffer, Check, Host, Native, Noted, Site, Stream, extent, native, used
+from .stream import (
+    NATIVE,
+    Buffer,
+    Check,
+    Group,
+    Host,
+    Native,
+    Noted,
+    Site,
+    Stream,
+    extent,
+    native,
+    used,
+)
 
 __all__ = ["NATIVE", "PLAIN", "Number", "Recording", "RecordingError", "cell", "is_steady",
-           "raised", "recording", "recording_here"]
+           "raised", "recording", "recording_here", "written"]
 
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")
+# From the steps, how many of them are prepared, and ids of the results' buffers.
+Arrange = Callable[[Sequence[Noted | Host], int, Collection[int]],
+                   tuple[Sequence[int], Sequence[Group]]]
 
 _CELL = ctypes.c_void_p()  # what kernels' entries call instead of their bodies, or null
 
@@ -364,7 +380,7 @@ class Recording:
             return False
         step = self._checked.get((_elements(place), rule))
         return step is not None and not any(
-            s.buffer is place.buffer for later in self._steps[step + 1:] for s in _written(later))
+            s.buffer is place.buffer for later in self._steps[step + 1:] for s in written(later))
 
     def late_failures(self) -> list[int]:
         """All steps that may raise, if one of them comes after a write to an input; else []."""
@@ -372,7 +388,7 @@ class Recording:
                    if (s.can_fail if isinstance(s, Host) else s.flag is not None)]
         last = max(failing, default=0)
         changed = any(site.buffer.kind == "input" for s in self._steps[:last]
-                      for site in _written(s))
+                      for site in written(s))
         return failing if changed else []
 
     @contextmanager
@@ -403,8 +419,9 @@ class Recording:
                 self._checked = {k: at for k, at in self._checked.items() if at < steps}
         return result
 
-    def finish(self, outputs: Sequence[Array]) -> Stream:
+    def finish(self, outputs: Sequence[Array], arrange: Arrange | None = None) -> Stream:
         """The program. outputs: what a call gives, arrays of this recording or views of them.
+        arrange: gives the order of the steps and groups of launches that run side by side.
 
         Launches whose results nobody reads are `left_out`: their places among all launches.
         RecordingError where NumPy read or wrote an array of the recording.
@@ -422,15 +439,24 @@ class Recording:
         self.left_out = _needless(self._steps, [s.buffer for s in sites])
         for i in reversed(self.left_out):
             del self._steps[i]
-        prepared = split(self._steps, _written, {id(s.buffer) for s in sites})
-        self.order = [*prepared, *(i for i in range(len(self._steps)) if i not in prepared)]
-        self._steps = [self._steps[i] for i in self.order]
-        _count_uses(self._buffers, self._steps)
+        results = {id(s.buffer) for s in sites}
+        prepared = split(self._steps, written, results)
+        self._put([*prepared, *(i for i in range(len(self._steps)) if i not in prepared)])
+        groups: Sequence[Group] = ()
+        if arrange is not None:
+            order, groups = arrange(self._steps, len(prepared), results)
+            self._put(order)
+        _count_uses(self._buffers, self._steps, groups)
         if any(s.buffer.kind == "arena" and s.buffer.first < 0 < s.buffer.size for s in sites):
             raise RecordingError("a result that no launch has written")
         keep(self._buffers, self._steps, len(prepared))
         return Stream(self._steps, self._buffers, self._inputs, self._numbers, sites,
-                      len(prepared))
+                      len(prepared), groups)
+
+    def _put(self, order: Sequence[int]) -> None:
+        """Another order of the steps."""
+        self.order = [self.order[i] for i in order] if self.order else list(order)
+        self._steps = [self._steps[i] for i in order]
 
     # --- noting -------------------------------------------------------------------------------
 
@@ -499,7 +525,7 @@ def _elements(site: Site) -> Any:
     return id(site.buffer), site.offset, site.dtype, tuple(joined)
 
 
-def _written(step: Noted | Host) -> list[Site]:
+def written(step: Noted | Host) -> list[Site]:
     """What a step writes to; all that it might, where its code does not tell."""
     if isinstance(step, Host):
         return [s for s in step.writes if isinstance(s, Site)]
@@ -511,22 +537,27 @@ def _needless(steps: Sequence[Noted | Host], outputs: Sequence[Buffer]) -> list[
     """Launches that only write memory of the arena which no later one uses; Python always runs."""
     needed, found = set(map(id, outputs)), list[int]()
     for i, step in reversed(list(enumerate(steps))):
-        written = [] if isinstance(step, Host) or step.flag is not None else _written(step)
-        if written and all(s.buffer.kind == "arena" and id(s.buffer) not in needed
-                           for s in written):
+        sites = [] if isinstance(step, Host) or step.flag is not None else written(step)
+        if sites and all(s.buffer.kind == "arena" and id(s.buffer) not in needed
+                           for s in sites):
             found.append(i)
         else:
             needed.update(map(id, used(step)))
     return found[::-1]
 
 
-def _count_uses(buffers: Sequence[Buffer], steps: Sequence[Noted | Host]) -> None:
-    """The first and the last step of every buffer."""
+def _count_uses(buffers: Sequence[Buffer], steps: Sequence[Noted | Host],
+                groups: Sequence[Group]) -> None:
+    """The first and the last step of every buffer; those of a group count as one."""
     for b in buffers:
         b.first = b.last = -1
+    start, end = list(range(len(steps))), list(range(len(steps)))
+    for first, size, _ in groups:
+        start[first:first + size] = [first] * size
+        end[first:first + size] = [first + size - 1] * size
     for i, step in enumerate(steps):
         for b in used(step):
-            b.first, b.last = i if b.first < 0 else b.first, i
+            b.first, b.last = start[i] if b.first < 0 else b.first, end[i]
 
 
 def _named(b: Buffer) -> str:

@@ -24,8 +24,8 @@ from .loader import Image
 from .native import function
 from .threads import get_num_threads
 
-__all__ = ["HEADER", "NATIVE", "Buffer", "Host", "Launch", "Noted", "Site", "Stream", "native",
-           "used"]
+__all__ = ["HEADER", "NATIVE", "Buffer", "Group", "Host", "Launch", "Noted", "Site", "Stream",
+           "native", "used"]
 
 Array = np.ndarray[Any, Any]
 
@@ -125,6 +125,17 @@ class Host(NamedTuple):
     can_fail: bool = True
 
 
+class Group(NamedTuple):
+    """Launches that run side by side on the thread pool: the place of the first among all steps.
+
+    None of them writes what another uses, or raises a flag. wakes: it is worth waking threads for.
+    """
+
+    first: int
+    size: int
+    wakes: bool
+
+
 class Launch(NamedTuple):
     """What a stream tells of a step. arguments: arrays as (shape, strides, item size, values)."""
 
@@ -146,13 +157,15 @@ class Stream:
 
     launches: its steps in order. arena_bytes: the memory that values in between take together;
     least_bytes: the most of them that live at one time. kept_bytes: the memory that prepared values
-    take, prepared_from: the inputs that they follow from. can_fail: whether a step may raise.
+    take, prepared_from: the inputs that they follow from. groups: of launches that run side by
+    side, by one thread in turn. can_fail: whether a step may raise.
     """
 
     def __init__(self, steps: Sequence[Noted | Host], buffers: Sequence[Buffer],
                  inputs: Sequence[Array], numbers: int, outputs: Sequence[Site],
-                 prepared: int = 0) -> None:
+                 prepared: int = 0, groups: Sequence[Group] = ()) -> None:
         self.prepared, self._kept = prepared, memory.empty((0,), _BYTE)
+        self.groups = tuple(groups)
         self._steps, self._inputs, self._outputs = list(steps), list(inputs), list(outputs)
         self._results = _results(outputs)
         self.buffers = [b for b in buffers if b.kind == "arena" and b.first >= 0]
@@ -169,7 +182,7 @@ class Stream:
                 self._place[id(b)] = own + b.number, 0
         self._place.update({id(b): (2 + i, 0) for i, b in enumerate(self._results)})
         self._given_out = [_whole(b) for b in self._results]
-        self._table = _Table(self._steps, self._place, own, self._inputs, numbers)
+        self._table = _Table(self._steps, self._place, own, self._inputs, numbers, self.groups)
         whole = [_is_whole(site) for site in outputs]
         self._plain = [self._place[id(site.buffer)][0] for site in outputs] if all(whole) else None
         self._threads = get_num_threads()
@@ -411,7 +424,7 @@ class _Table:
     """The words that native code reads. Some hold the addresses of others: links."""
 
     def __init__(self, steps: Sequence[Noted | Host], place: dict[int, tuple[int, int]], own: int,
-                 inputs: Sequence[Array], numbers: int) -> None:
+                 inputs: Sequence[Array], numbers: int, groups: Sequence[Group]) -> None:
         self.numbers, self._place = numbers, place
         self._words: list[int] = [0] * len(HEADER)
         self._links: list[int] = []  # words that hold the number of another word so far
@@ -419,8 +432,9 @@ class _Table:
         self._flags: dict[int, int] = {}
         self._patches: list[int] = []
         self._sets: list[int] = []
-        noted = [step for step in steps if isinstance(step, Noted)]
-        rows = [self._launch(step) for step in noted]
+        sizes = {g.first: 2 * g.size + g.wakes for g in groups}
+        rows = [(*self._launch(step), sizes.get(i, 0)) for i, step in enumerate(steps)
+                if isinstance(step, Noted)]
         self._header({
             "own": own, "inputs": len(inputs), "numbers": numbers, "array_type": id(np.ndarray),
             "patches": len(self._patches) // 3, "sets": len(self._sets) // 2}, {
@@ -459,10 +473,12 @@ class _Table:
         cells[links] = cells[links] * 8 + cells.ctypes.data
         return cells
 
-    def _launches(self, rows: Sequence[tuple[int, int, int]]) -> int:
-        """A row for each launch: the body, the argument words, the flag or 0."""
+    def _launches(self, rows: Sequence[tuple[int, int, int, int]]) -> int:
+        """A row for each launch: the body, the argument words, the flag or 0, and of the first of a
+        group twice its size, plus one where threads are woken for it.
+        """
         return self._add([word for row in rows for word in row], [
-            i for n, row in enumerate(rows) for i in (3 * n + 1, 3 * n + 2) if row[i % 3]])
+            i for n, row in enumerate(rows) for i in (4 * n + 1, 4 * n + 2) if row[i % 4]])
 
     def _launch(self, step: Noted) -> tuple[int, int, int]:
         words = list(step.words)

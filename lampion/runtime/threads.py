@@ -2,8 +2,9 @@
 
 Workers are Python threads that stay inside one native call, without the interpreter's lock, until
 the pool is made smaller, the process forks or the interpreter ends. Kernels hand them work through
-`lampion_parallel` (codegen/pool.py has the protocol). They are started when a kernel that wants
-them is loaded, and again by the first launch after a fork, in the parent and in the child.
+`lampion_parallel` and streams through `lampion_side_by_side` (codegen/pool.py has the protocol).
+They are started when a kernel that wants them is loaded, and again by the first launch after a
+fork, in the parent and in the child.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from time import perf_counter
 from ..debug.knobs import knobs
 from .loader import Image
 
-__all__ = ["adopt", "get_num_threads", "set_num_threads", "stop"]
+__all__ = ["get_num_threads", "pool_function", "set_num_threads", "stop"]
 
 
 class _State:
@@ -48,14 +49,14 @@ def set_num_threads(n: int) -> None:
             _State.pool.resize(n)
 
 
-def adopt(image: Image) -> int:
-    """Makes the loaded pool code the process's pool; returns the address of `lampion_parallel`."""
+def pool_function(name: str, make: Callable[[], Image]) -> int:
+    """The address of a function of the process's pool, which `make` loads at the first call."""
     with _lock:
         if _State.pool is None:
-            _State.pool = _Pool(image)
+            _State.pool = _Pool(make())
             atexit.register(stop)
             _State.pool.start(get_num_threads())
-        return _State.pool.address
+        return _State.pool.image.symbols[name]
 
 
 def stop() -> None:
@@ -69,7 +70,7 @@ class _Pool:
     """The pool's native functions and its worker threads."""
 
     def __init__(self, image: Image) -> None:
-        self.image, self.address = image, image.symbols["lampion_parallel"]
+        self.image = image
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(image))  # kernels jump into it to the very end
         self._work = self._native("work", ctypes.c_int64)
         self._resize = self._native("resize", ctypes.c_int64, ctypes.c_int64)
