@@ -42,12 +42,20 @@ class Fused:
 
     def __call__(self, arrays: Sequence[Any], into: Sequence[Array]) -> None:
         """Writes the function's results into `into`."""
+        self.run(self.plan(arrays, into), arrays, into)
+
+    def plan(self, arrays: Sequence[Any], into: Sequence[Array]) -> Any:
+        """What `run` takes for arrays of these shapes, strides and dtypes."""
         key = tuple([_facts(a) for a in (*arrays, *into)])
         plan = self.launches.get(key)
         if plan is None:
             if len(self.launches) >= _MOST_PLANS:
                 self.launches.clear()
             plan = self.launches[key] = self._plan(arrays, into)
+        return plan
+
+    def run(self, plan: Any, arrays: Sequence[Any], into: Sequence[Array]) -> None:
+        """A call whose plan is known."""
         if plan.run(arrays, into) is None:
             for target, value in zip(into, self.function(*arrays), strict=True):
                 target[...] = value

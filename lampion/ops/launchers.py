@@ -808,7 +808,10 @@ def _attention_backward(grad: Array, out: Array, logarithm: Array, query: Array,
 
 
 class _Kernels(rnn.Plain):
-    """Computes the steps of a recurrent layer by kernels."""
+    """Computes the steps of a recurrent layer, in one direction, by kernels."""
+
+    def __init__(self) -> None:
+        self.plans: dict[Any, Any] = {}  # by cell and first result: steps are alike in all else
 
     def empty(self, shape: tuple[int, ...], like: Array) -> Array:
         return memory.empty(shape, like.dtype)
@@ -841,17 +844,18 @@ class _Kernels(rnn.Plain):
             super().product(a, b.b if isinstance(b, Repeated) else b, out, add)
 
     def apply(self, cell: Any, arrays: Any, into: Any) -> None:
-        fused(cell)(arrays, into)
-
-
-_KERNELS = _Kernels()
+        kernel, key = fused(cell), (cell, into[0].shape, into[0].strides)
+        plan = self.plans.get(key)
+        if plan is None:
+            plan = self.plans[key] = kernel.plan(arrays, into)
+        kernel.run(plan, arrays, into)
 
 
 def _recurrent(name: str, layer: Any) -> None:
     """The launcher of a layer or its gradient: the reference, computed by kernels."""
     def launcher(*args: Any) -> Any:
         arrays = [a for a in args if isinstance(a, np.ndarray)]
-        return layer(*args, run=_KERNELS) if _same_floats(*arrays) else None
+        return layer(*args, run=_Kernels()) if _same_floats(*arrays) else None
     template(name)(launcher)
 
 
@@ -868,7 +872,7 @@ def _lstm_backward(gy: Array, gh: Array, gc: Array, data: Array, w_ih: Array, w_
         return None
     saved = (gates, before_h, cells, before_c)
     return rnn.lstm_backward((gy, gh, gc), data, w_ih, w_hh, w_hr, saved, sizes, reverse,
-                             _KERNELS)
+                             _Kernels())
 
 
 @template("gru_backward")
@@ -877,7 +881,8 @@ def _gru_backward(gy: Array, gh: Array, data: Array, w_ih: Array, w_hh: Array, g
     if not _same_floats(gy, gh, data, w_ih, w_hh):
         return None
     saved = (gates, before, inner)
-    return rnn.gru_backward((gy, gh), data, w_ih, w_hh, saved, sizes, reverse, _KERNELS)
+    return rnn.gru_backward((gy, gh), data, w_ih, w_hh, saved, sizes, reverse,
+                            _Kernels())
 
 
 @template("rnn_backward")
@@ -886,4 +891,4 @@ def _rnn_backward(gy: Array, gh: Array, data: Array, w_ih: Array, w_hh: Array, o
     if not _same_floats(gy, gh, data, w_ih, w_hh):
         return None
     return rnn.simple_backward((gy, gh), data, w_ih, w_hh, (out, before), sizes, reverse, relu,
-                               _KERNELS)
+                               _Kernels())
