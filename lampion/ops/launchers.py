@@ -27,6 +27,7 @@ from .reference import resample as resampling
 from .reference import rnn
 from .reference.pool import adaptive_bounds, fractional_starts, pool_size
 from .resize import RESAMPLE
+from .streamed import Streamed
 
 Array = Any
 
@@ -856,7 +857,11 @@ def _recurrent(name: str, layer: Any) -> None:
     def launcher(*args: Any) -> Any:
         arrays = [a for a in args if isinstance(a, np.ndarray)]
         return layer(*args, run=_Kernels()) if _same_floats(*arrays) else None
-    template(name)(launcher)
+    template(name)(Streamed(launcher))
+
+
+def _streamed(name: str) -> Callable[[Callable[..., Any]], Any]:
+    return lambda launcher: template(name)(Streamed(launcher))
 
 
 _recurrent("lstm_layer", rnn.lstm)
@@ -864,7 +869,7 @@ _recurrent("gru_layer", rnn.gru)
 _recurrent("rnn_layer", rnn.simple)
 
 
-@template("lstm_backward")
+@_streamed("lstm_backward")
 def _lstm_backward(gy: Array, gh: Array, gc: Array, data: Array, w_ih: Array, w_hh: Array,
                    w_hr: Array, gates: Array, before_h: Array, cells: Array, before_c: Array,
                    sizes: Any, reverse: bool) -> Any:
@@ -875,7 +880,7 @@ def _lstm_backward(gy: Array, gh: Array, gc: Array, data: Array, w_ih: Array, w_
                              _Kernels())
 
 
-@template("gru_backward")
+@_streamed("gru_backward")
 def _gru_backward(gy: Array, gh: Array, data: Array, w_ih: Array, w_hh: Array, gates: Array,
                   before: Array, inner: Array, sizes: Any, reverse: bool) -> Any:
     if not _same_floats(gy, gh, data, w_ih, w_hh):
@@ -885,7 +890,7 @@ def _gru_backward(gy: Array, gh: Array, data: Array, w_ih: Array, w_hh: Array, g
                             _Kernels())
 
 
-@template("rnn_backward")
+@_streamed("rnn_backward")
 def _rnn_backward(gy: Array, gh: Array, data: Array, w_ih: Array, w_hh: Array, out: Array,
                   before: Array, sizes: Any, reverse: bool, relu: bool) -> Any:
     if not _same_floats(gy, gh, data, w_ih, w_hh):

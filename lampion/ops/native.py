@@ -38,7 +38,8 @@ _ndarray = np.ndarray
 Launcher = Callable[..., Any]
 TEMPLATES: dict[str, Launcher] = {}  # by operator
 _QUICK = frozenset({  # templates that are quicker than their references for arrays of any size
-    "convolution", "correlate_input", "correlate_weight", "cummax", "cummin", "logcumsumexp",
+    "convolution", "correlate_input", "correlate_weight", "cummax", "cummin", "gru_backward",
+    "gru_layer", "logcumsumexp", "lstm_backward", "lstm_layer", "rnn_backward", "rnn_layer",
     "max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices",
     "nll_backward", "nll_loss", "nll_loss2d", "resample_linear2d", "resample_nearest2d",
     "scatter_add", "tril", "triu"})
