@@ -158,7 +158,7 @@ def _find(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...], seldom: bool = T
 
 def _is_seldom(table: dict[Any, Any], key: Any, met: int, arrays: Iterable[Any]) -> bool:
     """Whether arguments of such sizes were met too few times, which is counted, for a plan."""
-    if met >= _SELDOM or knobs.kernels == "sync":
+    if met >= _SELDOM or knobs.kernels == "sync" or recording_here() is not None:
         return False
     size = max([a.size for a in arrays if a.__class__ is _ndarray], default=0)
     if size >= _LARGE or (size >= LEAST and met >= _TWICE):
