@@ -70,11 +70,16 @@ def _sub_scaled(input: Array, other: Array, alpha: Array) -> Array:
     return input - other * alpha
 
 
-def _one_kernel(input: Any, other: Any, alpha: Any) -> bool:
-    """Whether factor and sum are one operator: real floats, no conversions."""
-    return (isinstance(input, Tensor) and isinstance(other, Tensor)
-            and input._dtype is other._dtype and input._dtype.kind == FLOAT
-            and alpha.__class__ in (float, int))
+def _with_factor(name: str, plain: Any, scaled: Any, input: Any, other: Any, alpha: Any) -> Any:
+    """`input` and `other * alpha` combined: by one operator where no dtype has to change."""
+    if alpha.__class__ in (float, int):
+        if alpha == 1:
+            return plain(input, other)
+        if isinstance(input, Tensor) and isinstance(other, Tensor) and (
+                input._dtype is other._dtype and input._dtype.kind == FLOAT):
+            broadcast_shape(name, input._a.shape, other._a.shape)
+            return scaled(input, other, alpha)
+    return plain(input, _scaled(name, other, alpha, input))
 
 
 @op(inplace=(_add.leaf, _add_scaled), out=True)
@@ -85,23 +90,13 @@ def add(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     >>> torch.add(torch.tensor([1, 2]), 0.5)
     tensor([1.5000, 2.5000])
     """
-    if alpha.__class__ in (float, int) and alpha == 1:
-        return _add(input, other)
-    if _one_kernel(input, other, alpha):
-        broadcast_shape("add", input._a.shape, other._a.shape)
-        return _add_scaled(input, other, alpha)
-    return _add(input, _scaled("add", other, alpha, input))
+    return _with_factor("add", _add, _add_scaled, input, other, alpha)
 
 
 @op(inplace=(_sub.leaf, _sub_scaled), out=True, aliases="subtract")
 def sub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     """`input - alpha * other`, broadcast, with type promotion."""
-    if alpha.__class__ in (float, int) and alpha == 1:
-        return _sub(input, other)
-    if _one_kernel(input, other, alpha):
-        broadcast_shape("sub", input._a.shape, other._a.shape)
-        return _sub_scaled(input, other, alpha)
-    return _sub(input, _scaled("sub", other, alpha, input))
+    return _with_factor("sub", _sub, _sub_scaled, input, other, alpha)
 
 
 @op("torch")
