@@ -24,7 +24,7 @@ from ..tensor.tensor import Tensor, wrap
 
 __all__ = ["LEAST", "OFTEN", "SINGLE", "TEMPLATES", "FusedRule", "Launcher", "calls_left",
            "explained", "launch", "launch_list", "launch_update", "pays_when_small", "renamed",
-           "template"]
+           "template", "update_plan"]
 
 SINGLE = 8192  # the same for one pass of a NumPy function, which is hard to beat when small
 _MOST_PLANS = 1 << 14  # of the whole program; then the oldest goes
@@ -251,12 +251,7 @@ def _make_plan(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...], into: Any =
 
 def launch_update(update: Any, arrays: Any, scalars: Any, negate: bool) -> bool:
     """Runs an optimizer's update on its arrays as one kernel; False where it cannot."""
-    if knobs.kernels == "off":
-        return False
-    key = (negate, scalars.key, *[(a.shape, a.strides, a.dtype.num) for a in arrays])
-    plan = update.launches.get(key, update)
-    if plan is update:
-        plan = _remember(update.launches, key, _update_plan(update, arrays, scalars, negate))
+    plan = update_plan(update, arrays, scalars, negate)
     if plan is None:
         return False
     if knobs.check and recording_here() is None:
@@ -264,6 +259,17 @@ def launch_update(update: Any, arrays: Any, scalars: Any, negate: bool) -> bool:
 
         return run_update(update, plan, arrays, scalars, negate)
     return plan(arrays, scalars.raw)
+
+
+def update_plan(update: Any, arrays: Any, scalars: Any, negate: bool) -> Any:
+    """What launches an optimizer's update on arrays of these layouts: plan(arrays, numbers)."""
+    if knobs.kernels == "off":
+        return None
+    key = (negate, scalars.key, *[(a.shape, a.strides, a.dtype.num) for a in arrays])
+    plan = update.launches.get(key, update)
+    if plan is update:
+        plan = _remember(update.launches, key, _update_plan(update, arrays, scalars, negate))
+    return plan
 
 
 def _update_plan(update: Any, arrays: Any, scalars: Any, negate: bool) -> Any:

@@ -18,7 +18,7 @@ from ..debug.frames import user_code
 from ..tensor.tensor import Tensor, storage_of
 from .native import LEAST, launch_update
 
-__all__ = ["UPDATES", "Scalars", "Update", "note_writes", "update_arrays"]
+__all__ = ["UPDATES", "Scalars", "Update", "flat_views", "note_writes", "update_arrays"]
 
 _BLOCK = 1 << 15  # elements: with a few temporaries of float32 this fits the second-level cache
 _WIDE: np.dtype[Any] = np.dtype(np.float32)
@@ -289,7 +289,7 @@ def update_arrays(
     if kind.kind == "c":
         arrays = [a[..., None].view(_REAL[kind.name]) for a in arrays]
     run = _run if kind.itemsize >= 4 else _run_wide
-    flat = None if arrays[0].size <= _BLOCK else _flat(arrays)
+    flat = None if arrays[0].size <= _BLOCK else flat_views(arrays)
     if flat is None:
         run(update, arrays, scalars.fixed, negate)
         return
@@ -310,7 +310,7 @@ def _run_wide(update: Update, arrays: Sequence[Any], scalars: Sequence[Any], neg
             array[...] = result
 
 
-def _flat(arrays: Sequence[Any]) -> list[Any] | None:
+def flat_views(arrays: Sequence[Any]) -> list[Any] | None:
     """One-dimensional views of the arrays, element by element alike; None if there are none."""
     if all(a.flags.c_contiguous for a in arrays):
         return [a.reshape(-1) for a in arrays]

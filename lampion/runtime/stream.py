@@ -209,13 +209,28 @@ class Stream:
             done = is_prepared and self._kept.size == self.kept_bytes
             own = self._memory(is_prepared is not None)
             self._bind(own, inputs, numbers)
-            if watching():
-                self._each(own, inputs)
-            else:
-                if self.prepared and not done:
-                    self._launch(0, self.prepared, own, inputs)
-                self._all(own, inputs)
+            self._run(own, inputs, bool(done))
         return self._given(own, inputs)
+
+    def run_apart(self, inputs: Sequence[Array], numbers: Sequence[float] = ()) -> bool:
+        """Runs if no two of the inputs share memory; whether it did. Errors as of a call."""
+        inputs = tuple(inputs)
+        with self._lock:
+            own = self._memory(False)
+            self._bind(own, inputs, numbers)
+            if not self._table.inputs_are_apart():
+                return False
+            self._run(own, inputs, False)
+        return True
+
+    def _run(self, own: list[Array], inputs: Sequence[Array], done: bool) -> None:
+        """Everything, or where it is done without what was prepared."""
+        if watching():
+            self._each(own, inputs)
+            return
+        if self.prepared and not done:
+            self._launch(0, self.prepared, own, inputs)
+        self._all(own, inputs)
 
     def _memory(self, keeps: bool) -> list[Array]:
         """The arena, prepared values, and the results of a call."""
@@ -443,6 +458,15 @@ class _Table:
             "launches": self._launches(rows), "patch_table": self._add_rows(self._patches, 3),
             "set_table": self._add_rows(self._sets, 2)})
         self.cells = self._linked()
+        self._inputs, self._own = inputs, own
+        self._apart: _Apart | None = None
+
+    def inputs_are_apart(self) -> bool:
+        """Whether the inputs that were bound last have memory of their own, each of them."""
+        if self._apart is None:
+            self._apart = _Apart(self._inputs)
+        at = (int(self.cells[HEADER.index("bases")]) - self.cells.ctypes.data) // 8 + self._own
+        return self._apart.holds(self.cells[at:at + len(self._inputs)])
 
     def lower_flags(self) -> None:
         """As before the first launch."""
@@ -514,6 +538,26 @@ class _Table:
         base, offset = self._place[id(site.buffer)]
         self._patches += [record + _DATA, base, offset + site.offset]
         return record
+
+
+class _Apart:
+    """Whether arrays of these layouts, given their addresses, share no memory."""
+
+    def __init__(self, arrays: Sequence[Array]) -> None:
+        covered = [extent(a.shape, a.strides, a.itemsize) for a in arrays]
+        self.low, self.high = np.array(covered, np.int64).reshape(-1, 2).T
+        self.order = np.arange(len(arrays))  # by address; mostly as at the last call
+
+    def holds(self, addresses: Array) -> bool:
+        """Whether every array ends before the next one begins."""
+        starts, ends = addresses + self.low, addresses + self.high
+        if not self.in_order(starts, ends):
+            self.order = np.argsort(starts, kind="stable")
+            return self.in_order(starts, ends)
+        return True
+
+    def in_order(self, starts: Array, ends: Array) -> bool:
+        return bool((ends[self.order[:-1]] <= starts[self.order[1:]]).all())
 
 
 _FIELDS = np.ndarray.__basicsize__ // 8
