@@ -283,12 +283,16 @@ def build_permutation(target: Target) -> Kernel:
 # --- launchers --------------------------------------------------------------------------------
 
 
+_U32 = np.dtype(np.uint32)
+_BUILDS = {kind: partial(build_draws, kind=kind) for kind in KINDS}
+
+
 def _draw(kind: str, state: Array, out: Array, *numbers: float) -> bool:
-    if state.shape != (_SIZE + 1,) or state.dtype != np.uint32 or state[_SIZE] > _SIZE:
+    if state.shape != (_SIZE + 1,) or state.dtype != _U32 or state.item(_SIZE) > _SIZE:
         raise ValueError("mersenne: the state is 624 words and a position up to 624, in uint32")
     if out.ndim != 1 or not out.flags.c_contiguous:
         raise ValueError("mersenne: values are drawn into one-dimensional contiguous arrays")
-    kernel = service.kernel(("mersenne", kind), partial(build_draws, kind=kind))
+    kernel = service.kernel(("mersenne", kind), _BUILDS[kind])
     if kernel is None:
         return False
     kernel(state, out, *numbers)
@@ -305,7 +309,7 @@ def words(state: Array, out: Array) -> bool:
 
 def uniform(state: Array, out: Array, low: float, high: float) -> bool:
     """float32 or float64 values in [low, high)."""
-    kind = "uniform32" if out.dtype == np.float32 else "uniform64"
+    kind = "uniform32" if out.dtype == _F32 else "uniform64"
     if kind == "uniform64" and not _fused():
         return False  # what is rounded once cannot be had there
     return _typed(out, "float32", "float64") and _draw(kind, state, out, low, high)
@@ -328,9 +332,10 @@ def normals(state: Array, out: Array, mean: float, std: float) -> bool:
     if out.size % 16:
         raise ValueError(f"mersenne: normal values come in groups of 16, got {out.size}")
     transform = service.kernel(("mersenne", "normals"), build_normals)
-    if transform is None or not uniform(state, out[:_RUN], 0.0, 1.0):
+    first = out[:_RUN] if out.size > _RUN else out
+    if transform is None or not uniform(state, first, 0.0, 1.0):
         return False
-    transform(out[:_RUN], mean, std)
+    transform(first, mean, std)
     for start in range(_RUN, out.size, _RUN):
         run = out[start:start + _RUN]
         uniform(state, run, 0.0, 1.0)
@@ -338,6 +343,7 @@ def normals(state: Array, out: Array, mean: float, std: float) -> bool:
     return True
 
 
+_F32 = np.dtype(np.float32)
 _RUN = 1 << 16  # values that stay in the second-level cache between their two kernels
 
 

@@ -527,6 +527,9 @@ def arange(*args: Any, out: Any = None, dtype: Any = None, layout: Any = None, d
     >>> torch.arange(1, 4)
     tensor([1, 2, 3])
     """
+    if len(args) == 1 and args[0].__class__ is int and args[0] >= 0 and not (
+            named or dtype is not None or out is not None):
+        return finish(np.arange(args[0]), device, requires_grad, int64)
     start, end, step = _range_arguments(args, named)
     d = check_dtype(dtype, "arange") or (out._dtype if out is not None else None)
     if d is None:
@@ -544,6 +547,9 @@ def arange(*args: Any, out: Any = None, dtype: Any = None, layout: Any = None, d
 
 
 def _range_arguments(args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any, Any]:
+    if not named and 0 < len(args) < 4:
+        first, last, step = (0, *args, 1) if len(args) == 1 else (*args, 1)[:3]
+        return _plain(first), _plain(last), _plain(step)
     names = {1: ("end",), 2: ("start", "end")}.get(len(args), ("start", "end", "step"))
     if "start" in named and len(args) == 1:
         names = ("end",)

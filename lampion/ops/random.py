@@ -13,13 +13,27 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.modes import state
 from ..debug.knobs import knobs
 from ..runtime import random as draws
 from ..runtime import rejection
-from ..tensor.dtype import BOOL, COMPLEX, FLOAT, INT, dtype, finfo, float64, int64
+from ..runtime.quiet import IGNORE, enter, leave
+from ..tensor import devices
+from ..tensor.dtype import (
+    BOOL,
+    COMPLEX,
+    FLOAT,
+    INT,
+    dtype,
+    finfo,
+    float32,
+    float64,
+    get_default_dtype,
+    int64,
+)
 from ..tensor.names import scalar_type
 from ..tensor.strides import memory_order
-from ..tensor.tensor import Tensor
+from ..tensor.tensor import INFERENCE, Tensor, wrap
 from .creation import check_dtype, empty_like, make, zeros_like
 from .errors import argument_type, broadcast_mismatch, not_implemented_for
 from .families import Array
@@ -58,6 +72,7 @@ _OVERWRITTEN = {"input": _nothing}
 
 
 _SERVICE = __package__.removesuffix("ops") + "codegen.service"
+_mersenne: Any = None  # the module, once it is wanted
 
 
 def _kernels(count: int) -> Any:
@@ -65,11 +80,12 @@ def _kernels(count: int) -> Any:
 
     Few values are not worth the start of the kernels, which takes some hundredths of a second.
     """
-    if knobs.kernels == "off" or (count < 4096 and _SERVICE not in sys.modules):
+    global _mersenne
+    if knobs.kernels == "off":
         return None
-    from ..codegen import mersenne
-
-    return mersenne
+    if _mersenne is None and (count >= 4096 or _SERVICE in sys.modules):
+        from ..codegen import mersenne as _mersenne
+    return _mersenne
 
 
 draws.draw_by(_kernels)
@@ -475,12 +491,42 @@ def _draw(t: Tensor, out: Any, name: str, drawing: Leaf, *attrs: Any) -> Tensor:
     return drawing(t, *attrs) if out is None else _overwrite(t, name, drawing, *attrs)
 
 
+_FLOATS = (float32, float64)
+_MOST_AT_ONCE = 1 << 16  # elements
+
+
+def _drawn(size: tuple[Any, ...], d: dtype, device: Any, drawing: Leaf, *attrs: Any
+           ) -> Tensor | None:
+    """A small tensor of plain sizes, straight from its kernel; None: there is more to look at."""
+    if (device is not None or INFERENCE[0] or state.batcher is not None
+            or devices._default.device is not devices.CPU):
+        return None
+    shape = size[0] if len(size) == 1 and isinstance(size[0], (tuple, list)) else size
+    count = 1
+    for n in shape:
+        if n.__class__ is not int or n < 0:
+            return None
+        count *= n
+    if count > _MOST_AT_ONCE:
+        return None
+    token = enter(IGNORE)
+    try:
+        return wrap(drawing.kernel(np.empty(shape, d.np), *attrs), d)
+    finally:
+        leave(token)
+
+
 def _sized(name: str, drawing: Leaf, kernel: str, doc: str) -> Any:
     """`rand` or `randn`: sizes as several numbers or one sequence."""
 
     def call(*size: Any, generator: Any = None, out: Any = None, dtype: Any = None,
              layout: Any = None, device: Any = None, requires_grad: bool = False,
              pin_memory: bool = False, **named: Any) -> Tensor:
+        if size and out is None and not named:
+            d = get_default_dtype() if dtype is None else dtype
+            drawn = _drawn(size, d, device, drawing, 0.0, 1.0, generator) if d in _FLOATS else None
+            if drawn is not None:
+                return _leaf_tensor(drawn, requires_grad)
         if "size" in named and not size:
             size = (named.pop("size"),)
         if named or not size:
@@ -529,6 +575,10 @@ def randint(*args: Any, generator: Any = None, out: Any = None, dtype: Any = Non
     tensor([7, 6])
     """
     low, high, size = _randint_arguments(args, named)
+    if dtype is None and out is None and _INT64_MIN <= low < high <= _INT64_MAX:
+        drawn = _drawn((size,), int64, device, _random, low, high, generator)
+        if drawn is not None:
+            return _leaf_tensor(drawn, requires_grad)
     d = dtype if dtype is not None or out is not None else int64
     t = _target((tuple(size),), out, d, device, "randint")
     bounds = _bounds(low, high, t._dtype)
@@ -536,6 +586,8 @@ def randint(*args: Any, generator: Any = None, out: Any = None, dtype: Any = Non
 
 
 def _randint_arguments(args: tuple[Any, ...], named: dict[str, Any]) -> tuple[int, int, Any]:
+    if not named and len(args) == 2 and args[0].__class__ is int:
+        return 0, *args
     rest = [name for name in ("low", "high", "size") if name not in named]
     if len(args) < len(rest) and rest[:1] == ["low"]:
         rest = rest[1:]

@@ -29,7 +29,8 @@ _F32, _F64 = np.dtype(np.float32), np.dtype(np.float64)
 _MANTISSA = {"float64": 53, "float32": 24, "float16": 11, "bfloat16": 8}
 # Ranges from here on take two words a value; below, the bias of `%` stays under 5 %.
 _WIDE_RANGE = 1 << 28
-_FEW = 256  # values that NumPy draws before a kernel has started
+_FEW = 256  # values of which a kernel's draw pays only where such draws are frequent
+_OFTEN = 100  # draws of few values, after which they come by kernels
 _LONG_PERMUTATION = (2**32 - 1) // 20
 _SHORT_PERMUTATION = 4096  # what one pass over a list does as fast as array swaps
 
@@ -208,6 +209,7 @@ def _memory_of(bits: Any) -> Array:
 
 
 _kernels: Callable[[int], Any] | None = None
+_few_draws = 0
 
 
 def draw_by(kernels: Callable[[int], Any]) -> None:
@@ -221,10 +223,17 @@ def draw_by(kernels: Callable[[int], Any]) -> None:
 
 def _by_kernel(name: str, stream: Stream, out: Array, *numbers: float) -> bool:
     """Fill ``out`` by a kernel; False, and nothing is drawn, where there is none."""
-    few = out.size < (16 if name == "normals" else _FEW)
-    kernels = None if _kernels is None or few else _kernels(out.size)
-    return (kernels is not None and stream.memory().size > 0
-            and getattr(kernels, name)(stream.memory(), out, *numbers))
+    global _few_draws
+    n = out.size
+    if n < _FEW:
+        _few_draws += 1
+        if n < 1 or (_few_draws < _OFTEN and (name != "normals" or n < 16)):
+            return False
+    kernels = None if _kernels is None else _kernels(n)
+    if kernels is None:
+        return False
+    memory = stream.memory()
+    return memory.size > 0 and getattr(kernels, name)(memory, out, *numbers)
 
 
 _default: Stream | None = None
@@ -365,7 +374,7 @@ def _fill_by_16(
 def _normals32_by_kernel(stream: Stream, out: Array, mean: float, std: float) -> bool:
     """What `_fill_by_16` does for float32, by kernels."""
     rest = out.size % 16
-    if not _by_kernel("normals", stream, out[: out.size - rest], mean, std):
+    if not _by_kernel("normals", stream, out[: out.size - rest] if rest else out, mean, std):
         return False
     if rest:
         stream.words(rest)
@@ -416,10 +425,14 @@ def randint(stream: Stream, n: int, low: int, high: int, dtype: np.dtype[Any]) -
     """``n`` integers in [low, high), in any dtype."""
     span = high - low
     draw = stream.words if span < _WIDE_RANGE else stream.words64
+    narrow = span < _WIDE_RANGE and -(1 << 63) <= low < 1 << 63
+    if narrow and dtype == np.int64 and n <= _BLOCK:
+        out = memory.empty((n,), dtype)
+        if _by_kernel("integers", stream, out, low, span):
+            return out
 
     def block(k: int) -> Array:
         out = np.empty(k, np.int64)
-        narrow = span < _WIDE_RANGE and -(1 << 63) <= low < 1 << 63
         if narrow and _by_kernel("integers", stream, out, low, span):
             return _from_int64(out, dtype)
         words = draw(k)
