@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -213,10 +215,19 @@ def _index_key(shape: Any, indices: Any) -> tuple[Any, ...]:
     return tuple(key)
 
 
+def _plain_key(indices: Any) -> tuple[Any, ...]:
+    """`_index_key` unchecked: NumPy finds bad indices as well, `_index_key` tells of them."""
+    return tuple([_ALL if i is None else i._a for i in indices])
+
+
+_ALL = slice(None)
+
+
 def _pack(t: Tensor, advanced: list[Any]) -> tuple[Tensor, ...]:
     given = [a for a in advanced if a is not None]
     try:
-        np.broadcast_shapes(*(a._a.shape for a in given))
+        if len(given) > 1:
+            np.broadcast_shapes(*(a._a.shape for a in given))
     except ValueError:
         raise IndexError("shape mismatch: indexing tensors could not be broadcast together with "
                          f"shapes {', '.join(str(list(a._a.shape)) for a in given)}") from None
@@ -224,8 +235,7 @@ def _pack(t: Tensor, advanced: list[Any]) -> tuple[Tensor, ...]:
 
 
 def _index_grad(g: Any, needs: Any, input_shape: Any, indices: Any) -> Any:
-    zeros = g.new_zeros(input_shape)
-    return (index_put(zeros, indices, g, accumulate=True),)
+    return (_index_put(g.new_zeros(input_shape), g, indices, True),)
 
 
 def _unwrap(indices: Any) -> list[Any]:
@@ -243,7 +253,13 @@ def _index_shape(a: Any, indices: Any) -> Any:
 
 @leaf(_index_grad, name="index", shape=_index_shape, exact=True)
 def _index(input: Array, indices: Any) -> Array:
-    return in_rows(input[_index_key(input.shape, _unwrap(indices))])
+    try:
+        out = input[_plain_key(indices)]
+    except IndexError:
+        out = None
+    if out is None or not out.size:
+        out = input[_index_key(input.shape, _unwrap(indices))]
+    return in_rows(out)
 
 
 def _index_op(t: Tensor, advanced: list[Any]) -> Tensor:
@@ -259,11 +275,14 @@ def _index_put_values_grad(g: Any, indices: Any, values_shape: Any) -> Any:
     name="index_put", shape=same_shape, exact=True)
 def _index_put(input: Array, values: Array, indices: Any, accumulate: bool) -> Array:
     out = input.copy("K")
-    key = _index_key(out.shape, _unwrap(indices))
-    if accumulate:
-        _add_at(out, key, values)
-    else:
-        out[key] = values
+    if not accumulate:
+        out[_index_key(out.shape, _unwrap(indices))] = values
+        return out
+    try:
+        _add_at(out, _plain_key(indices), values)
+    except IndexError:
+        _index_key(out.shape, _unwrap(indices))
+        raise
     return out
 
 
@@ -276,9 +295,26 @@ def _add_at(out: np.ndarray[Any, Any], key: Any, values: Any) -> None:
     elif not out.flags.c_contiguous:
         np.add.at(out, key, values)
     else:  # along one axis NumPy is several times quicker
-        places = np.arange(out.size).reshape(out.shape)[key]
-        added = np.broadcast_to(np.asarray(values, out.dtype), places.shape)
+        places = key[0] if out.ndim == 1 else _numbered(out.shape)[key]
+        added = np.asarray(values, out.dtype)
+        if added.shape != places.shape:
+            added = np.broadcast_to(added, places.shape)
         np.add.at(out.reshape(-1), places.reshape(-1), added.reshape(-1))
+
+
+_KEPT = 1 << 12  # numbers of a table that is kept for the next call
+
+
+def _numbered(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """The place of each element in an array of rows, to be read."""
+    return (_kept_numbers if math.prod(shape) <= _KEPT else _numbers)(shape)
+
+
+def _numbers(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    return np.arange(math.prod(shape)).reshape(shape)
+
+
+_kept_numbers = lru_cache(64)(_numbers)
 
 
 def _put_indices(indices: Any, input: Tensor) -> tuple[Any, ...]:
@@ -426,8 +462,13 @@ def _index_select(input: Array, dim: int, index: Any) -> Array:
     return np.take(input, index._a, dim)
 
 
+_I64, _U64 = np.dtype(np.int64), np.dtype(np.uint64)  # where negative numbers are the largest
+
+
 def _bounded_positive(index: Any, n: int, dim: int, name: str) -> None:
-    if index.size and (index.min() < 0 or index.max() >= n):
+    if not index.size or (index.dtype == _I64 and index.view(_U64).max() < n):
+        return
+    if index.min() < 0 or index.max() >= n:
         wrong = (index < 0) | (index >= n)
         place = np.unravel_index(int(np.argmax(wrong)), index.shape)
         found, at = int(index[place]), [int(p) for p in place]
@@ -465,6 +506,8 @@ def _gather(input: Array, dim: int, index: Any) -> Array:
         _bounded_positive(i, 1, 0, "gather")
         return input.reshape(1)[i.reshape(-1)].reshape(i.shape)
     _bounded_positive(i, input.shape[dim], dim, "gather")
+    if input.flags.c_contiguous:
+        return input.reshape(-1)[_places(i, input.shape, dim)]
     return np.take_along_axis(_crop(input, i.shape, dim), i, dim)
 
 
@@ -478,6 +521,8 @@ def _check_places(name: str, input: Tensor, dim: int, index: Tensor) -> int:
     d = wrap_dim(dim, input._a.ndim, name)
     if not isinstance(index, Tensor):
         raise argument_type(name, "index", "Tensor", index)
+    if index._dtype is int64 and index._a.shape == input._a.shape:
+        return d
     if index._dtype not in (int64, int32) and index._a.size:
         raise RuntimeError(f"{name}(): Expected dtype int64 for index, received "
                            f"{index._dtype}; convert it with .long()")
@@ -519,6 +564,28 @@ def _places_key(index: Any, dim: int) -> tuple[Any, ...]:
     return tuple(index if d == dim else g for d, g in enumerate(grid))
 
 
+def _places(index: Any, shape: tuple[int, ...], dim: int) -> Any:
+    """The places in an array of rows of `shape` to which an index along `dim` points."""
+    if len(shape) == 1:
+        return index
+    others = _kept_others if index.size <= _KEPT else _others
+    step = math.prod(shape[dim + 1:])
+    return (index if step == 1 else index * step) + others(index.shape, shape, dim)
+
+
+def _others(counts: tuple[int, ...], shape: tuple[int, ...], dim: int) -> Any:
+    """What the dimensions other than `dim` add to the places of an index of shape `counts`."""
+    total = np.zeros((1,) * len(shape), np.int64)
+    for d, n in enumerate(counts):
+        if d != dim:
+            steps = np.arange(n) * math.prod(shape[d + 1:])
+            total = total + steps.reshape((n,) + (1,) * (len(shape) - d - 1))
+    return total
+
+
+_kept_others = lru_cache(64)(_others)
+
+
 def _scattered(name: str, out: Any, dim: int, index: Any, src: Any, how: Any) -> Any:
     """Writes `src` at the places of `index` through `how(out, key, src)`."""
     i = index._a
@@ -527,8 +594,12 @@ def _scattered(name: str, out: Any, dim: int, index: Any, src: Any, how: Any) ->
     flat = out.reshape(1) if out.ndim == 0 else out
     i = i.reshape(1) if i.ndim == 0 else i
     _bounded_positive(i, flat.shape[dim], dim, name)
-    how(flat, _places_key(i, dim), _crop(src, i.shape, -1) if hasattr(
-        src, "ndim") and src.ndim == i.ndim else src)
+    if hasattr(src, "ndim") and src.ndim == i.ndim and src.shape != i.shape:
+        src = _crop(src, i.shape, -1)
+    if flat.flags.c_contiguous:
+        how(flat.reshape(-1), (_places(i, flat.shape, dim),), src)
+    else:
+        how(flat, _places_key(i, dim), src)
     return out
 
 
@@ -578,7 +649,8 @@ def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: A
 
 
 def _check_src(name: str, index: Tensor, src: Tensor, dim: int) -> None:
-    if any(i > n for i, n in zip(index._a.shape, src._a.shape, strict=False)):
+    if index._a.shape != src._a.shape and any(
+            i > n for i, n in zip(index._a.shape, src._a.shape, strict=False)):
         raise RuntimeError(f"Expected index {list(index._a.shape)} to be no larger than src "
                            f"{list(src._a.shape)}: {name}() along dimension {dim}")
 

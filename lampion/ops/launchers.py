@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime import memory
+from ..runtime.later import Later
 from ..runtime.recording import recording_here
 from ..runtime.recording import result as place
 from ..tensor.formats import contiguous_format
@@ -30,6 +31,20 @@ from .resize import RESAMPLE
 from .streamed import Streamed
 
 Array = Any
+
+_CODEGEN = __package__.removesuffix("ops") + "codegen."
+attention_kernels = Later(_CODEGEN + "attention")
+conv_kernels = Later(_CODEGEN + "conv")
+fused_kernels = Later(_CODEGEN + "fused")
+gather_kernels = Later(_CODEGEN + "gather")
+gemm_kernels = Later(_CODEGEN + "gemm")
+pick_kernels = Later(_CODEGEN + "pick")
+pooling_kernels = Later(_CODEGEN + "pooling")
+ranges_kernels = Later(_CODEGEN + "pooling_ranges")
+resample_kernels = Later(_CODEGEN + "resample")
+sample_kernels = Later(_CODEGEN + "sample")
+scan_kernels = Later(_CODEGEN + "scan")
+sort_kernels = Later(_CODEGEN + "sort")
 
 _INDEX = np.dtype(np.int64)
 _PLACES = np.dtype(np.float64)
@@ -61,9 +76,7 @@ def _single(a: Array) -> Any:
 @cache
 def fused(function: Callable[..., Any]) -> Any:
     """A NumPy function as a kernel, see `codegen/fused.py`."""
-    from ..codegen.fused import Fused
-
-    return Fused(function)
+    return fused_kernels.Fused(function)
 
 
 _NARROW: dict[Any, Any] = {}
@@ -130,21 +143,17 @@ _COPIED = frozenset(map(np.dtype, ("float32", "float64", "int32", "int64")))
 
 @template("clone")
 def _clone(a: Array, order: Any) -> Any:
-    from ..codegen.fused import copy
-
     plain = order is contiguous_format
     if a.dtype not in _COPIED or not (plain or order is None) or not aligned(a):
         return None
     dense = plain or a.flags.c_contiguous
     out = memory.empty(a.shape, a.dtype) if dense else np.empty_like(a)
-    copy(out, a)
+    fused_kernels.copy(out, a)
     return out
 
 
 @template("cat")
 def _cat(parts: Any, dim: int) -> Any:
-    from ..codegen.fused import copy
-
     first = parts[0]
     if first.dtype not in _COPIED or any(a.dtype != first.dtype for a in parts) or not aligned(
             *parts):
@@ -155,32 +164,29 @@ def _cat(parts: Any, dim: int) -> Any:
     before = (slice(None),) * (dim % first.ndim)
     for a in parts:
         stop = start + a.shape[dim]
-        copy(out[(*before, slice(start, stop))], a)
+        fused_kernels.copy(out[(*before, slice(start, stop))], a)
         start = stop
     return out
 
 
 @template("flip")
 def _flip(a: Array, dims: Any) -> Any:
-    from ..codegen.fused import copy
-
     if a.ndim - 1 in dims or not aligned(a):  # NumPy turns rows around as quickly
         return None
     out = memory.empty(a.shape, a.dtype)
-    copy(out, np.flip(a, dims))
+    fused_kernels.copy(out, np.flip(a, dims))
     return out
 
 
 @template("repeat")
 def _repeat(a: Array, repeats: Any) -> Any:
-    from ..codegen.fused import copy
-
     if not aligned(a):
         return None
     shape = (1,) * (len(repeats) - a.ndim) + a.shape
     split = [n for pair in zip(repeats, shape, strict=True) for n in pair]  # copies, then elements
     out = memory.empty(tuple(r * n for r, n in zip(repeats, shape, strict=True)), a.dtype)
-    copy(out.reshape(split), np.broadcast_to(a.reshape([n for m in shape for n in (1, m)]), split))
+    once = a.reshape([n for m in shape for n in (1, m)])
+    fused_kernels.copy(out.reshape(split), np.broadcast_to(once, split))
     return out
 
 
@@ -223,38 +229,33 @@ def _stack(parts: Any, dim: int) -> Any:
 @by_single("convolution")
 def _convolution(x: Array, weight: Array, bias: Array, stride: Any, padding: Any, dilation: Any,
                  groups: int) -> Any:
-    from ..codegen.conv import conv_forward
-
     if not (_same_floats(x, weight, bias) and aligned(x, weight)):
         return None
     sizes = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(
         x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)]
     out = memory.empty((x.shape[0], weight.shape[0], *sizes), x.dtype)
-    ok = conv_forward(out, x, weight, bias, stride, padding, dilation, groups)
+    ok = conv_kernels.conv_forward(out, x, weight, bias, stride, padding, dilation, groups)
     return out if ok else None
 
 
 @by_single("correlate_input")
 def _correlate_input(grad: Array, weight: Array, bias: Array, size: Any, stride: Any,
                      padding: Any, dilation: Any, groups: int) -> Any:
-    from ..codegen.conv import conv_grad_input
-
     if not (_same_floats(grad, weight, bias) and aligned(grad, weight)):
         return None
     out = memory.empty((grad.shape[0], weight.shape[1] * groups, *size), grad.dtype)
-    ok = conv_grad_input(out, grad, weight, bias, stride, padding, dilation, groups)
+    ok = conv_kernels.conv_grad_input(out, grad, weight, bias, stride, padding, dilation, groups)
     return out if ok else None
 
 
 @by_single("correlate_weight")
 def _correlate_weight(grad: Array, x: Array, kernel: Any, stride: Any, padding: Any,
                       dilation: Any, groups: int) -> Any:
-    from ..codegen.conv import conv_grad_weight
-
     if not (_same_floats(grad, x) and aligned(grad, x)):
         return None
     out = memory.empty((grad.shape[1], x.shape[1] // groups, *kernel), grad.dtype)
-    return out if conv_grad_weight(out, x, grad, stride, padding, dilation, groups) else None
+    ok = conv_kernels.conv_grad_weight(out, x, grad, stride, padding, dilation, groups)
+    return out if ok else None
 
 
 # --- pooling ----------------------------------------------------------------------------------
@@ -263,14 +264,13 @@ def _correlate_weight(grad: Array, x: Array, kernel: Any, stride: Any, padding: 
 @template("max_pool2d_with_indices")
 def _max_pool(x: Array, kernel: Any, stride: Any, padding: Any, dilation: Any,
               ceil_mode: bool) -> Any:
-    from ..codegen.pooling import max_pool2d
-
     if not _same_floats(x):
         return None
     size = pool_size(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
     out = memory.empty((*x.shape[:2], *size), x.dtype)
     index = memory.empty(out.shape, _INDEX)
-    return (out, index) if max_pool2d(out, index, x, kernel, stride, padding, dilation) else None
+    ok = pooling_kernels.max_pool2d(out, index, x, kernel, stride, padding, dilation)
+    return (out, index) if ok else None
 
 
 @template("max_pool1d_with_indices")
@@ -321,56 +321,48 @@ for _dims in (1, 2, 3):
 
 
 def _max_of_ranges(x: Array, size: Any, bounds: Any) -> Any:
-    from ..codegen.fused import as_contiguous
-    from ..codegen.pooling_ranges import max_of_ranges
-
     if not _same_floats(x) or not x.size:
         return None
     out = memory.empty((*x.shape[:2], *size), x.dtype)
     index = memory.empty(out.shape, _INDEX)
-    return (out, index) if max_of_ranges(out, index, as_contiguous(x), bounds) else None
+    x = fused_kernels.as_contiguous(x)
+    return (out, index) if ranges_kernels.max_of_ranges(out, index, x, bounds) else None
 
 
 @template("scatter_planes")
 def _scatter_planes(values: Array, index: Array, spatial: Any) -> Any:
-    from ..codegen.fused import reshaped
-    from ..codegen.pooling import max_pool2d_backward
-
     if not _same_floats(values):
         return None
     out = memory.empty((*values.shape[:2], *spatial), values.dtype)
     planes = *values.shape[:2], 1
     cells = *planes, prod(values.shape[2:])
-    found = _found(max_pool2d_backward, out.reshape(*planes, prod(spatial)),
-                   reshaped(values, cells), reshaped(index, cells))
+    found = _found(pooling_kernels.max_pool2d_backward, out.reshape(*planes, prod(spatial)),
+                   fused_kernels.reshaped(values, cells), fused_kernels.reshaped(index, cells))
     return None if found is None else out
 
 
 @template("avg_pool2d")
 def _avg_pool(x: Array, kernel: Any, stride: Any, padding: Any, ceil_mode: bool, include: bool,
               override: int | None) -> Any:
-    from ..codegen.pooling import avg_pool2d
-
     if not _same_floats(x):
         return None
     size = pool_size(x.shape[2:], kernel, stride, padding, (1, 1), ceil_mode)
     divisor = divisors(x.shape[2:], kernel, stride, padding, ceil_mode, include, override)
     out = memory.empty((*x.shape[:2], *size), x.dtype)
     full = np.full(size, divisor, x.dtype)
-    return out if avg_pool2d(out, x, full, kernel, stride, padding) else None
+    return out if pooling_kernels.avg_pool2d(out, x, full, kernel, stride, padding) else None
 
 
 @template("avg_pool_backward")
 def _avg_pool_backward(grad: Array, spatial: Any, kernel: Any, stride: Any, padding: Any,
                        ceil_mode: bool, include: bool, override: int | None) -> Any:
-    from ..codegen.pooling import avg_pool2d_backward
-
     if not _same_floats(grad) or len(spatial) != 2:
         return None
     divisor = divisors(spatial, kernel, stride, padding, ceil_mode, include, override)
     out = memory.empty((*grad.shape[:2], *spatial), grad.dtype)
     full = np.full(grad.shape[2:], divisor, grad.dtype)
-    return out if avg_pool2d_backward(out, grad, full, kernel, stride, padding) else None
+    ok = pooling_kernels.avg_pool2d_backward(out, grad, full, kernel, stride, padding)
+    return out if ok else None
 
 
 # --- gates ------------------------------------------------------------------------------------
@@ -391,10 +383,8 @@ def _glu_backward(grad: Array, x: Array, dim: int) -> Any:
 @lru_cache(256)
 def _taps(kind: str, spatial: Any, size: Any, align: bool, factors: Any, dtype: Any,
           turned: bool) -> Any:
-    from ..codegen.resample import taps, turned_taps
-
     tables = resampling.tables(kind, spatial, size, align, factors, dtype)
-    make = turned_taps if turned else taps
+    make = resample_kernels.turned_taps if turned else resample_kernels.taps
     return tuple(make(*table, n, dtype) for table, n in zip(tables, spatial, strict=True))
 
 
@@ -414,20 +404,15 @@ def _resample_transpose(grad: Array, kind: str, spatial: Any, align: bool, facto
 
 
 def _resampled(x: Array, size: Any, key: Any, turned: bool) -> Any:
-    from ..codegen.fused import as_contiguous
-    from ..codegen.resample import resample
-
     if x.dtype not in _FLOATS or not x.size:
         return None
     out = memory.empty((*x.shape[:2], *size), x.dtype)
-    return out if resample(out, as_contiguous(x), _taps(*key, x.dtype, turned)) else None
+    taken = _taps(*key, x.dtype, turned)
+    return out if resample_kernels.resample(out, fused_kernels.as_contiguous(x), taken) else None
 
 
 @template("own_pad_backward")
 def _own_pad_backward(grad: Array, pad: Any, mode: str) -> Any:
-    from ..codegen.fused import as_contiguous
-    from ..codegen.resample import resample
-
     axes = len(pad) // 2
     amounts = tuple((pad[i], pad[i + 1]) for i in range(len(pad) - 2, -1, -2))
     spatial = tuple(n - sum(p) for n, p in zip(grad.shape[-axes:], amounts, strict=True))
@@ -435,28 +420,24 @@ def _own_pad_backward(grad: Array, pad: Any, mode: str) -> Any:
         return None
     out = memory.empty((*grad.shape[:-axes], *spatial), grad.dtype)
     taken = _pad_taps(amounts, spatial, mode, grad.dtype)
-    return out if resample(out, as_contiguous(grad), taken) else None
+    return out if resample_kernels.resample(out, fused_kernels.as_contiguous(grad), taken) else None
 
 
 @lru_cache(256)
 def _pad_taps(amounts: Any, spatial: Any, mode: str, dtype: Any) -> Any:
-    from ..codegen.resample import turned_taps
-
     tables = [resampling.pad_table(before, after, n, mode)[:, None]
               for (before, after), n in zip(amounts, spatial, strict=True)]
-    return tuple(turned_taps(t, np.ones(t.shape), n, dtype)
+    return tuple(resample_kernels.turned_taps(t, np.ones(t.shape), n, dtype)
                  for t, n in zip(tables, spatial, strict=True))
 
 
 def _grid_sample(x: Array, grid: Array, *rule: Any) -> Any:
-    from ..codegen.fused import as_contiguous
-    from ..codegen.sample import read
-
     found = _corners(x, grid, rule)
     if found is None:
         return None
     out = memory.empty((*x.shape[:2], *grid.shape[1:-1]), x.dtype)
-    return out if read(_planes(out), _planes(as_contiguous(x)), *found) else None
+    x = fused_kernels.as_contiguous(x)
+    return out if sample_kernels.read(_planes(out), _planes(x), *found) else None
 
 
 template("grid_sampler_2d")(_grid_sample)
@@ -465,18 +446,15 @@ template("grid_sampler_3d")(_grid_sample)
 
 @template("grid_sampler_backward")
 def _grid_backward(grad: Array, x: Array, grid: Array, *rule: Any) -> Any:
-    from ..codegen.fused import as_contiguous, fill
-    from ..codegen.sample import dots, spread
-
     found = _corners(x, grid, rule)
     if found is None or grad.dtype != x.dtype:
         return None
     places, weights = found
-    values = _planes(as_contiguous(grad))
+    values = _planes(fused_kernels.as_contiguous(grad))
     gx, dot = memory.empty(x.shape, x.dtype), memory.empty(weights.shape, x.dtype)
-    fill(gx, 0)
-    if not (spread(_planes(gx), values, places, weights)
-            and dots(dot, values, _planes(as_contiguous(x)), places)):
+    fused_kernels.fill(gx, 0)
+    if not (sample_kernels.spread(_planes(gx), values, places, weights)
+            and sample_kernels.dots(dot, values, _planes(fused_kernels.as_contiguous(x)), places)):
         return None
     moved = memory.empty(grid.shape, grid.dtype)
     split = [d.reshape(grid.shape[:-1]) for d in dot]
@@ -504,16 +482,14 @@ def _corners(x: Array, grid: Array, rule: Any) -> Any:
 
 @lru_cache(64)
 def _positions(rule: sampling.Rule) -> Any:
-    from ..codegen.fused import Fused
-
-    return Fused(lambda *coords: sampling.places_and_weights(coords, rule), f"positions {rule}")
+    return fused_kernels.Fused(lambda *coords: sampling.places_and_weights(coords, rule),
+                               f"positions {rule}")
 
 
 @lru_cache(64)
 def _moves(rule: sampling.Rule, corners: int) -> Any:
-    from ..codegen.fused import Fused
-
-    return Fused(lambda *a: sampling.moves(a[:corners], a[corners:], rule), f"moves {rule}")
+    return fused_kernels.Fused(lambda *a: sampling.moves(a[:corners], a[corners:], rule),
+                               f"moves {rule}")
 
 
 # --- indices ----------------------------------------------------------------------------------
@@ -529,78 +505,62 @@ def _found(run: Any, out: Array, *args: Any) -> Any:
 
 @template("embedding")
 def _embedding(weight: Array, indices: Array, padding_idx: int, by_frequency: bool) -> Any:
-    from ..codegen.fused import reshaped
-    from ..codegen.gather import take
-
     if not aligned(weight):
         return None
     out = memory.empty((indices.size, *weight.shape[1:]), weight.dtype)
-    taken = _found(take, out, weight, reshaped(indices, (-1,)), 0)
+    taken = _found(gather_kernels.take, out, weight, fused_kernels.reshaped(indices, (-1,)), 0)
     return None if taken is None else taken.reshape(*indices.shape, *weight.shape[1:])
 
 
 @template("embedding_dense_backward")
 def _embedding_backward(grad: Array, indices: Array, rows: int, padding_idx: int,
                         by_frequency: bool) -> Any:
-    from ..codegen.fused import fill, reshaped
-    from ..codegen.gather import add_rows
-
     if padding_idx >= 0 or by_frequency or not _same_floats(grad):
         return None
     out = memory.empty((rows, grad.shape[-1]), grad.dtype)
-    fill(out, 0)
-    values = reshaped(grad, (indices.size, grad.shape[-1]))
-    return _found(add_rows, out, reshaped(indices, (-1,)), values, 0)
+    fused_kernels.fill(out, 0)
+    values = fused_kernels.reshaped(grad, (indices.size, grad.shape[-1]))
+    return _found(gather_kernels.add_rows, out, fused_kernels.reshaped(indices, (-1,)), values, 0)
 
 
 @template("index_select")
 def _index_select(x: Array, dim: int, index: Any) -> Any:
-    from ..codegen.gather import take
-
     places = index._a
     if places.ndim != 1 or x.ndim == 0 or not aligned(x):
         return None
     shape = (*x.shape[:dim], places.size, *x.shape[dim + 1:])
-    return _found(take, memory.empty(shape, x.dtype), x, places, dim)
+    return _found(gather_kernels.take, memory.empty(shape, x.dtype), x, places, dim)
 
 
 @template("gather")
 def _gather(x: Array, dim: int, index: Any) -> Any:
-    from ..codegen.gather import take, take_along
-
     places = index._a
     if not _along(x, places, dim) or not aligned(x):
         return None
     out, line = memory.empty(places.shape, x.dtype), _line(places, dim)
     if line is not None:
-        return _found(take, out, x, line, dim)
-    return _found(take_along, out, x, places, dim)
+        return _found(gather_kernels.take, out, x, line, dim)
+    return _found(gather_kernels.take_along, out, x, places, dim)
 
 
 @template("scatter_add")
 def _scatter_add(x: Array, src: Array, dim: int, index: Any) -> Any:
-    from ..codegen.fused import copied
-    from ..codegen.gather import add_along, add_rows
-
     places = index._a
     if not _along(x, places, dim) or src.shape != places.shape or not _same_floats(x, src):
         return None
     line = _line(places, dim)
     if line is not None:
-        return _found(add_rows, copied(x), line, src, dim)
-    return _found(add_along, copied(x), places, src, dim)
+        return _found(gather_kernels.add_rows, fused_kernels.copied(x), line, src, dim)
+    return _found(gather_kernels.add_along, fused_kernels.copied(x), places, src, dim)
 
 
 @template("index_add")
 def _index_add(x: Array, source: Array, dim: int, index: Any) -> Any:
-    from ..codegen.fused import copied
-    from ..codegen.gather import add_rows
-
     places = index._a
     if places.ndim != 1 or x.ndim == 0 or not _same_floats(x, source) or (
             source.shape != (*x.shape[:dim], places.size, *x.shape[dim + 1:])):
         return None
-    return _found(add_rows, copied(x), places, source, dim)
+    return _found(gather_kernels.add_rows, fused_kernels.copied(x), places, source, dim)
 
 
 @template("index_copy")
@@ -620,9 +580,6 @@ def _index_put(x: Array, values: Array, indices: Any, accumulate: bool) -> Any:
 
 def _put(x: Array, source: Array, dim: int, places: Array) -> Any:
     """A copy of `x`, or itself where it may be changed, with rows of `source`."""
-    from ..codegen.fused import copy
-    from ..codegen.gather import put_rows
-
     if places.ndim != 1 or x.ndim == 0 or x.dtype != source.dtype or not aligned(x, source) or (
             source.shape != (*x.shape[:dim], places.size, *x.shape[dim + 1:])):
         return None
@@ -630,8 +587,8 @@ def _put(x: Array, source: Array, dim: int, places: Array) -> Any:
     if out is not x and not x.flags.c_contiguous:
         return None
     if out is not x:
-        copy(out, x)
-    return _found(put_rows, out, places, source, dim)
+        fused_kernels.copy(out, x)
+    return _found(gather_kernels.put_rows, out, places, source, dim)
 
 
 def _line(places: Array, dim: int) -> Any:
@@ -655,13 +612,11 @@ def _along(x: Array, places: Array, dim: int) -> bool:
 def _scan(name: str, places: bool) -> None:
     """The launcher of a cumulative operator; with places also where the extremes are."""
     def launcher(x: Array, dim: int) -> Any:
-        from ..codegen.scan import scan
-
         if x.ndim == 0 or x.dtype not in _SCANNED:
             return None
         out = memory.empty(x.shape, x.dtype)
         index = memory.empty(x.shape, _INDEX) if places else None
-        if not scan(name, out, x, dim, index):
+        if not scan_kernels.scan(name, out, x, dim, index):
             return None
         return (out, index) if places else out
     template(name)(launcher)
@@ -677,13 +632,11 @@ _scan("cummin", True)
 
 @template("topk")
 def _topk(x: Array, k: int, dim: int, largest: bool) -> Any:
-    from ..codegen.scan import topk
-
     if x.ndim == 0 or not 0 < k <= x.shape[dim] or not aligned(x):
         return None
     shape = (*x.shape[:dim], k, *x.shape[dim + 1:])
     out, places = memory.empty(shape, x.dtype), memory.empty(shape, _INDEX)
-    return (out, places) if topk(out, places, x, dim, largest) else None
+    return (out, places) if scan_kernels.topk(out, places, x, dim, largest) else None
 
 
 @template("argmax")
@@ -699,18 +652,15 @@ _SORTED = frozenset(map(np.dtype, ("float32", "int32")))
 
 @template("sort")
 def _sort(x: Array, dim: int, descending: bool) -> Any:
-    from ..codegen.fused import as_contiguous
-    from ..codegen.sort import sort
-
     if x.dtype not in _SORTED or x.ndim == 0 or not 1 < x.shape[dim] < 1 << 32:
         return None
     moved = np.moveaxis(x, dim, -1)
-    rows = as_contiguous(moved).reshape(-1, x.shape[dim])
+    rows = fused_kernels.as_contiguous(moved).reshape(-1, x.shape[dim])
     out, places = memory.empty(rows.shape, x.dtype), memory.empty(rows.shape, _INDEX)
-    if not sort(out, places, rows, descending):
+    if not sort_kernels.sort(out, places, rows, descending):
         return None
     found = [np.moveaxis(a.reshape(moved.shape), -1, dim) for a in (out, places)]
-    return tuple(as_contiguous(a) for a in found)
+    return tuple(fused_kernels.as_contiguous(a) for a in found)
 
 
 # --- negative log likelihood ------------------------------------------------------------------
@@ -724,8 +674,6 @@ def _three_axes(x: Array) -> Array | None:
 
 
 def _nll(x: Array, target: Array, weight: Array, reduction: str, ignore: int) -> Any:
-    from ..codegen.pick import nll
-
     rows = _three_axes(x)
     if rows is None or not _same_floats(x, weight) or not target.flags.c_contiguous:
         return None
@@ -733,7 +681,7 @@ def _nll(x: Array, target: Array, weight: Array, reduction: str, ignore: int) ->
     out = memory.empty(target.shape if each else (), x.dtype)
     flat = target.reshape(rows.shape[0], rows.shape[2])
     into = out.reshape(flat.shape if each else (1, 1))
-    return out if nll(into, rows, flat, weight, reduction, ignore) else None
+    return out if pick_kernels.nll(into, rows, flat, weight, reduction, ignore) else None
 
 
 template("nll_loss")(_nll)
@@ -746,8 +694,6 @@ LEAVES["nll_backward"].least = 0  # few targets can mean a large gradient
 @template("nll_backward")
 def _nll_backward(grad: Array, target: Array, weight: Array, shape: Any, reduction: str,
                   ignore: int) -> Any:
-    from ..codegen.pick import nll_backward
-
     if not _same_floats(grad, weight) or not target.flags.c_contiguous:
         return None
     out = memory.empty(tuple(shape), grad.dtype)
@@ -756,7 +702,7 @@ def _nll_backward(grad: Array, target: Array, weight: Array, shape: Any, reducti
         return None
     flat = target.reshape(rows.shape[0], rows.shape[2])
     each = grad.reshape(flat.shape if reduction == "none" else (1, 1))
-    return out if nll_backward(rows, each, flat, weight, reduction, ignore) else None
+    return out if pick_kernels.nll_backward(rows, each, flat, weight, reduction, ignore) else None
 
 
 # --- attention --------------------------------------------------------------------------------
@@ -777,31 +723,28 @@ def _attention_fits(query: Array, key: Array, value: Array, mask: Array) -> bool
 @by_single("scaled_dot_product_attention")
 def _attention(query: Array, key: Array, value: Array, mask: Array, causal: bool,
                scale: float) -> Any:
-    from ..codegen.attention import attention_forward
-
     if not _attention_fits(query, key, value, mask):
         return None
     out = place(0, (*query.shape[:-1], value.shape[-1]), query.dtype)
     logarithm = memory.empty(query.shape[:-1], query.dtype)
-    ok = attention_forward(_four(out), _four(logarithm[..., None])[..., 0], _four(query),
-                           _four(key), _four(value), mask, causal, scale)
+    ok = attention_kernels.attention_forward(
+        _four(out), _four(logarithm[..., None])[..., 0], _four(query), _four(key), _four(value),
+        mask, causal, scale)
     return (out, logarithm) if ok else None
 
 
 @by_single("scaled_dot_product_attention_backward")
 def _attention_backward(grad: Array, out: Array, logarithm: Array, query: Array, key: Array,
                         value: Array, mask: Array, causal: bool, scale: float) -> Any:
-    from ..codegen.attention import attention_backward
-    from ..codegen.fused import copied
-
     if not _attention_fits(query, key, value, mask) or (
             mask is not None and mask.dtype != np.bool_):
         return None  # an additive mask may want a gradient
-    grad = grad if grad.strides[-1] == grad.itemsize else copied(grad)
+    grad = grad if grad.strides[-1] == grad.itemsize else fused_kernels.copied(grad)
     dq, dk, dv = (place(i, a.shape, a.dtype) for i, a in enumerate((query, key, value)))
-    ok = attention_backward(_four(dq), _four(dk), _four(dv), _four(grad), _four(out),
-                            _four(logarithm[..., None])[..., 0], _four(query), _four(key),
-                            _four(value), mask, causal, scale)
+    ok = attention_kernels.attention_backward(
+        _four(dq), _four(dk), _four(dv), _four(grad), _four(out),
+        _four(logarithm[..., None])[..., 0], _four(query), _four(key), _four(value), mask, causal,
+        scale)
     return (dq, dk, dv, memory.empty((0,), _F64)) if ok else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -154,6 +155,7 @@ def _sum_shape(
     return (*input.shape[:2], *size), input.dtype
 
 
+@lru_cache(64)
 def divisors(
     spatial: Ints,
     kernel: Ints,

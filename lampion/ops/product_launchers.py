@@ -10,7 +10,7 @@ import numpy as np
 from ..debug.knobs import knobs
 from ..runtime import memory
 from ..runtime.recording import recording_here
-from .launchers import aligned, fused
+from .launchers import aligned, fused, fused_kernels, gemm_kernels
 from .native import template
 
 Array = Any
@@ -19,10 +19,10 @@ _I32 = np.dtype(np.int32)
 
 
 
-def _multiplies(a: Array, b: Array, *others: Any) -> bool:
+def _multiplies(a: Array, b: Array, other: Any = None) -> bool:
     """Whether there is a kernel for a product of two arrays in their own dtype."""
     dtype = a.dtype
-    for x in (b, *others):
+    for x in (b, other):
         if x is not None and x.dtype is not dtype and x.dtype != dtype:
             return False
     return _has_product(dtype) and aligned(a, b)
@@ -37,12 +37,10 @@ def _has_product(dtype: Any) -> bool:
 
 @template("mm")
 def _mm(a: Array, b: Array) -> Any:
-    from ..codegen.gemm import gemm
-
     if not _multiplies(a, b) or _is_for_blas(a, b):
         return None
     out = memory.empty((a.shape[0], b.shape[1]), a.dtype)
-    return out if gemm(out, a, b) else None
+    return out if gemm_kernels.gemm(out, a, b) else None
 
 
 def _is_for_blas(a: Array, b: Array) -> bool:
@@ -56,46 +54,38 @@ def _is_for_blas(a: Array, b: Array) -> bool:
 
 @template("mv")
 def _mv(a: Array, v: Array) -> Any:
-    from ..codegen.gemm import gemm
-
     column = v[:, None]
     if not _multiplies(a, v) or _is_for_blas(a, column):
         return None
     out = memory.empty((a.shape[0],), a.dtype)
-    return out if gemm(out[:, None], a, column) else None
+    return out if gemm_kernels.gemm(out[:, None], a, column) else None
 
 
 @template("bmm")
 def _bmm(a: Array, b: Array) -> Any:
-    from ..codegen.gemm import bmm
-
     if not _multiplies(a, b):
         return None
     out = memory.empty((*a.shape[:-1], b.shape[-1]), a.dtype)
-    return out if bmm(out, a, b) else None
+    return out if gemm_kernels.gemm(out, a, b) else None
 
 
 @template("_int_mm")
 def _int_mm(a: Array, b: Array) -> Any:
-    from ..codegen.gemm import gemm
-
     if not aligned(a, b):
         return None
     out = memory.empty((a.shape[0], b.shape[1]), _I32)
-    return out if gemm(out, a, b) else None
+    return out if gemm_kernels.gemm(out, a, b) else None
 
 
 @template("linear")
 def _linear(x: Array, weight: Array, bias: Array) -> Any:
-    from ..codegen.fused import reshaped
-    from ..codegen.gemm import gemm
-
     if not _multiplies(x, weight, bias) or _is_for_blas(x, weight.T):
         return None
-    rows = x if x.ndim == 2 else reshaped(x, (-1, x.shape[-1]) if x.size else (0, x.shape[-1]))
+    rows = x if x.ndim == 2 else fused_kernels.reshaped(
+        x, (-1 if x.size else 0, x.shape[-1]))
     out = memory.empty((rows.shape[0], weight.shape[0]), x.dtype)
     whole = x.dtype.kind in "iu"
-    if not gemm(out, rows, weight.T, None if whole else bias):
+    if not gemm_kernels.gemm(out, rows, weight.T, None if whole else bias):
         return None
     if whole and bias is not None:
         fused(_sum)([out, bias], [out])
@@ -104,24 +94,20 @@ def _linear(x: Array, weight: Array, bias: Array) -> Any:
 
 @template("addmm")
 def _addmm(start: Array, a: Array, b: Array, beta: Any, alpha: Any) -> Any:
-    from ..codegen.gemm import gemm
-
     if not _multiplies(a, b, start):
         return None
     out = memory.empty((a.shape[0], b.shape[1]), a.dtype)
     if beta == 1 and start.shape == (b.shape[1],) and a.dtype.kind not in "iu":
-        return out if gemm(out, a, b, start, alpha=_factor(alpha, a)) else None
-    return _plus_product(gemm, out, start, a, b, beta, alpha)
+        return out if gemm_kernels.gemm(out, a, b, start, alpha=_factor(alpha, a)) else None
+    return _plus_product(gemm_kernels.gemm, out, start, a, b, beta, alpha)
 
 
 @template("baddbmm")
 def _baddbmm(start: Array, a: Array, b: Array, beta: Any, alpha: Any) -> Any:
-    from ..codegen.gemm import bmm
-
     if not _multiplies(a, b, start):
         return None
     out = memory.empty((*a.shape[:-1], b.shape[-1]), a.dtype)
-    return _plus_product(bmm, out, start, a, b, beta, alpha)
+    return _plus_product(gemm_kernels.gemm, out, start, a, b, beta, alpha)
 
 
 def _factor(alpha: Any, a: Array) -> Any:
@@ -159,10 +145,8 @@ def _plus_product(multiply: Any, out: Array, start: Array, a: Array, b: Array, b
 
 def _begin(out: Array, start: Array, beta: Any) -> None:
     """`out[...] = beta * start`"""
-    from ..codegen.fused import copy
-
     if beta == 1:
-        copy(out, start)
+        fused_kernels.copy(out, start)
     elif out.dtype.kind == "c":
         beta = complex(beta)
         fused(_times)([start.real, start.imag, beta.real, beta.imag], [out.real, out.imag])
