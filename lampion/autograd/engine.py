@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..runtime.quiet import IGNORE, enter, leave
+from ..tensor.dtype import float32
 from ..tensor.tensor import INFERENCE, Tensor, storage_of, wrap
 from .modes import followed, state
 from .node import Node, NodeHooks, edge_of
@@ -114,7 +115,12 @@ def _implicit_grad(root: Tensor) -> Tensor:
                            f"{root._dtype}")
     if type(root._a) is not np.ndarray:
         return Tensor._ones_like(root)
+    if not root._a.ndim and root._dtype is float32:
+        return wrap(_ONE.copy(), float32)
     return wrap(np.ones(root._a.shape, root._dtype.np), root._dtype)
+
+
+_ONE = np.ones((), np.float32)  # to be copied, which costs a fifth of making it
 
 
 def _check_start(root: Tensor, g: Any, create_graph: bool) -> Tensor:

@@ -130,13 +130,15 @@ class Plan:
     kernel if it can be one, places in spec).
     """
 
-    __slots__ = ("calls", "joint", "needs", "saves_tensors", "spec")
+    __slots__ = ("calls", "in_order", "joint", "needs", "saves_tensors", "spec")
 
     def __init__(self, spec: list[tuple[int, int]],
                  calls: list[tuple[int, Any, Any, tuple[int, ...]]],
                  joint: bool, needs: tuple[bool, ...]) -> None:
         self.spec, self.calls, self.joint, self.needs = spec, calls, joint, needs
         self.saves_tensors = any(kind in (INPUT, OUTPUT) for kind, _ in spec)
+        every = tuple(range(len(spec)))  # whether each rule takes all that is saved as it lies
+        self.in_order = all(places == every for *_, places in calls)
 
 
 class OpNode(Node):
@@ -159,7 +161,7 @@ class OpNode(Node):
 
     def backward(self, grads: list[Any]) -> tuple[Any, ...]:
         plan, shapes = self.plan, self.shapes
-        values = self.unpack()
+        values = self.unpack() if plan.spec else _NOTHING
         g: Any = grads[0] if self.outs is None else self._fill(grads)
         size = g._a.size if self.outs is None else 1  # of one element, others may be large
         if plan.joint:
@@ -169,8 +171,9 @@ class OpNode(Node):
             return tuple((fused if suits else rule)(*args))
         result: list[Any] = [None] * len(self.edges)
         for i, rule, fused, places in plan.calls:
-            args = g, *[values[p] for p in places]
-            if fused is not None and fused.suits(size, args):
+            args = (g, *values) if plan.in_order else (g, *[values[p] for p in places])
+            if fused is not None and (fused.small or not 1 < size < fused.least) and fused.suits(
+                    size, args):
                 rule = fused
                 if shapes is not None and shapes[i] != g._a.shape:
                     rule = fused.to(shapes[i])
@@ -196,7 +199,9 @@ class OpNode(Node):
                 "call of .backward() or autograd.grad() if you need to backward again.")
         values = []
         for source, entry in zip(self.plan.spec, self.saved):
-            if source[0] == INPUT and entry.__class__ is tuple:
+            if source[0] > OUTPUT:
+                values.append(entry)
+            elif source[0] == INPUT and entry.__class__ is tuple:
                 tensor, version = entry
                 st = tensor._st
                 if st is not None and st.version != version:

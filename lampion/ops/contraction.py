@@ -378,8 +378,8 @@ def _batched(a: Tensor, b: Tensor) -> Tensor:
     right = b.unsqueeze(-1) if len(m) == 1 else b
     lead = broadcast_shape("matmul", left._a.shape[:-2], right._a.shape[:-2])
     count = math.prod(lead)
-    parts = [t.expand((*lead, *t._a.shape[-2:])).reshape((count, *t._a.shape[-2:]))
-             for t in (left, right)]
+    parts = [(t if t._a.shape[:-2] == lead else t.expand((*lead, *t._a.shape[-2:]))).reshape(
+        (count, *t._a.shape[-2:])) for t in (left, right)]
     product = bmm(*parts).reshape((*lead, left._a.shape[-2], right._a.shape[-1]))
     if len(n) == 1:
         product = product.squeeze(-2)

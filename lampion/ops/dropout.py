@@ -5,14 +5,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..tensor.dtype import bool_
-from ..tensor.tensor import Tensor
+import numpy as np
+
+from ..tensor.dtype import bool_, float32, float64
+from ..tensor.tensor import INFERENCE, Tensor
 from .creation import empty_like, make
+from .native import SINGLE
 from .random import bernoulli_like
 from .record import op
 
 # Of SELU: what alpha dropout sets elements to is -_ALPHA (its scale times alpha).
 _ALPHA = 1.7580993408473766
+_PLAIN = (float32, float64)
 
 
 def _check_probability(p: float) -> None:
@@ -31,6 +35,11 @@ def _drop(input: Tensor, p: float, train: bool, *, channels: bool = False, alpha
         return multiply(make((), 0, input._dtype, input.device, False, "dropout"))
     noise = bernoulli_like(_noise(input, channels), 1 - p)
     if not alpha:
+        a = noise._a
+        if a.__class__ is np.ndarray and a.size < SINGLE and not INFERENCE[0] and (
+                noise._dtype in _PLAIN):
+            np.divide(a, 1 - p, a)  # nobody else holds it yet
+            return multiply(noise)
         return multiply(noise.div_(1 - p))
     scale = 1.0 / math.sqrt((_ALPHA * _ALPHA * p + 1) * (1 - p))
     shift = noise.add(-1).mul_(_ALPHA * scale).add_(_ALPHA * scale * p)

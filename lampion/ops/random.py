@@ -416,6 +416,10 @@ def _check_bernoulli(self: Tensor, p: float) -> None:
 def bernoulli_like(t: Tensor, p: float, generator: Any = None) -> Tensor:
     """A new tensor like `t` of ones with probability `p` and zeros."""
     _check_bernoulli(t, p)
+    a = t._a
+    if a.__class__ is np.ndarray and a.size <= _MOST_AT_ONCE and not (
+            INFERENCE[0] or state.batcher is not None):
+        return wrap(_bernoulli.kernel(a, float(p), generator), t._dtype)
     return _bernoulli(t, float(p), generator)
 
 

@@ -61,6 +61,8 @@ def unreduce(g: Tensor, shape: tuple[int, ...], dims: Any, keepdim: bool) -> Ten
 
 
 def _expand_back(g: Any, input_shape: Any, dims: Any, keepdim: Any) -> Any:
+    if dims is None and not keepdim:
+        return g.expand(input_shape)
     return unreduce(g, input_shape, dims, keepdim).expand(input_shape)
 
 

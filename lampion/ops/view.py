@@ -171,7 +171,8 @@ def reshape(input: Tensor, shape: Any) -> Tensor:
     size = as_size(tuple(shape) if isinstance(shape, (tuple, list)) else (shape,), "reshape")
     full = _full_shape(input._a, size)
     a = input._a
-    if reshape_strides(a.shape, a.strides, a.itemsize, full) is not None:
+    dense = a.__class__ is np.ndarray and a.flags.c_contiguous
+    if dense or reshape_strides(a.shape, a.strides, a.itemsize, full) is not None:
         return _view(input, full)
     return _view(input.contiguous(), full)
 
@@ -415,9 +416,10 @@ def unflatten(input: Tensor, dim: int, sizes: Any) -> Tensor:
 @leaf({"input": lambda g, input_shape: g.sum_to_size(input_shape)}, name="expand", view=True)
 def _expand(input: Array, size: tuple[int, ...]) -> Array:
     lead = len(size) - input.ndim
-    strides = (0,) * lead + tuple(
-        s if n == m else 0 for s, n, m in zip(input.strides, input.shape, size[lead:],
-                                              strict=True))
+    strides = (0,) * lead
+    if input.ndim:
+        strides += tuple([s if n == m else 0 for s, n, m in zip(
+            input.strides, input.shape, size[lead:], strict=True)])
     if type(input) is np.ndarray and input.size:
         if math.prod(size) >= 2 ** 60:
             raise RuntimeError(f"expand(): size {list(size)} has more elements than can be counted")
@@ -430,6 +432,8 @@ def _expand(input: Array, size: tuple[int, ...]) -> Array:
 
 
 def _expanded_size(shape: tuple[int, ...], size: tuple[int, ...]) -> tuple[int, ...]:
+    if not shape and (not size or min(size) >= 0):
+        return size
     lead = len(size) - len(shape)
     if lead < 0:
         raise RuntimeError(

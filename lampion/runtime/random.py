@@ -537,13 +537,12 @@ def bernoulli(stream: Stream, n: int, p: float, dtype: np.dtype[Any]) -> Array:
     PyTorch built with MKL draws these from MKL's own generator on Intel processors; this is the
     stream it has everywhere else.
     """
-    # u < p for u = word * 2**-53 asks the same as word < ceil(p * 2**53), without the floats.
-    limit = np.uint64(math.ceil(p * 2.0**53))
-    mask = np.uint64((1 << 53) - 1)
-
     out = memory.empty((n,), _F32)
     if _by_kernel("bernoulli", stream, out, p):
         return out.astype(dtype, copy=False)
+    # u < p for u = word * 2**-53 asks the same as word < ceil(p * 2**53), without the floats.
+    limit = np.uint64(math.ceil(p * 2.0**53))
+    mask = np.uint64((1 << 53) - 1)
     return _in_blocks(n, dtype, lambda k: (stream.words64(k) & mask) < limit)
 
 
