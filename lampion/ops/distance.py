@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor.tensor import Tensor, wrap
+from ..tensor.tensor import INFERENCE, Tensor, wrap
 from .errors import argument_type
+from .native import SINGLE
 from .record import op
 
 __all__ = ["cosine_similarity", "normalize", "one_hot", "pairwise_distance", "pdist"]
@@ -100,6 +101,9 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
             f"{tensor.dtype}: convert it with .long()"
         )
     classes = _class_count(tensor, num_classes)
+    a = tensor._a
+    if a.__class__ is np.ndarray and a.size * classes < SINGLE and not INFERENCE[0]:
+        return wrap((a[..., None] == np.arange(classes)).astype(np.int64), tensor._dtype)
     from .creation import arange
 
     return (tensor.unsqueeze(-1) == arange(classes, device=tensor.device)).to(tensor._dtype)
@@ -118,7 +122,9 @@ def _class_count(tensor: Tensor, num_classes: int) -> int:
         if num_classes == -1:
             raise NotImplementedError("one_hot() of a meta tensor needs num_classes")
         return num_classes
-    least, most = int(tensor.min()), int(tensor.max())
+    few = type(tensor._a) is np.ndarray and tensor._a.size < SINGLE and not INFERENCE[0]
+    values = tensor._a if few else tensor
+    least, most = int(values.min()), int(values.max())
     if least < 0:
         raise RuntimeError(f"Class values must be non-negative, received {least}")
     if num_classes == -1:

@@ -17,6 +17,7 @@ from .forms import bump, check_memory, check_overlap, check_writable, write
 from .layout import in_rows
 from .promotion import as_scalar, cast
 from .record import data_dependent, leaf, not_differentiable, op, publish, same_shape
+from .reference.along import KEPT, places
 from .view import _select, _unsqueeze, alias, slice_dim
 
 __all__ = ["getitem", "setitem"]
@@ -302,12 +303,9 @@ def _add_at(out: np.ndarray[Any, Any], key: Any, values: Any) -> None:
         np.add.at(out.reshape(-1), places.reshape(-1), added.reshape(-1))
 
 
-_KEPT = 1 << 12  # numbers of a table that is kept for the next call
-
-
 def _numbered(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """The place of each element in an array of rows, to be read."""
-    return (_kept_numbers if math.prod(shape) <= _KEPT else _numbers)(shape)
+    return (_kept_numbers if math.prod(shape) <= KEPT else _numbers)(shape)
 
 
 def _numbers(shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
@@ -507,7 +505,7 @@ def _gather(input: Array, dim: int, index: Any) -> Array:
         return input.reshape(1)[i.reshape(-1)].reshape(i.shape)
     _bounded_positive(i, input.shape[dim], dim, "gather")
     if input.flags.c_contiguous:
-        return input.reshape(-1)[_places(i, input.shape, dim)]
+        return input.reshape(-1)[places(i, input.shape, dim)]
     return np.take_along_axis(_crop(input, i.shape, dim), i, dim)
 
 
@@ -564,28 +562,6 @@ def _places_key(index: Any, dim: int) -> tuple[Any, ...]:
     return tuple(index if d == dim else g for d, g in enumerate(grid))
 
 
-def _places(index: Any, shape: tuple[int, ...], dim: int) -> Any:
-    """The places in an array of rows of `shape` to which an index along `dim` points."""
-    if len(shape) == 1:
-        return index
-    others = _kept_others if index.size <= _KEPT else _others
-    step = math.prod(shape[dim + 1:])
-    return (index if step == 1 else index * step) + others(index.shape, shape, dim)
-
-
-def _others(counts: tuple[int, ...], shape: tuple[int, ...], dim: int) -> Any:
-    """What the dimensions other than `dim` add to the places of an index of shape `counts`."""
-    total = np.zeros((1,) * len(shape), np.int64)
-    for d, n in enumerate(counts):
-        if d != dim:
-            steps = np.arange(n) * math.prod(shape[d + 1:])
-            total = total + steps.reshape((n,) + (1,) * (len(shape) - d - 1))
-    return total
-
-
-_kept_others = lru_cache(64)(_others)
-
-
 def _scattered(name: str, out: Any, dim: int, index: Any, src: Any, how: Any) -> Any:
     """Writes `src` at the places of `index` through `how(out, key, src)`."""
     i = index._a
@@ -597,7 +573,7 @@ def _scattered(name: str, out: Any, dim: int, index: Any, src: Any, how: Any) ->
     if hasattr(src, "ndim") and src.ndim == i.ndim and src.shape != i.shape:
         src = _crop(src, i.shape, -1)
     if flat.flags.c_contiguous:
-        how(flat.reshape(-1), (_places(i, flat.shape, dim),), src)
+        how(flat.reshape(-1), (places(i, flat.shape, dim),), src)
     else:
         how(flat, _places_key(i, dim), src)
     return out

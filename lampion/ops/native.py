@@ -42,7 +42,7 @@ _QUICK = frozenset({  # templates that are quicker than their references for arr
     "gru_layer", "logcumsumexp", "lstm_backward", "lstm_layer", "rnn_backward", "rnn_layer",
     "max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices",
     "nll_backward", "nll_loss", "nll_loss2d", "resample_linear2d", "resample_nearest2d",
-    "tril", "triu"})
+    "scaled_dot_product_attention", "scaled_dot_product_attention_backward", "tril", "triu"})
 
 
 def template(name: str) -> Callable[[Launcher], Launcher]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -38,14 +39,22 @@ def _constant_shape(input: Any, pad: Ints, value: Any) -> Any:
 )
 def _constant(input: Array, pad: Ints, value: Any) -> Any:
     """`value` around the tensor; negative amounts cut off."""
-    shape, dtype = _constant_shape(input, pad, value)
-    out = np.full(shape, value, dtype)
-    here, there = [], []
-    for size, (before, after) in zip(input.shape, _pairs(pad, input.ndim), strict=True):
+    shape, here, there = _windows(input.shape, pad)
+    zero = value.__class__ is int and value == 0  # a float may be -0.0
+    out = np.zeros(shape, input.dtype) if zero else np.full(shape, value, input.dtype)
+    out[here] = input[there]
+    return out
+
+
+@lru_cache(256)
+def _windows(shape: Ints, pad: Ints) -> tuple[Ints, tuple[slice, ...], tuple[slice, ...]]:
+    """The shape of the result, where the input's elements go, and which of them."""
+    padded, here, there = [], [], []
+    for size, (before, after) in zip(shape, _pairs(pad, len(shape)), strict=True):
+        padded.append(size + before + after)
         here.append(slice(max(before, 0), max(before, 0) + size + min(before, 0) + min(after, 0)))
         there.append(slice(max(-before, 0), size - max(-after, 0)))
-    out[tuple(here)] = input[tuple(there)]
-    return out
+    return tuple(padded), tuple(here), tuple(there)
 
 
 def _own_shape(input: Any, pad: Ints, mode: str) -> Any:

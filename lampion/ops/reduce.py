@@ -19,6 +19,7 @@ from .families import Array, conj
 from .native import SINGLE
 from .promotion import cast
 from .record import leaf, not_differentiable, op, same_shape
+from .reference.along import put_along, take_along
 from .results import result_tuple
 
 __all__ = ["all_dims", "reduced_shape", "unreduce"]
@@ -290,7 +291,7 @@ def placed(src: Array, index: Any, shape: Any, dim: int) -> Array:
     """Zeros of a shape, with `src` at the places of `index` along `dim`."""
     out = memory.empty(tuple(shape), src.dtype)
     out.fill(0)
-    np.put_along_axis(out, index._a, src, dim)
+    put_along(out, index._a, src, dim)
     return out
 
 
@@ -313,8 +314,9 @@ def _arg_extreme(name: str, find: Callable[..., Any]) -> Any:
     def reference(input: Array, dim: int, keepdim: bool) -> Any:
         if input.ndim == 0:
             return input.copy(), np.zeros((), np.int64)
-        index = np.expand_dims(find(input, dim), dim)
-        value = np.take_along_axis(input, index, dim)
+        index = find(input, dim)
+        index = index.reshape((*input.shape[:dim], 1, *input.shape[dim + 1:]))
+        value = take_along(input, index, dim)
         return (value, index) if keepdim else (value.squeeze(dim), index.squeeze(dim))
     reference.__name__ = name + "_dim"
     return leaf({"input": _value_selecting_grad}, node=name.capitalize() + "Backward0",

@@ -13,6 +13,7 @@ from .families import Array, OptArray
 from .promotion import cast
 from .record import data_dependent, leaf, not_differentiable, op
 from .reduce import _check_not_empty, _pair_shape, _value_selecting_grad
+from .reference.along import take_along
 from .results import result_tuple
 
 
@@ -31,9 +32,9 @@ def _order(a: Any, dim: int, descending: bool) -> Any:
     if not descending:
         return np.argsort(a, dim, kind="stable")
     # Reversing twice keeps equal elements in their order.
-    n = a.shape[dim]
-    back = np.argsort(np.flip(a, dim), dim, kind="stable")
-    return np.flip(n - 1 - back, dim)
+    turned = (slice(None),) * (dim % a.ndim) + (slice(None, None, -1),)
+    back = np.argsort(a[turned], dim, kind="stable")
+    return (a.shape[dim] - 1 - back)[turned]
 
 
 @leaf({"input": _sort_grad}, name="sort", shape=_sort_shape, exact=True)
@@ -42,7 +43,7 @@ def _sort(input: Array, dim: int, descending: bool) -> Any:
         return input.copy(), np.zeros((), np.int64)
     key = input.astype(np.float32) if input.dtype.num > 255 else input
     order = _order(key, dim, descending).astype(np.int64)
-    return np.take_along_axis(input, order, dim), order
+    return take_along(input, order, dim), order
 
 
 _NO_BOOLS = ("median", "nanmedian")
@@ -87,8 +88,9 @@ def _topk(input: Array, k: int, dim: int, largest: bool) -> Any:
     if input.ndim == 0:
         return input.copy(), np.zeros((), np.int64)
     key = input.astype(np.float32) if input.dtype.num > 255 else input
-    order = np.take(_order(key, dim, largest), np.arange(k), dim).astype(np.int64)
-    return np.take_along_axis(input, order, dim), order
+    first = (slice(None),) * dim + (slice(k),)
+    order = np.ascontiguousarray(_order(key, dim, largest)[first], np.int64)
+    return take_along(input, order, dim), order
 
 
 _TOPK = result_tuple("topk", "values indices")
@@ -113,7 +115,7 @@ def _kthvalue(input: Array, k: int, dim: int, keepdim: bool) -> Any:
     if input.ndim == 0:
         return input.copy(), np.zeros((), np.int64)
     order = _place_of(input, k - 1, dim)
-    value = np.take_along_axis(input, order, dim)
+    value = take_along(input, order, dim)
     return (value, order) if keepdim else (value.squeeze(dim), order.squeeze(dim))
 
 
@@ -166,7 +168,7 @@ def _median_op(name: str, skip_nan: bool) -> Any:
         if input.ndim == 0:
             return input.copy(), np.zeros((), np.int64)
         index = _median_index(input, dim, skip_nan).astype(np.int64)
-        value = np.take_along_axis(input, index, dim)
+        value = take_along(input, index, dim)
         return (value, index) if keepdim else (value.squeeze(dim), index.squeeze(dim))
     reference.__name__ = name
     label = "Nanmedian" if skip_nan else "Median"
