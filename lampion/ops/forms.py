@@ -79,7 +79,8 @@ def in_place_form(fn: Any, base: str, last: tuple[Any, ...] = ()) -> Any:
     def call(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         check_writable(self, name)
         start = next_seq() if state.grad else 0
-        if last and self._a.size >= SINGLE and _may_be_written_at_once(self, args, last):
+        if last and self._a.size >= SINGLE and _may_be_written_at_once(
+                self, (*args, *kwargs.values()), last):
             state.into = last, self._a
             try:
                 result = fn(self, *args, **kwargs)
@@ -100,8 +101,11 @@ def _may_be_written_at_once(t: Tensor, args: tuple[Any, ...], last: tuple[Any, .
     a = t._a
     if a.__class__ is not np.ndarray or not (a.flags.forc and a.flags.writeable) or knobs.check:
         return False
-    return not state.grad or not any(leaf.keeps_first for leaf in last) or not any(
-        isinstance(x, Tensor) and (x._rg or x._base is not None) for x in (t, *args))
+    if not state.grad or not any(
+            isinstance(x, Tensor) and (x._rg or x._base is not None) for x in (t, *args)):
+        return True
+    return not (state.saved_hooks or any(leaf.keeps_first for leaf in last)
+                or any(x is t for x in args))
 
 
 def keep_old_value(t: Tensor, result: Tensor, start: int) -> None:

@@ -129,6 +129,7 @@ def _by_plan(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
 
 def _written_at_once(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...], target: Any) -> Any:
     """The result in the memory of an argument, where each element follows from its own place."""
+    state.into = None  # for this call alone
     if any(a is not target and a.__class__ is _ndarray and np.may_share_memory(a, target)
            for a in arrays):
         return _by_plan(leaf, arrays, attrs)

@@ -100,3 +100,54 @@ def test_versions_count():
     with override(kernels="sync"):
         x.add_(1).mul_(2)
     assert x._version == 2 and x.eq(4).all()
+
+
+HOOKED = {
+    "exp": (lambda z, y: z.exp_(), lambda t: t.exp(), lambda t: t.log()),
+    "sigmoid": (lambda z, y: z.sigmoid_(), lambda t: t.sigmoid(), lambda t: (t / (1 - t)).log()),
+    "div": (lambda z, y: z.div_(y), lambda t: t.div(3), lambda t: t * 3),
+    "addcmul": (lambda z, y: z.addcmul_(y, y), lambda t: t.addcmul(t, t), lambda t: t),
+}
+
+
+@pytest.mark.parametrize("name", HOOKED)
+def test_hooks_of_saved_tensors_may_call_the_same_operator(name):
+    call, pack, unpack = HOOKED[name]
+
+    def hooked(z, y):
+        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+            call(z, y)
+    found, expected = (outcome(hooked, kernels, grad=True) for kernels in ("sync", "off"))
+    assert_alike(found, expected, 1e-5)
+
+
+def test_what_a_checkpoint_keeps_is_not_overwritten():
+    def steps(x):
+        return (x * 1).sigmoid_().mul_(2).exp_()
+
+    def run(kernels):
+        x = torch.linspace(-1, 1, N).requires_grad_()
+        with override(kernels=kernels):
+            out = torch.utils.checkpoint.checkpoint(steps, x, use_reentrant=False)
+            return [out.detach(), *torch.autograd.grad(out.sum(), x)]
+    assert_alike(run("sync"), run("off"), 1e-5)
+
+
+@pytest.mark.parametrize("call", [
+    lambda x, y: x.mul_(other=y), lambda x, y: x.clamp_(min=y), lambda x, y: x.lerp_(y, weight=y),
+    lambda x, y: x.mul_(y)], ids=["mul", "clamp", "lerp", "by place"])
+def test_gradients_of_named_arguments_see_the_old_value(call):
+    def run(kernels):
+        x, y = torch.linspace(-2, 2, N), torch.linspace(0.1, 1, N).requires_grad_()
+        with override(kernels=kernels):
+            call(x, y)
+        return torch.autograd.grad((x * x.detach()).sum(), y)
+    assert_alike(run("sync"), run("off"), 1e-5)
+
+
+@pytest.mark.parametrize("call", [
+    lambda z, y: z.addcmul_(z, y), lambda z, y: z.addcdiv_(y, z + 3), lambda z, y: z.div_(z),
+    lambda z, y: z.addcmul_(z, z)], ids=["addcmul", "addcdiv", "div", "twice"])
+def test_operands_that_are_the_tensor_itself_keep_their_old_value(call):
+    found, expected = (outcome(call, kernels, grad=True) for kernels in ("sync", "off"))
+    assert_alike(found, expected, 1e-5)
