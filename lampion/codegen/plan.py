@@ -279,7 +279,7 @@ def _split(name: str, layout: _Layout) -> Split | None:
         for a, b in zip(inputs[0].dims, other.dims, strict=True):
             if a is not None and b is not None:
                 trace.meet(a, b)
-    totals = {n: symbol._reduced(op.attr[0], 0, False, None)
+    totals = {n: symbol._reduced(op.attr[0], 0, False, symbol.dtype)
               for n, symbol, op in zip(chosen, inputs, nodes, strict=True)}
     roots = [_follow(r.node, trace, layout.trace, totals) for r in layout.roots]
     placed = [_placed(r, old, kept, layout.trace) for r, old in zip(

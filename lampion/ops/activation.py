@@ -12,6 +12,7 @@ from ..tensor.tensor import Tensor
 from .errors import argument_type, not_implemented_for, wrap_dim
 from .families import Array, unary
 from .forms import in_place_form
+from .promotion import as_scalar
 from .record import leaf, op, same_shape
 from .reference.erf import erf
 
@@ -182,13 +183,17 @@ def _threshold_of(input: Tensor, threshold: float, value: float) -> Tensor:
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """x where x > threshold, else value."""
     _check("threshold", input, integers=True)
-    return _maybe_inplace(_threshold_of, inplace, input, threshold, value)
+    limit, other = (as_scalar(x, input._dtype, "threshold") for x in (threshold, value))
+    return _maybe_inplace(_threshold_of, inplace, input, limit, other)
+
+
+_threshold_whole = threshold  # whose name is that of an argument below
 
 
 @op("torch F")
 def threshold_(input: Tensor, threshold: float, value: float) -> Tensor:
     """In-place `threshold`."""
-    return _threshold_of.in_place(input, threshold, value)
+    return _threshold_whole(input, threshold, value, inplace=True)
 
 
 # -- piecewise linear

@@ -249,7 +249,8 @@ def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1,
            alpha: Any = 1) -> Tensor:
     """`beta * input + alpha *` the sum of the batch's products."""
     _check_batches("addbmm", batch1, batch2)
-    total = bmm(batch1, batch2).sum(0)
+    products = bmm(batch1, batch2)
+    total = products.sum(0, dtype=products._dtype)
     return (beta * input if beta else 0 * total) + alpha * total
 
 
@@ -500,8 +501,8 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     for d, e in zip(left, right, strict=True):
         if a._a.shape[d] == 1 or b._a.shape[e] == 1:
             # Sizes of 1 are summed over the other side, as in PyTorch.
-            a = a.sum(d, keepdim=True) if b._a.shape[e] == 1 else a
-            b = b.sum(e, keepdim=True) if a._a.shape[d] == 1 else b
+            a = a.sum(d, keepdim=True, dtype=a._dtype) if b._a.shape[e] == 1 else a
+            b = b.sum(e, keepdim=True, dtype=b._dtype) if a._a.shape[d] == 1 else b
         if a._a.shape[d] != b._a.shape[e]:
             raise RuntimeError(f"contracted dimensions need to match, but first has size "
                                f"{a._a.shape[d]} in dim {d} and second has size {b._a.shape[e]} in "

@@ -102,7 +102,7 @@ def correlate_input(grad: Array, weight: Array, bias: OptArray, size: Ints, stri
                     padding: Ints, dilation: Ints, groups: int) -> Any:
     """Transpose of `correlate` for its input, whose spatial size is `size`."""
     out = reference.input_gradient(grad, weight, size, stride, padding, dilation, groups)
-    return _add_bias(out if out.flags.owndata or bias is None else out.copy(), bias)
+    return _add_bias(out if out.flags.owndata else out.copy("K"), bias)  # a window has gaps
 
 
 def _weight_shape(grad: Any, input: Any, kernel: Ints, stride: Ints, padding: Ints,

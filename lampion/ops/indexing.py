@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from functools import lru_cache
 from typing import Any
 
@@ -153,7 +154,13 @@ def _basic(t: Tensor, index: Any) -> tuple[Tensor, list[Any] | None]:
 
 
 def _slice_numbers(s: slice) -> tuple[Any, Any, Any]:
-    return tuple(int(x) if x is not None else None for x in (s.start, s.stop, s.step))  # type: ignore[return-value]
+    def number(x: Any) -> Any:
+        return x if x is None else operator.index(x)
+    try:
+        return number(s.start), number(s.stop), number(s.step)
+    except TypeError:
+        raise TypeError("slice indices must be integers or None or have an __index__ method: "
+                        f"received {s}") from None
 
 
 def _at(t: Tensor, dim: int, i: int, given: int, whole: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ def _expand_back(g: Any, input_shape: Any, dims: Any, keepdim: Any) -> Any:
 @leaf({"input": _expand_back}, name="sum", shape=_reduced, node=lambda tensors, attrs: (
     f"SumBackward{int(attrs[0] is not None)}"))
 def _sum(input: Array, dims: Any, keepdim: bool) -> Array:
-    return input.sum(dims, keepdims=keepdim)
+    return input.sum(dims, dtype=input.dtype, keepdims=keepdim)
 
 
 def _sum_dtype(input: Tensor, d: dtype | None) -> Tensor:
@@ -179,7 +179,7 @@ def _prod_grad(g: Any, input: Any, dims: Any, keepdim: Any) -> Any:
 
 @leaf({"input": _prod_grad}, name="prod", shape=_reduced, node=_by_dims("Prod"))
 def _prod(input: Array, dims: Any, keepdim: bool) -> Array:
-    return input.prod(dims, keepdims=keepdim)
+    return input.prod(dims, dtype=input.dtype, keepdims=keepdim)
 
 
 @op(out=True)
