@@ -34,6 +34,7 @@ def places(index: Array, shape: tuple[int, ...], axis: int) -> Array:
     """The places in an array of rows of `shape` to which an index along `axis` points."""
     if len(shape) == 1:
         return index
+    axis %= len(shape)
     others = _kept_others if index.size <= KEPT else _others
     step = math.prod(shape[axis + 1:])
     return (index if step == 1 else index * step) + others(index.shape, shape, axis)
