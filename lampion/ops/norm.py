@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 
 from ..autograd.modes import no_grad, state
-from ..runtime.quiet import IGNORE, enter, leave
 from ..tensor.dtype import finfo
-from ..tensor.tensor import INFERENCE, Tensor
+from ..tensor.tensor import Tensor
 from .errors import argument_type, not_implemented_for
 from .families import Array, OptArray
-from .forms import bump, check_memory, check_overlap, check_writable, write
-from .native import SINGLE
+from .forms import check_writable, write
 from .pad import pad
 from .pool import avg_pool2d, avg_pool3d
 from .promotion import cast
@@ -321,16 +319,6 @@ def _batch_norm_of(input: Tensor, running_mean: Any, running_var: Any, weight: A
 
 def _move(running: Tensor, found: Tensor, momentum: float) -> None:
     check_writable(running, "batch_norm")
-    a, b = running._a, found._a
-    if a.__class__ is b.__class__ is np.ndarray and a.dtype == b.dtype == np.float32 and (
-            a.size < SINGLE and a.shape == b.shape and not INFERENCE[0]):
-        check_overlap(running, "batch_norm")
-        check_memory(a)
-        token = enter(IGNORE)
-        np.add(a * (1 - momentum), b * momentum, a)
-        leave(token)
-        bump(running, "batch_norm")
-        return
     moved = _moved(running, cast(found, running._dtype), 1 - momentum, momentum)
     write(running, moved, "batch_norm")
 
