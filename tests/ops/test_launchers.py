@@ -1,21 +1,12 @@
 """Operators whose kernels are templates, beside their references through the public API."""
 
 import pytest
+from references import both
 
 import lampion as torch
 from lampion.debug.knobs import override
 
 F = torch.nn.functional
-
-
-def both(run):
-    """The results of a function of nothing by the references and by kernels."""
-    results = []
-    for mode in ("off", "sync"):
-        torch.manual_seed(0)
-        with override(kernels=mode):
-            results.append(run())
-    return results
 
 
 def close(expected, got, tolerance):

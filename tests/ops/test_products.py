@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from references import both
 from replaying import replayed
 
 import lampion as torch
@@ -13,7 +14,7 @@ INTEGERS = ["int8", "uint8", "int16", "int32", "int64"]
 
 @pytest.fixture(autouse=True)
 def kernels_at_once():
-    with override(kernels="sync", check=False):
+    with override(kernels="sync"):
         yield
 
 
@@ -43,16 +44,6 @@ CASES = {
     "einsum": lambda r: torch.einsum("bij,bkj->bik", r(3, 20, 33), r(3, 33, 33)),
 }
 TOLERANCE = {"complex64": 1e-5, "complex128": 1e-13, "float16": 4e-3, "bfloat16": 3e-2}
-
-
-def both(run):
-    """The results of a function of nothing by the references and by kernels."""
-    results = []
-    for mode in ("off", "sync"):
-        torch.manual_seed(0)
-        with override(kernels=mode):
-            results.append(run())
-    return results
 
 
 def close(expected, got, tolerance):
