@@ -51,12 +51,20 @@ def set_num_threads(n: int) -> None:
 
 def pool_function(name: str, make: Callable[[], Image]) -> int:
     """The address of a function of the process's pool, which `make` loads at the first call."""
+    pool = _State.pool
+    if pool is None:
+        pool = _brought_up(make())  # made unlocked: a fork holds the compiler before this lock
+    return pool.image.symbols[name]
+
+
+def _brought_up(image: Image) -> _Pool:
+    """The process's pool; of two threads that bring it up at once, the first one's."""
     with _lock:
         if _State.pool is None:
-            _State.pool = _Pool(make())
+            _State.pool = _Pool(image)
             atexit.register(stop)
             _State.pool.start(get_num_threads())
-        return _State.pool.image.symbols[name]
+        return _State.pool
 
 
 def stop() -> None:

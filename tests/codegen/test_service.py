@@ -244,6 +244,33 @@ def test_forks_while_the_first_kernels_are_made(own_cache):
     assert run_program(FORKS, own_cache) == ""
 
 
+POOL = """
+import os, signal, threading, time
+import lampion
+from lampion.codegen import pool
+from lampion.runtime import threads
+inside = threading.Event()
+def image():
+    inside.set()
+    time.sleep(0.2)  # until the fork holds the compiler
+    return pool._image()
+bringing = threading.Thread(target=threads.pool_function, args=("lampion_parallel", image))
+bringing.start()
+inside.wait()
+signal.alarm(60)
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if pool.address("lampion_parallel") else 1)
+assert os.waitpid(pid, 0)[1] == 0
+bringing.join()
+assert threads._State.pool is not None
+"""
+
+
+def test_a_fork_while_another_thread_brings_up_the_pool(own_cache):
+    assert run_program(POOL, own_cache) == ""
+
+
 MANY = """
 import lampion as torch
 x = torch.ones(200, 100)
