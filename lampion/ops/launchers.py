@@ -815,28 +815,28 @@ _recurrent("rnn_layer", rnn.simple)
 @_streamed("lstm_backward")
 def _lstm_backward(gy: Array, gh: Array, gc: Array, data: Array, w_ih: Array, w_hh: Array,
                    w_hr: Array, gates: Array, before_h: Array, cells: Array, before_c: Array,
-                   sizes: Any, reverse: bool) -> Any:
+                   sizes: Any, reverse: bool, asks: bool) -> Any:
     if not _same_floats(gy, gh, gc, data, w_ih, w_hh, w_hr):
         return None
     saved = (gates, before_h, cells, before_c)
     return rnn.lstm_backward((gy, gh, gc), data, w_ih, w_hh, w_hr, saved, sizes, reverse,
-                             _Kernels())
+                             asks, _Kernels())
 
 
 @_streamed("gru_backward")
 def _gru_backward(gy: Array, gh: Array, data: Array, w_ih: Array, w_hh: Array, gates: Array,
-                  before: Array, inner: Array, sizes: Any, reverse: bool) -> Any:
+                  before: Array, inner: Array, sizes: Any, reverse: bool, asks: bool) -> Any:
     if not _same_floats(gy, gh, data, w_ih, w_hh):
         return None
     saved = (gates, before, inner)
-    return rnn.gru_backward((gy, gh), data, w_ih, w_hh, saved, sizes, reverse,
+    return rnn.gru_backward((gy, gh), data, w_ih, w_hh, saved, sizes, reverse, asks,
                             _Kernels())
 
 
 @_streamed("rnn_backward")
 def _rnn_backward(gy: Array, gh: Array, data: Array, w_ih: Array, w_hh: Array, out: Array,
-                  before: Array, sizes: Any, reverse: bool, relu: bool) -> Any:
+                  before: Array, sizes: Any, reverse: bool, relu: bool, asks: bool) -> Any:
     if not _same_floats(gy, gh, data, w_ih, w_hh):
         return None
     return rnn.simple_backward((gy, gh), data, w_ih, w_hh, (out, before), sizes, reverse, relu,
-                               _Kernels())
+                               asks, _Kernels())

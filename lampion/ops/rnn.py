@@ -152,9 +152,10 @@ def _lstm_grad(g: Any, needs: Any, data: Tensor, h0: Tensor, c0: Tensor, w_ih: T
                              reverse)
 
         return _through_cells(g, needs, (data, h0, c0, w_ih, w_hh, b_ih, b_hh, w_hr), run)
-    found = _lstm_backward(*g[:3], data, w_ih, w_hh, w_hr, out3, out4, out5, out6, sizes, reverse)
-    gx, gh, gc, gw, gu, gb, gr = found
-    return gx, gh, gc, gw, gu, gb, gb, gr if w_hr is not None else None
+    gx, gh, gc, gw, gu, gb, gr = _lstm_backward(
+        *g[:3], data, w_ih, w_hh, w_hr, out3, out4, out5, out6, sizes, reverse, needs[0])
+    gx, gr = gx if needs[0] else None, gr if w_hr is not None else None
+    return gx, gh, gc, gw, gu, gb, gb, gr
 
 
 def _lstm_shape(data: Any, h0: Any, c0: Any, *_: Any) -> Any:
@@ -174,10 +175,11 @@ def lstm_layer(data: Array, h0: Array, c0: Array, w_ih: Array, w_hh: Array, b_ih
 @leaf({})
 def _lstm_backward(gy: Array, gh: Array, gc: Array, data: Array, w_ih: Array, w_hh: Array,
                    w_hr: OptArray, gates: Array, before_h: Array, cells: Array, before_c: Array,
-                   sizes: Sizes, reverse: bool) -> Any:
+                   sizes: Sizes, reverse: bool, asks: bool) -> Any:
     """Gradient of `lstm_layer` through time."""
     saved = (gates, before_h, cells, before_c)
-    return reference.lstm_backward((gy, gh, gc), data, w_ih, w_hh, w_hr, saved, sizes, reverse)
+    return reference.lstm_backward((gy, gh, gc), data, w_ih, w_hh, w_hr, saved, sizes, reverse,
+                                   asks)
 
 
 # -- GRU
@@ -191,7 +193,8 @@ def _gru_grad(g: Any, needs: Any, data: Tensor, h0: Tensor, w_ih: Tensor, w_hh: 
             return _composed(lambda x, a: _gru_step(x, a, *weights), d, (h,), sizes, reverse)
 
         return _through_cells(g, needs, (data, h0, w_ih, w_hh, b_ih, b_hh), run)
-    return _gru_backward(*g[:2], data, w_ih, w_hh, out2, out3, out4, sizes, reverse)
+    gx, *rest = _gru_backward(*g[:2], data, w_ih, w_hh, out2, out3, out4, sizes, reverse, needs[0])
+    return gx if needs[0] else None, *rest
 
 
 def _gru_shape(data: Any, h0: Any, *_: Any) -> Any:
@@ -209,10 +212,10 @@ def gru_layer(data: Array, h0: Array, w_ih: Array, w_hh: Array, b_ih: OptArray, 
 
 @leaf({})
 def _gru_backward(gy: Array, gh: Array, data: Array, w_ih: Array, w_hh: Array, gates: Array,
-                  before: Array, inner: Array, sizes: Sizes, reverse: bool) -> Any:
+                  before: Array, inner: Array, sizes: Sizes, reverse: bool, asks: bool) -> Any:
     """Gradient of `gru_layer` through time."""
     saved = (gates, before, inner)
-    return reference.gru_backward((gy, gh), data, w_ih, w_hh, saved, sizes, reverse)
+    return reference.gru_backward((gy, gh), data, w_ih, w_hh, saved, sizes, reverse, asks)
 
 
 # -- simple RNN
@@ -227,8 +230,8 @@ def _rnn_grad(g: Any, needs: Any, data: Tensor, h0: Tensor, w_ih: Tensor, w_hh: 
                              reverse)
 
         return _through_cells(g, needs, (data, h0, w_ih, w_hh, b_ih, b_hh), run)
-    found = _rnn_backward(*g[:2], data, w_ih, w_hh, out0, out2, sizes, reverse, relu)
-    return (*found, found[-1])
+    gx, *rest = _rnn_backward(*g[:2], data, w_ih, w_hh, out0, out2, sizes, reverse, relu, needs[0])
+    return gx if needs[0] else None, *rest, rest[-1]
 
 
 def _rnn_shape(data: Any, h0: Any, *_: Any) -> Any:
@@ -244,10 +247,10 @@ def rnn_layer(data: Array, h0: Array, w_ih: Array, w_hh: Array, b_ih: OptArray, 
 
 @leaf({})
 def _rnn_backward(gy: Array, gh: Array, data: Array, w_ih: Array, w_hh: Array, out: Array,
-                  before: Array, sizes: Sizes, reverse: bool, relu: bool) -> Any:
+                  before: Array, sizes: Sizes, reverse: bool, relu: bool, asks: bool) -> Any:
     """Gradient of `rnn_layer` through time."""
     saved = (out, before)
-    return reference.simple_backward((gy, gh), data, w_ih, w_hh, saved, sizes, reverse, relu)
+    return reference.simple_backward((gy, gh), data, w_ih, w_hh, saved, sizes, reverse, relu, asks)
 
 
 # -- stacks of layers

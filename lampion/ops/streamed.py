@@ -19,7 +19,7 @@ __all__ = ["Streamed"]
 _SELDOM = 8  # calls for which nothing is noted: that takes as long as some calls
 _MOST_FAILURES = 4  # then such arguments are left alone
 _MOST_STREAMS = 64  # of one launcher; then the one that was used longest ago goes
-_LARGE = 1 << 18  # elements from which Python's share is small
+_LARGE = 1 << 22  # elements from which what a stream keeps is much
 
 
 class Streamed:

@@ -52,6 +52,18 @@ def test_streams_give_the_same_bits(name):
     assert all(torch.equal(a, b) for found in others for a, b in zip(found, first, strict=True))
 
 
+@pytest.mark.parametrize("kernels", ["sync", "off"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_data_that_asks_for_no_gradient_costs_none_and_changes_none(name, kernels):
+    torch.manual_seed(0)
+    layer, x = LAYERS[name](), torch.randn(6, 3, 5)
+    with override(kernels=kernels):
+        expected = run(layer, x.requires_grad_())
+        found = run(layer, x.detach())
+    assert x.grad.shape == x.shape
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_packed_sequences_and_new_values():
     torch.manual_seed(0)
     layer, x = nn.LSTM(5, 7), torch.randn(6, 3, 5)

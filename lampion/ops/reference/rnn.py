@@ -236,8 +236,9 @@ def lstm(data: Array, h0: Array, c0: Array, w_ih: Array, w_hh: Array, b_ih: Arra
 
 
 def lstm_backward(grads: Saved, data: Array, w_ih: Array, w_hh: Array, w_hr: Array | None,
-                  saved: Saved, sizes: Sequence[int], reverse: bool, run: Plain = PLAIN) -> Saved:
-    """Gradients for data, h0, c0, w_ih, w_hh, the bias, w_hr."""
+                  saved: Saved, sizes: Sequence[int], reverse: bool, asks: bool,
+                  run: Plain = PLAIN) -> Saved:
+    """Gradients for data (empty if nobody asks), h0, c0, w_ih, w_hh, the bias, w_hr."""
     gates, before_h, cells, before_c = saved
     gy, gh, gc = grads[0], copied(run, grads[1]), copied(run, grads[2])
     n = gc.shape[1]
@@ -260,14 +261,15 @@ def lstm_backward(grads: Saved, data: Array, w_ih: Array, w_hh: Array, w_hr: Arr
         hidden = run.empty(cells.shape, gh)
         run.apply(shown, [gates[:, 3 * n :], cells], [hidden])
         run.product(full.T, hidden, projected)
-    return (*_weights(run, slopes, slopes, data, before_h, w_ih, (gh, gc)), projected)
+    return (*_weights(run, slopes, slopes, data, before_h, w_ih, (gh, gc), asks), projected)
 
 
 def _weights(run: Plain, slopes: Array, hidden: Array, data: Array, before: Array, w_ih: Array,
-             states: tuple[Array, ...]) -> Saved:
+             states: tuple[Array, ...], asks: bool) -> Saved:
     """Gradients for data, the states as given, w_ih, w_hh and the bias of the input."""
-    gx = run.empty(data.shape, data)
-    run.product(slopes, w_ih, gx)
+    gx = run.empty(data.shape if asks else (0,), data)
+    if asks:
+        run.product(slopes, w_ih, gx)
     g_ih, g_hh = (run.empty((slopes.shape[1], a.shape[1]), data) for a in (data, before))
     run.product(slopes.T, data, g_ih)
     run.product(hidden.T, before, g_hh)
@@ -291,8 +293,8 @@ def gru(data: Array, h0: Array, w_ih: Array, w_hh: Array, b_ih: Array | None, b_
 
 
 def gru_backward(grads: Saved, data: Array, w_ih: Array, w_hh: Array, saved: Saved,
-                 sizes: Sequence[int], reverse: bool, run: Plain = PLAIN) -> Saved:
-    """Gradients for data, h0, w_ih, w_hh, b_ih, b_hh."""
+                 sizes: Sequence[int], reverse: bool, asks: bool, run: Plain = PLAIN) -> Saved:
+    """Gradients for data (empty if nobody asks), h0, w_ih, w_hh, b_ih, b_hh."""
     gates, before, inner = saved
     gy, gh = grads[0], copied(run, grads[1])
     n = gh.shape[1]
@@ -305,7 +307,7 @@ def gru_backward(grads: Saved, data: Array, w_ih: Array, w_hh: Array, saved: Sav
                   [*parts, hidden[at, 2 * n :], gh[:rows]])
         run.copy(hidden[at, : 2 * n], slopes[at, : 2 * n])
         run.product(hidden[at], weight, gh[:rows], True)
-    return (*_weights(run, slopes, hidden, data, before, w_ih, (gh,)), run.sum_rows(hidden))
+    return (*_weights(run, slopes, hidden, data, before, w_ih, (gh,), asks), run.sum_rows(hidden))
 
 
 def simple(data: Array, h0: Array, w_ih: Array, w_hh: Array, b_ih: Array | None,
@@ -323,8 +325,9 @@ def simple(data: Array, h0: Array, w_ih: Array, w_hh: Array, b_ih: Array | None,
 
 
 def simple_backward(grads: Saved, data: Array, w_ih: Array, w_hh: Array, saved: Saved,
-                    sizes: Sequence[int], reverse: bool, relu: bool, run: Plain = PLAIN) -> Saved:
-    """Gradients for data, h0, w_ih, w_hh, the bias."""
+                    sizes: Sequence[int], reverse: bool, relu: bool, asks: bool,
+                    run: Plain = PLAIN) -> Saved:
+    """Gradients for data (empty if nobody asks), h0, w_ih, w_hh, the bias."""
     out, before = saved
     gy, gh = grads[0], copied(run, grads[1])
     slopes, weight = run.empty(out.shape, out), run.repeated(w_hh)
@@ -333,4 +336,4 @@ def simple_backward(grads: Saved, data: Array, w_ih: Array, w_hh: Array, saved: 
         run.apply(relu_slopes if relu else tanh_slopes, [out[at], gh[:rows], gy[at]],
                   [slopes[at]])
         run.product(slopes[at], weight, gh[:rows])
-    return _weights(run, slopes, slopes, data, before, w_ih, (gh,))
+    return _weights(run, slopes, slopes, data, before, w_ih, (gh,), asks)
