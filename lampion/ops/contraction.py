@@ -11,6 +11,7 @@ import numpy as np
 from ..tensor.dtype import int8, int32, int64, uint8
 from ..tensor.names import c_name, scalar_type
 from ..tensor.tensor import Tensor
+from .autocast import adjust
 from .autocast import switch as autocast
 from .errors import argument_type
 from .families import Array, OptArray, broadcast_shape, conj
@@ -354,6 +355,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     if n == 0 or m == 0:
         raise RuntimeError("both arguments to matmul need to be at least 1D, but they are "
                            f"{n}D and {m}D")
+    if m == 1 and n < 3 and autocast.dtype is not None:
+        input, other = adjust("matmul", (input, other))
     if n == 1 and m == 1:
         return dot(input, other)
     if n == 2 and m == 1:

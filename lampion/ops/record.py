@@ -37,7 +37,7 @@ from ..runtime.quiet import IGNORE, enter, leave
 from ..tensor.abstract import AbstractArray, AbstractOperand
 from ..tensor.dtype import _BY_NUM, dtype, from_numpy_dtype
 from ..tensor.tensor import INFERENCE, Tensor, share
-from .autocast import ACTIVE, adjust
+from .autocast import ACTIVE, adjust, whole
 from .errors import out_of_memory
 from .layout import DENSE, ROWS, in_rows, settled
 from .native import (
@@ -433,11 +433,11 @@ def op(places: str = "torch Tensor", *, name: str | None = None,
         base = name or fn.__name__
         last = inplace if isinstance(inplace, tuple) else (inplace,)
         in_place = in_place_form(fn, base, () if inplace is True else last) if inplace else None
-        function = out_form(fn, base) if out else fn
+        function = whole(base, out_form(fn, base) if out else fn)
         for label in (base, *aliases.split()):
             for place in places.split():
                 method = place == "Tensor"
-                publish(place, label, fn if method else function)
+                publish(place, label, whole(base, fn) if method else function)
                 if in_place is not None and place in ("torch", "Tensor"):
                     publish(place, label + "_", in_place)
         return function
