@@ -31,8 +31,10 @@ torch.special.bessel_j0(x)
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return str(tmp_path_factory.mktemp("kernels"))
+def compiled(tmp_path_factory):
+    """A cache with the program's kernels, and the table of the run that made them."""
+    cache = str(tmp_path_factory.mktemp("kernels"))
+    return cache, run(cache, 1)
 
 
 def run(cache, debug, **knobs):
@@ -45,8 +47,8 @@ def run(cache, debug, **knobs):
     return done.stderr
 
 
-def test_the_table(cache):
-    lines = run(cache, 1).splitlines()
+def test_the_table(compiled):
+    lines = compiled[1].splitlines()
     assert lines[0].split() == ["kernel", "calls", "ms", "us/call", "GB/s", "GFLOP/s", "ceiling",
                                 "made"]
     rows = {line.split()[0]: line for line in lines[1:]}
@@ -58,17 +60,17 @@ def test_the_table(cache):
     assert max(map(len, lines)) <= 200
 
 
-def test_every_level_shows_more(cache):
+def test_every_level_shows_more(compiled):
     marks = ["def softmax(out0: f32*, in0: f32*", "stage 1: v", "define ",
              "%zmm" if host().name == "avx512" else ".text"]
     for level, shown in ((2, 1), (5, 4)):
-        text = run(cache, level)
-        assert "--- kernel softmax, from disk in" in text  # the table's test compiled it
+        text = run(compiled[0], level)
+        assert "--- kernel softmax, from disk in" in text
         assert [mark in text for mark in marks] == [True] * shown + [False] * (4 - shown)
 
 
-def test_the_last_level_shows_launches(cache):
-    assert "lampion: softmax float32[100, 300] float32[100, 300] " in run(cache, 6)
+def test_the_last_level_shows_launches(compiled):
+    assert "lampion: softmax float32[100, 300] float32[100, 300] " in run(compiled[0], 6)
 
 
 def test_without_debugging_kernels_are_the_native_functions():

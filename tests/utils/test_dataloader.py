@@ -416,6 +416,8 @@ def test_a_program_ends_with_workers_running(tmp_path, kind):
 def test_ctrl_c_ends_a_program_cleanly(tmp_path, kind):
     after = "for _ in iterator: time.sleep(0.01)"
     text = LEFT_RUNNING.format(kind=kind, after=after)
+    # A shell's background jobs ignore the signal; the program must not inherit that.
+    text = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n" + text
     program = run_program(tmp_path, text, start_new_session=True)
     assert program.stdout.readline() == "left\n"
     os.killpg(program.pid, signal.SIGINT)
