@@ -58,54 +58,52 @@ end:
   %answer = call ptr @PyLong_FromLongLong(i64 %kind)
   ret ptr %answer
 }
+""")
 
-; Rows of an address and the word that stands there.
-define internal i1 @words(ptr %head) nounwind {
+# One kind: whether all its rows are as they were seen. The body ends with a branch to %next, where
+# the row is, or to %other.
+_KIND = Template("""\
+define internal i1 @$name(ptr %head) nounwind {
 entry:
-  %count = load i64, ptr %head, align 8
+$own  %count = load i64, ptr %head, align 8
   %rows_at = getelementptr i64, ptr %head, i64 1
   %rows = load ptr, ptr %rows_at, align 8
   br label %next
 next:
-  %i = phi i64 [ 0, %entry ], [ %i1, %look ]
+  %i = phi i64 [ 0, %entry ], [ %i1, %$last ]
   %i1 = add i64 %i, 1
   %left = icmp slt i64 %i, %count
-  br i1 %left, label %look, label %fine
-look:
-  %row = getelementptr [2 x i64], ptr %rows, i64 %i
-  %place = load ptr, ptr %row, align 8
-  %wanted_at = getelementptr i64, ptr %row, i64 1
-  %wanted = load i64, ptr %wanted_at, align 8
-  %word = load i64, ptr %place, align 8
-  %same = icmp eq i64 %word, %wanted
-  br i1 %same, label %next, label %other
+  br i1 %left, label %row, label %fine
+row:
+  %row_at = getelementptr [$width x i64], ptr %rows, i64 %i
+$fields$body
 fine:
   ret i1 true
 other:
   ret i1 false
 }
+""")
 
-; Rows of a dict, a key, its hash, and the value or 0.
-define internal i1 @entries(ptr %head) nounwind {
-entry:
-  %count = load i64, ptr %head, align 8
-  %rows_at = getelementptr i64, ptr %head, i64 1
-  %rows = load ptr, ptr %rows_at, align 8
-  br label %next
-next:
-  %i = phi i64 [ 0, %entry ], [ %i1, %found ]
-  %i1 = add i64 %i, 1
-  %left = icmp slt i64 %i, %count
-  br i1 %left, label %look, label %fine
-look:
-  %row = getelementptr [4 x i64], ptr %rows, i64 %i
-  %dict = load ptr, ptr %row, align 8
-  %key_at = getelementptr i64, ptr %row, i64 1
-  %key = load ptr, ptr %key_at, align 8
-  %hash_at = getelementptr i64, ptr %row, i64 2
-  %hash = load i64, ptr %hash_at, align 8
-  %wanted_at = getelementptr i64, ptr %row, i64 3
-  %wanted = load ptr, ptr %wanted_at, align 8
+
+def _kind(name: str, fields: dict[str, str], last: str, body: str, own: str = "") -> str:
+    """The function of a kind: a row's fields with their types, the block before the next row."""
+    loads = "".join(
+        f"  %{field}_at = getelementptr i64, ptr %row_at, i64 {i}\n"
+        f"  %{field} = load {kind}, ptr %{field}_at, align 8\n"
+        for i, (field, kind) in enumerate(fields.items()))
+    return _KIND.substitute(name=name, own=own, last=last, width=len(fields), fields=loads,
+                            body=body.rstrip())
+
+
+_WORDS = _kind("words", {"place": "ptr", "wanted": "i64"}, "row", """\
+  %word = load i64, ptr %place, align 8
+  %same = icmp eq i64 %word, %wanted
+  br i1 %same, label %next, label %other
+""")
+
+# The value is 0 where the key was absent.
+_ENTRIES = _kind(
+    "entries", {"dict": "ptr", "key": "ptr", "hash": "i64", "wanted": "ptr"}, "found", """\
   %value = call ptr @_PyDict_GetItem_KnownHash(ptr %dict, ptr %key, i64 %hash)
   %none = icmp eq ptr %value, null
   br i1 %none, label %absent, label %found
@@ -119,31 +117,10 @@ found:
 failed:
   call void @PyErr_Clear()
   br label %other
-fine:
-  ret i1 true
-other:
-  ret i1 false
-}
+""")
 
-; Rows of a list, how long it is, and where its elements are noted.
-define internal i1 @lists(ptr %head) nounwind {
-entry:
-  %count = load i64, ptr %head, align 8
-  %rows_at = getelementptr i64, ptr %head, i64 1
-  %rows = load ptr, ptr %rows_at, align 8
-  br label %next
-next:
-  %i = phi i64 [ 0, %entry ], [ %i1, %item ]
-  %i1 = add i64 %i, 1
-  %left = icmp slt i64 %i, %count
-  br i1 %left, label %list, label %fine
-list:
-  %row = getelementptr [3 x i64], ptr %rows, i64 %i
-  %object = load ptr, ptr %row, align 8
-  %length_at = getelementptr i64, ptr %row, i64 1
-  %length = load i64, ptr %length_at, align 8
-  %noted_at = getelementptr i64, ptr %row, i64 2
-  %noted = load ptr, ptr %noted_at, align 8
+# How long a list is, and where its elements are noted.
+_LISTS = _kind("lists", {"object": "ptr", "length": "i64", "noted": "ptr"}, "item", """\
   %size_at = getelementptr i8, ptr %object, i64 $list_size
   %size = load i64, ptr %size_at, align 8
   %as_long = icmp eq i64 %size, %length
@@ -151,7 +128,7 @@ list:
   %items = load ptr, ptr %items_at, align 8
   br i1 %as_long, label %item, label %other
 item:
-  %k = phi i64 [ 0, %list ], [ %k1, %compare ]
+  %k = phi i64 [ 0, %row ], [ %k1, %compare ]
   %k1 = add i64 %k, 1
   %more = icmp slt i64 %k, %length
   br i1 %more, label %compare, label %next
@@ -162,38 +139,14 @@ compare:
   %was = load ptr, ptr %was_at, align 8
   %same = icmp eq ptr %now, %was
   br i1 %same, label %item, label %other
-fine:
-  ret i1 true
-other:
-  ret i1 false
-}
+""")
 
-; Rows of a dict, how many entries it has, and where keys and values are noted in turn.
-define internal i1 @dicts(ptr %head) nounwind {
-entry:
-  %position = alloca i64, align 8
-  %key = alloca ptr, align 8
-  %value = alloca ptr, align 8
-  %count = load i64, ptr %head, align 8
-  %rows_at = getelementptr i64, ptr %head, i64 1
-  %rows = load ptr, ptr %rows_at, align 8
-  br label %next
-next:
-  %i = phi i64 [ 0, %entry ], [ %i1, %stop ]
-  %i1 = add i64 %i, 1
-  %left = icmp slt i64 %i, %count
-  br i1 %left, label %dict, label %fine
-dict:
-  %row = getelementptr [3 x i64], ptr %rows, i64 %i
-  %object = load ptr, ptr %row, align 8
-  %length_at = getelementptr i64, ptr %row, i64 1
-  %length = load i64, ptr %length_at, align 8
-  %noted_at = getelementptr i64, ptr %row, i64 2
-  %noted = load ptr, ptr %noted_at, align 8
+# How many entries a dict has, and where its keys and values are noted in turn.
+_DICTS = _kind("dicts", {"object": "ptr", "length": "i64", "noted": "ptr"}, "stop", """\
   store i64 0, ptr %position, align 8
   br label %item
 item:
-  %k = phi i64 [ 0, %dict ], [ %k1, %pair ]
+  %k = phi i64 [ 0, %row ], [ %k1, %same_keys ]
   %k1 = add i64 %k, 1
   %any = call i32 @PyDict_Next(ptr %object, ptr %position, ptr %key, ptr %value)
   %done = icmp eq i32 %any, 0
@@ -209,26 +162,25 @@ compare:
   %key_was = load ptr, ptr %was, align 8
   %key_now = load ptr, ptr %key, align 8
   %same_key = icmp eq ptr %key_now, %key_was
-  br i1 %same_key, label %pair_of, label %other
-pair_of:
+  br i1 %same_key, label %same_keys, label %other
+same_keys:
   %value_at = getelementptr ptr, ptr %was, i64 1
   %value_was = load ptr, ptr %value_at, align 8
   %value_now = load ptr, ptr %value, align 8
   %same_value = icmp eq ptr %value_now, %value_was
-  br i1 %same_value, label %pair, label %other
-pair:
-  br label %item
-fine:
-  ret i1 true
-other:
-  ret i1 false
-}
+  br i1 %same_value, label %item, label %other
+""", own="""\
+  %position = alloca i64, align 8
+  %key = alloca ptr, align 8
+  %value = alloca ptr, align 8
 """)
 
 
 def text(target: Target, list_size: int, list_items: int) -> str:
     """The module; where a list keeps its length and its elements, in bytes."""
-    return _TEXT.substitute(data=array_layout().data, list_size=list_size, list_items=list_items)
+    kinds = Template(_WORDS + _ENTRIES + _LISTS + _DICTS)
+    places = {"list_size": list_size, "list_items": list_items}
+    return _TEXT.substitute(data=array_layout().data) + kinds.substitute(places)
 
 
 def image(list_size: int, list_items: int) -> Image:
