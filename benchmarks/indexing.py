@@ -50,7 +50,7 @@ def tensors(torch: Any, *arrays: np.ndarray) -> list[Any]:
 
 def rows(torch: Any) -> Iterator[Case]:
     """Lookups in a table and their gradients."""
-    from lampion.codegen.gather import add_rows, take
+    from lampion.codegen.gather import add_rows, sum_rows, take
 
     for size, width, count in TABLES:
         table, source, out = normal((size, width)), normal((count, width)), empty((count, width))
@@ -59,7 +59,7 @@ def rows(torch: Any) -> Iterator[Case]:
 
         def gradient(shape: tuple[int, int] = (size, width), index: Any = index,
                      source: Any = source) -> None:
-            add_rows(np.zeros(shape, np.float32), index, source, 0)
+            sum_rows(empty(shape), index, source, 0)
         at = f"{size}x{width}, {count}"
         yield case(f"index_select {at}", [out, out, index],
                    lambda a=(out, table, index): take(*a, 0),

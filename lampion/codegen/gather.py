@@ -1,9 +1,10 @@
 """Kernels that go where an index says: rows taken and put, elements gathered, both added.
 
-Indices are int64 or int32 and must lie in [0, size): `outside` finds the first that does not, and
-every launcher asks it before memory is touched, unless its caller did. What is added is added in
-the order of the indices, by one task for each part of the other axes, so repeated indices race
-with nobody and every number of threads gives the same bits.
+Indices are int64 or int32. They must lie in [0, size), or with `wraps` in [-size, size), where
+negative ones count from the end. Every task looks at its indices before it touches memory, and
+raises a flag instead where one is wrong. What is added is added in the order of the indices, by
+one task for each part of the other axes, so repeated indices race with nobody and every number of
+threads gives the same bits.
 
 Arrays are seen as three axes: what lies before the indexed axis, that axis, what lies after it.
 """
@@ -13,20 +14,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..runtime.recording import RecordingError, raised, recording_here
 from . import service
 from .fused import fill
-from .ir import ArrayParam, Kernel, Value
+from .ir import Kernel, Value
 from .target import Target
 from .types import F32, F64, I8, I16, I32, I64, Type, dtype_name, of_numpy
 
-__all__ = ["add_along", "add_rows", "build_add_along", "build_add_rows", "build_outside",
-           "build_put_rows", "build_take", "build_take_along", "build_take_single", "outside",
-           "put_rows", "take", "take_along"]
+__all__ = ["add_along", "add_rows", "build_add_along", "build_add_rows", "build_put_rows",
+           "build_take", "build_take_along", "build_take_single", "put_rows", "sum_along",
+           "sum_rows", "take", "take_along"]
 
 Array = np.ndarray[Any, Any]
 
@@ -36,132 +37,132 @@ _INDICES = ("int64", "int32")
 _TASK_BYTES = 1 << 16
 _NEAR = 1 << 14  # bytes that stay in the first-level cache
 _ELEMENTS = 1 << 13  # of a task that goes element by element
-_SMALL = 64  # indices that NumPy checks as quickly
+_COLUMNS = 128  # of a task that adds rows, at least: memory is read in runs of several lines
+_AT_ONCE = 4  # steps in one turn of a loop
+_MOST_PLANS = 1 << 12  # then all are made anew
 
 
 # --- bounds -----------------------------------------------------------------------------------
 
 
-def build_outside(target: Target, index: Type) -> Kernel:
-    """found[0] = whether any of index (1-D, contiguous) is not in [0, size). found: int64."""
-    k = Kernel("outside")
-    found, indices, size = k.array("found", I64), k.array("index", index), k.integer("size")
-    sign = _sign(k, target, indices.ptr, k.index(0), indices.size(0), size)
-    k.store(found.ptr, 0, (sign < 0).cast(I64))
-    return k
+class _Listed:
+    """Indices in a kernel, how many places they may point to, and the flag of a wrong one."""
 
+    def __init__(self, k: Kernel, target: Target, index: Type, wraps: bool = False) -> None:
+        self.k, self.target, self.wraps = k, target, wraps
+        self.ptr, self.found = k.array("index", index).ptr, k.array("found", I64).ptr
+        self.size = k.integer("size")
 
-def _sign(k: Kernel, target: Target, listed: Value, start: Value, end: Value, size: Value) -> Value:
-    """Negative if an index, or what is left between it and the last, is negative."""
-    lanes = target.lanes(I64)
-    last, whole = k.splat(size - 1, lanes), end - (end - start) % lanes
-    loop = k.loop(start, whole, lanes, [k.const(0, I64.vector(lanes))])
-    with loop as (i, signs):
-        at = k.load(listed, i, lanes).cast(I64)
-        loop.next(signs | at | (last - at))
-    tail = k.loop(whole, end, 1, [k.reduce("or", loop.results[0])])
-    with tail as (i, sign):
-        one = k.load(listed, i).cast(I64)
-        tail.next(sign | one | (size - 1 - one))
-    return tail.results[0]
+    def checked(self, listed: Value, start: Value | int, end: Value) -> Value:
+        """`end`, or `start` where not all between them are within bounds, and the flag up."""
+        k, start = self.k, self.k.index(start)
+        wrong = self._sign(listed, start, end) < 0
+        with k.when(wrong):
+            k.store(self.found, 0, k.const(1, I64))
+        return k.select(wrong, start, end)
 
+    def _sign(self, listed: Value, start: Value, end: Value) -> Value:
+        """Negative if what is left of an index on either side is."""
+        k, lanes = self.k, self.target.lanes(I64)
+        last = self.size - 1
 
-def outside(index: Array, size: int) -> int:
-    """The position, counted along the last axis first, of the first index not in [0, size).
+        def room(at: Value, many: int) -> Value:
+            low = at + (k.splat(self.size, many) if many > 1 else self.size) if self.wraps else at
+            return low | ((k.splat(last, many) if many > 1 else last) - at)
+        whole = end - (end - start) % lanes
+        loop = k.loop(start, whole, lanes, [k.const(0, I64.vector(lanes))])
+        with loop as (i, signs):
+            loop.next(signs | room(k.load(listed, i, lanes).cast(I64), lanes))
+        tail = k.loop(whole, end, 1, [k.reduce("or", loop.results[0])])
+        with tail as (i, sign):
+            tail.next(sign | room(k.load(listed, i).cast(I64), 1))
+        return tail.results[0]
 
-    -1 where there is none. index: int64 or int32 of any shape.
-
-    >>> outside(np.array([[0, 4], [5, 1]]), 5)
-    2
-    """
-    if index.size >= _SMALL:
-        kernel = _outside_kernel(index)
-        if kernel is not None:
-            found = np.empty(1, np.int64)
-            kernel(found, index.reshape(-1), size)
-            if not found[0]:
-                return -1
-    if not index.size or (index.min() >= 0 and index.max() < size):
-        return -1
-    return int(np.argmax((index < 0) | (index >= size)))
-
-
-def _outside_kernel(index: Array) -> Any:
-    if dtype_name(index.dtype) not in _INDICES or not index.flags.c_contiguous:
-        return None
-    kind = of_numpy(dtype_name(index.dtype))
-    return service.kernel(("outside", kind.name), partial(build_outside, index=kind))
-
-
-def _check(name: str, index: Array, size: int) -> None:
-    """IndexError where an index is out of bounds; a recording looks at every run."""
-    here = recording_here()
-    if here is not None:
-        kernel = _outside_kernel(index)
-        if kernel is None:
-            raise RecordingError(f"{name}: indices that no kernel checks")
-        if not here.has_checked(index, "index", size):
-            raised(lambda found: kernel(found, index.reshape(-1), size), index, "index", size)
-        return
-    place = outside(index, size)
-    if place >= 0:
-        at = tuple(int(i) for i in np.unravel_index(place, index.shape))
-        raise IndexError(f"{name}: index {index[at]} at {at} is out of bounds for an axis of size "
-                         f"{size}")
+    def place(self, listed: Value, i: Value) -> Value:
+        """Where the index points."""
+        at = self.k.load(listed, i).cast(I64)
+        return at + self.k.select(at < 0, self.size, 0) if self.wraps else at
 
 
 # --- reading ----------------------------------------------------------------------------------
 
 
-def build_take(target: Target, element: Type, index: Type) -> Kernel:
+class _Rows:
+    """Rows of one array beside a list of indices, and rows of another that these point to.
+
+    Elements of a row are neighbours. Parameters: both arrays, index (contiguous), found (int64;
+    found[0] = 1 where a task's indices are out of bounds, and nothing is done for it), size: rows
+    that are pointed to, count: indices, outer: how often all that is there, inner: elements of a
+    row; then steps of the arrays in elements.
+    """
+
+    def __init__(self, k: Kernel, target: Target, arrays: tuple[str, str],
+                 kinds: tuple[Type, Type], wraps: bool) -> None:
+        self.k = k
+        self.beside, self.far = (k.array(name, kinds[0]).ptr for name in arrays)
+        self.listed = _Listed(k, target, kinds[1], wraps)
+        self.count, self.outer, self.inner = (k.integer(n) for n in ("count", "outer", "inner"))
+        self.steps = [k.integer(f"{name}_{axis}") for name in arrays for axis in ("outer", "row")]
+
+    def part(self, o: Value, first: Value | int = 0) -> tuple[Value, Value]:
+        """Both arrays at one `o`, from an element of the rows on."""
+        at = self.k.offset
+        return (at(self.beside, o * self.steps[0] + first), at(self.far, o * self.steps[2] + first))
+
+    def each(self, first: Value | int, last: Value, beside: Value, far: Value,
+             run: Callable[[Value, Value], None]) -> None:
+        """run(row, row that its index points to) for some indices, in order; for none if wrong."""
+        k, listed = self.k, self.listed
+        with k.loop(first, listed.checked(listed.ptr, first, last)) as i:
+            run(k.offset(beside, i * self.steps[1]),
+                k.offset(far, listed.place(listed.ptr, i) * self.steps[3]))
+
+
+def build_take(target: Target, element: Type, index: Type, wraps: bool = False) -> Kernel:
     """out[o, i] = x[o, index[i]] for rows of neighbouring elements.
 
-    Arguments: out, x (3-D, last axis contiguous), index (1-D), task_rows: rows in a task.
+    Arguments: as in `_Rows` of out and x; task_rows: rows in a task.
     """
     k = Kernel("take")
-    out, x = k.array("out", element), k.array("x", element)
-    indices, task_rows = k.array("index", index), k.integer("task_rows")
-    rows, inner = out.size(1), out.size(2)
-    chunks = (rows + task_rows - 1) / task_rows
-    with k.parallel(out.size(0) * chunks) as (task, _):
-        o, first = task / chunks, (task % chunks) * task_rows
-        to, start = k.offset(out.ptr, o * out.stride(0)), k.offset(x.ptr, o * x.stride(0))
-        with k.loop(first, k.min(first + task_rows, rows)) as i:
-            place = k.load(indices.ptr, i * indices.stride(0)).cast(I64)
-            _copy(k, target, k.offset(to, i * out.stride(1)),
-                  k.offset(start, place * x.stride(1)), inner)
+    rows = _Rows(k, target, ("out", "x"), (element, index), wraps)
+    task_rows = k.integer("task_rows")
+    chunks = (rows.count + task_rows - 1) / task_rows
+    with k.parallel(rows.outer * chunks) as (task, _):
+        first = (task % chunks) * task_rows
+        rows.each(first, k.min(first + task_rows, rows.count), *rows.part(task / chunks),
+                  lambda to, start: _copy(k, target, to, start, rows.inner))
     return k
 
 
-def build_take_single(target: Target, element: Type, index: Type, together: int) -> Kernel:
-    """out[o, i, 0] = x[o, index[i], 0], for `together` o with one look at the index.
+def build_take_single(target: Target, element: Type, index: Type, wraps: bool = False,
+                      together: int = 1) -> Kernel:
+    """out[o, i] = x[o, index[i]], for `together` o with one look at the index.
 
-    Arguments: out (contiguous), x (3-D), index (1-D, contiguous), task_rows: how many `o` a task
-    has; with one `o` in all, elements of `index` are shared out instead.
+    Arguments: out (contiguous), x, index (contiguous), found (as in `_Rows`), size: of x, outer,
+    count: sizes of out, x_outer, x_step: steps of x, task_rows: how many `o` a task has; with one
+    `o` in all, elements of `index` are shared out instead.
     """
     k = Kernel("take_single")
-    out, x = k.array("out", element), k.array("x", element)
-    indices, task_rows = k.array("index", index), k.integer("task_rows")
-    rows, count = out.size(0), out.size(1)
-    one = rows.eq(1)
+    out, x = k.array("out", element).ptr, k.array("x", element).ptr
+    listed = _Listed(k, target, index, wraps)
+    outer, count, x_outer, x_step, task_rows = (
+        k.integer(n) for n in ("outer", "count", "x_outer", "x_step", "task_rows"))
+    one = outer.eq(1)
     extent = k.select(one, k.const(_ELEMENTS, I64), task_rows)
-    with k.parallel((k.select(one, count, rows) + extent - 1) / extent) as (task, _):
+    with k.parallel((k.select(one, count, outer) + extent - 1) / extent) as (task, _):
         first = task * extent
-        o0, o1 = k.select(one, 0, first), k.select(one, 1, k.min(first + extent, rows))
+        o0, o1 = k.select(one, 0, first), k.select(one, 1, k.min(first + extent, outer))
         i0, i1 = k.select(one, first, 0), k.select(one, k.min(first + extent, count), count)
+        i1 = listed.checked(listed.ptr, i0, i1)
         with k.loop(o0, o1, together) as o:
             places = [k.min(o + r, o1 - 1) for r in range(together)]
-            starts = [k.offset(x.ptr, p * x.stride(0)) for p in places]
-            to = [k.offset(out.ptr, p * count) for p in places]
-
-            pairs = list(zip(starts, to, strict=True))
-            _several(k, i0, i1, partial(_take_place, k, pairs, indices.ptr, x.stride(1)))
+            pairs = [(k.offset(x, p * x_outer), k.offset(out, p * count)) for p in places]
+            _several(k, i0, i1, partial(_take_place, listed, pairs, x_step))
     return k
 
 
-def _take_place(k: Kernel, pairs: list[tuple[Value, Value]], index: Value, step: Value, i: Value
-                ) -> None:
-    place = k.load(index, i).cast(I64) * step
+def _take_place(listed: _Listed, pairs: list[tuple[Value, Value]], step: Value, i: Value) -> None:
+    k, place = listed.k, listed.place(listed.ptr, i) * step
     for start, to in pairs:
         k.store(to, i, k.load(start, place))
 
@@ -184,7 +185,6 @@ def _several(k: Kernel, start: Value, end: Value, one: Callable[[Value], None]) 
 
 
 _Span = Callable[..., None]
-_AT_ONCE = 4
 
 
 def _spans(k: Kernel, target: Target, element: Type, count: Value, write: _Span) -> None:
@@ -208,15 +208,11 @@ def _spans(k: Kernel, target: Target, element: Type, count: Value, write: _Span)
 def build_take_along(target: Target, element: Type, index: Type, near: bool = False) -> Kernel:
     """out[o, r, c] = x[o * outer + index[o, r, c] * axis + c * inner].
 
-    Arguments: out, x, index (out 3-D and contiguous, index 3-D with a contiguous last axis), found
-    (int64; found[0] = 1 where a row of indices is not within [0, size), and the row is left out),
-    size, outer, axis, inner: steps in x in elements, task_outer, task_rows, task_columns: extent of
-    one task. near: axis is 1 and inner 0. Elements are read one by one: processors gather no
+    Arguments: as in `_Grid` of out and x. Elements are read one by one: processors gather no
     faster.
     """
     k = Kernel("take_along")
-    grid = _Grid(k, target, [k.array("out", element), k.array("x", element),
-                             k.array("index", index)], near)
+    grid = _Grid(k, target, ("out", "x"), (element, index), near)
 
     def taken(base: Value, row: Value, place: Value, c: Value) -> None:
         k.store(row, c, k.load(base, place))
@@ -225,15 +221,24 @@ def build_take_along(target: Target, element: Type, index: Type, near: bool = Fa
 
 
 class _Grid:
-    """A contiguous array and an index beside it, and a strided array that the index points into."""
+    """A contiguous array, an index beside it, and a strided array that the index points into.
 
-    def __init__(self, k: Kernel, target: Target, arrays: list[ArrayParam], near: bool,
-                 clear: bool = False) -> None:
-        self.k, self.target, (self.first, self.strided, index) = k, target, arrays
-        self.near, self.clear = near, clear
-        self.index, self.found, self.size = index, k.array("found", I64), k.integer("size")
+    Parameters: both arrays, index (contiguous), found (int64; found[0] = 1 where a row of indices
+    is out of bounds, and the row is left out), size: places that an index may point to, n0, n1,
+    n2: sizes of the contiguous array, index_outer: n1 * n2, or 0 where all share one index;
+    outer, axis, inner: steps in the strided array in elements, task_outer, task_rows,
+    task_columns: extent of one task. near: axis is 1 and inner 0. clear: what a task may point to
+    is set to 0 before; without `near`, inner is 1 then.
+    """
+
+    def __init__(self, k: Kernel, target: Target, arrays: tuple[str, str], kinds: tuple[Type, Type],
+                 near: bool, clear: bool = False, wraps: bool = False) -> None:
+        self.k, self.target, self.near, self.clear = k, target, near, clear
+        self.first, self.strided = (k.array(name, kinds[0]).ptr for name in arrays)
+        self.listed = _Listed(k, target, kinds[1], wraps)
+        self.sizes = [k.integer(f"n{axis}") for axis in range(3)]
+        self.index_outer = k.integer("index_outer")
         self.outer, self.axis, self.inner = (k.integer(n) for n in ("outer", "axis", "inner"))
-        self.sizes = [index.size(axis) for axis in range(3)]
         self.extents = [k.integer(f"task_{n}") for n in ("outer", "rows", "columns")]
 
     def run(self, write: Callable[[Value, Value, Value, Value], None]) -> None:
@@ -248,23 +253,28 @@ class _Grid:
             starts = [p * t for p, t in zip(places, self.extents, strict=True)]
             ends = [k.min(s + t, n)
                     for s, t, n in zip(starts, self.extents, self.sizes, strict=True)]
-            with k.loop(starts[0], ends[0]) as o, k.loop(starts[1], ends[1]) as r:
-                self.row(o, r, starts[2], ends[2], write)
+            with k.loop(starts[0], ends[0]) as o:
+                base = k.offset(self.strided, o * self.outer)
+                if self.clear:
+                    self.zero(base, starts[2], ends[2])
+                with k.loop(starts[1], ends[1]) as r:
+                    self.row(base, o, r * self.sizes[2], starts[2], ends[2], write)
 
-    def row(self, o: Value, r: Value, start: Value, end: Value, write: Any) -> None:
-        k, index = self.k, self.index
-        base = k.offset(self.strided.ptr, o * self.outer)
-        row = k.offset(self.first.ptr, (o * self.sizes[1] + r) * self.sizes[2])
-        listed = k.offset(index.ptr, o * index.stride(0) + r * index.stride(1))
-        if self.clear:
-            _spans(k, self.target, base.type.pointee, self.size, partial(_zero, k, base))
-        sign = _sign(k, self.target, listed, start, end, self.size)
-        with k.when(sign < 0):
-            k.store(self.found.ptr, 0, k.const(1, I64))
-        end = k.select(sign < 0, start, end)
+    def zero(self, base: Value, start: Value, end: Value) -> None:
+        """Clears what the task adds to."""
+        if self.near:
+            _zero(self.k, self.target, base, self.listed.size)
+            return
+        with self.k.loop(0, self.listed.size) as place:
+            _zero(self.k, self.target, self.k.offset(base, place * self.axis + start), end - start)
+
+    def row(self, base: Value, o: Value, at: Value, start: Value, end: Value, write: Any) -> None:
+        k, listed = self.k, self.k.offset(self.listed.ptr, o * self.index_outer + at)
+        row = k.offset(self.first, o * (self.sizes[1] * self.sizes[2]) + at)
+        end = self.listed.checked(listed, start, end)
 
         def one(c: Value) -> None:
-            place = k.load(listed, c).cast(I64)
+            place = self.listed.place(listed, c)
             write(base, row, place if self.near else place * self.axis + c * self.inner, c)
 
         _several(k, start, end, one)
@@ -273,71 +283,64 @@ class _Grid:
 # --- adding -----------------------------------------------------------------------------------
 
 
-def build_add_rows(target: Target, element: Type, index: Type) -> Kernel:
-    """out[o, index[i]] += alpha * source[o, i], for i in order.
+def build_add_rows(target: Target, element: Type, index: Type, wraps: bool = False,
+                   clear: bool = False) -> Kernel:
+    """out[o, index[i]] += source[o, i], for i in order.
 
-    Arguments: out, source (3-D, last axis contiguous), index (1-D), task_columns, alpha (floats
-    only). A task is some columns of one `o`.
+    Arguments: as in `_Rows` of source and out; task_columns. A task is some columns of one `o`.
+    clear: out is set to 0 before.
     """
     k = Kernel("add_rows")
-    out, source = k.array("out", element), k.array("source", element)
-    indices, task_columns = k.array("index", index), k.integer("task_columns")
-    alpha = k.number("alpha", element) if element.is_float else None
-    inner = out.size(2)
-    chunks = (inner + task_columns - 1) / task_columns
-    with k.parallel(out.size(0) * chunks) as (task, _):
-        o, c0 = task / chunks, (task % chunks) * task_columns
-        to = k.offset(out.ptr, o * out.stride(0) + c0)
-        start = k.offset(source.ptr, o * source.stride(0) + c0)
-        count = k.min(task_columns, inner - c0)
-        with k.loop(0, source.size(1)) as i:
-            place = k.load(indices.ptr, i * indices.stride(0)).cast(I64)
-            _add(k, target, k.offset(to, place * out.stride(1)),
-                 k.offset(start, i * source.stride(1)), count, alpha)
+    rows = _Rows(k, target, ("source", "out"), (element, index), wraps)
+    task_columns = k.integer("task_columns")
+    chunks = (rows.inner + task_columns - 1) / task_columns
+    with k.parallel(rows.outer * chunks) as (task, _):
+        first = (task % chunks) * task_columns
+        count = k.min(task_columns, rows.inner - first)
+        source, out = rows.part(task / chunks, first)
+        if clear:
+            with k.loop(0, rows.listed.size) as place:
+                _zero(k, target, k.offset(out, place * rows.steps[3]), count)
+        rows.each(0, rows.count, source, out,
+                  lambda start, to: _add(k, target, to, start, count))
     return k
 
 
 def build_put_rows(target: Target, element: Type, index: Type) -> Kernel:
     """out[o, index[i]] = source[o, i], for i in order: of equal indices the last stays.
 
-    Arguments: out, source (3-D, last axis contiguous), index (1-D). A task is one `o`.
+    Arguments: as in `_Rows` of source and out. A task is one `o`.
     """
     k = Kernel("put_rows")
-    out, source, indices = k.array("out", element), k.array("source", element), k.array(
-        "index", index)
-    with k.parallel(out.size(0)) as (o, _):
-        to, start = k.offset(out.ptr, o * out.stride(0)), k.offset(source.ptr, o * source.stride(0))
-        with k.loop(0, source.size(1)) as i:
-            place = k.load(indices.ptr, i * indices.stride(0)).cast(I64)
-            _copy(k, target, k.offset(to, place * out.stride(1)),
-                  k.offset(start, i * source.stride(1)), out.size(2))
+    rows = _Rows(k, target, ("source", "out"), (element, index), False)
+    with k.parallel(rows.outer) as (o, _):
+        rows.each(0, rows.count, *rows.part(o),
+                  lambda start, to: _copy(k, target, to, start, rows.inner))
     return k
 
 
-def _zero(k: Kernel, to: Value, c: Value, lanes: int, mask: Value | None = None) -> None:
-    k.store(to, c, k.const(0, to.type.pointee.vector(lanes)), mask)
+def _zero(k: Kernel, target: Target, to: Value, count: Value) -> None:
+    """`count` neighbouring elements set to 0."""
+    def cleared(c: Value, lanes: int, mask: Value | None = None) -> None:
+        k.store(to, c, k.const(0, to.type.pointee.vector(lanes)), mask)
+    _spans(k, target, to.type.pointee, count, cleared)
 
 
-def _add(k: Kernel, target: Target, to: Value, start: Value, count: Value, alpha: Value | None
-         ) -> None:
-    """to += alpha * start, `count` neighbouring elements."""
+def _add(k: Kernel, target: Target, to: Value, start: Value, count: Value) -> None:
+    """to += start, `count` neighbouring elements."""
     def added(c: Value, lanes: int, mask: Value | None = None) -> None:
-        x, old = k.load(start, c, lanes, mask), k.load(to, c, lanes, mask)
-        k.store(to, c, old + (x if alpha is None else x * alpha), mask)
+        k.store(to, c, k.load(to, c, lanes, mask) + k.load(start, c, lanes, mask), mask)
     _spans(k, target, to.type.pointee, count, added)
 
 
 def build_add_along(target: Target, element: Type, index: Type, near: bool = False,
-                    clear: bool = False) -> Kernel:
+                    clear: bool = False, wraps: bool = False) -> Kernel:
     """out[o * outer + index[o, r, c] * axis + c * inner] += source[o, r, c], for r, c in order.
 
-    Arguments: source, out, index, then as in `build_take_along`; no two tasks may add to the same
-    element. clear: the `size` elements from o * outer on are set to 0 before; for one row of
-    columns only.
+    Arguments: as in `_Grid` of source and out; no two tasks may add to the same element.
     """
     k = Kernel("add_along")
-    grid = _Grid(k, target, [k.array("source", element), k.array("out", element),
-                             k.array("index", index)], near, clear)
+    grid = _Grid(k, target, ("source", "out"), (element, index), near, clear, wraps)
 
     def added(base: Value, row: Value, place: Value, c: Value) -> None:
         k.store(base, place, k.load(base, place) + k.load(row, c))
@@ -348,31 +351,13 @@ def build_add_along(target: Target, element: Type, index: Type, near: bool = Fal
 # --- launchers --------------------------------------------------------------------------------
 
 
-def take(out: Array, x: Array, index: Array, axis: int) -> bool:
+def take(out: Array, x: Array, index: Array, axis: int, wraps: bool = False) -> bool:
     """out = x with `axis` replaced by the listed indices of it; False without a kernel (yet).
 
-    index: 1-D; out: contiguous. IndexError where an index is out of bounds.
+    index: 1-D; out: contiguous. IndexError where an index is out of bounds; out then holds
+    anything.
     """
-    shape = (*x.shape[:axis], index.size, *x.shape[axis + 1:])
-    _fit("take", out, shape, index.ndim == 1 and out.dtype == x.dtype)
-    start = _three(x, axis)
-    if start is None or not _plain(out, index) or x.itemsize not in _BY_SIZE:
-        return False
-    kinds = _BY_SIZE[x.itemsize], of_numpy(dtype_name(index.dtype))
-    outer, _, inner = start.shape
-    single = inner == 1
-    if single:
-        few = outer < _AT_ONCE or start.shape[1] * x.itemsize > _NEAR // _AT_ONCE
-        kernel = _kernel("take_single", build_take_single, kinds, 1 if few else _AT_ONCE)
-    else:
-        kernel = _kernel("take", build_take, kinds)
-    if kernel is None or not (single or start.strides[2] == x.itemsize):
-        return False
-    _check("take", index, x.shape[axis])
-    if out.size:
-        rows = max(1, _TASK_BYTES // ((index.size if single else inner) * x.itemsize))
-        kernel(out.reshape(outer, index.size, inner), start, index, rows)
-    return True
+    return _launch("take", _take_plan, out, x, index, axis, x.shape[axis], wraps)
 
 
 def take_along(out: Array, x: Array, index: Array, axis: int) -> bool:
@@ -381,29 +366,22 @@ def take_along(out: Array, x: Array, index: Array, axis: int) -> bool:
     out and index have one shape, contiguous; x the same but for `axis`. IndexError where an index
     is out of bounds; out then holds anything.
     """
-    _fit("take_along", out, index.shape, _same_but(x, index, axis) and out.dtype == x.dtype)
-    start = _three(x, axis)
-    if start is None or not _plain(out, index) or x.itemsize not in _BY_SIZE:
-        return False
-    kinds = _BY_SIZE[x.itemsize], of_numpy(dtype_name(index.dtype))
-    return _run_along("take_along", build_take_along, kinds, *_grids(out, index, start, axis))
+    return _launch("take_along", _take_along_plan, out, x, index, axis, x.shape[axis])
 
 
-def add_rows(out: Array, index: Array, source: Array, axis: int, alpha: float = 1.0) -> bool:
-    """out[.., index[i], ..] += alpha * source[.., i, ..], for i in order; False without a kernel.
+def add_rows(out: Array, index: Array, source: Array, axis: int) -> bool:
+    """out[.., index[i], ..] += source[.., i, ..], for i in order; False without a kernel (yet).
 
     index: 1-D. IndexError where an index is out of bounds.
     """
-    found, kind = _rows("add_rows", out, index, source, axis), _ADDED.get(dtype_name(out.dtype))
-    if kind is None or found is None or (alpha != 1 and not kind.is_float):
-        return False
-    kernel = _kernel("add_rows", build_add_rows, (kind, of_numpy(dtype_name(index.dtype))))
-    if kernel is None:
-        return False
-    _check("add_rows", index, out.shape[axis])
-    columns = max(_COLUMNS, -(-found[0].shape[2] // 64) * 16)
-    kernel(*found, index, columns, *[alpha] * kind.is_float)
-    return True
+    return _launch("add_rows", _add_rows_plan, source, out, index, axis, out.shape[axis])
+
+
+def sum_rows(out: Array, index: Array, source: Array, axis: int, wraps: bool = False) -> bool:
+    """`add_rows` to an `out` of zeros; what it held is lost."""
+    if not index.size:
+        fill(out, 0)
+    return _launch("sum_rows", _sum_rows_plan, source, out, index, axis, out.shape[axis], wraps)
 
 
 def put_rows(out: Array, index: Array, source: Array, axis: int) -> bool:
@@ -411,32 +389,7 @@ def put_rows(out: Array, index: Array, source: Array, axis: int) -> bool:
 
     index: 1-D. IndexError where an index is out of bounds.
     """
-    found = _rows("put_rows", out, index, source, axis)
-    if found is None or out.itemsize not in _BY_SIZE:
-        return False
-    kinds = _BY_SIZE[out.itemsize], of_numpy(dtype_name(index.dtype))
-    kernel = _kernel("put_rows", build_put_rows, kinds)
-    if kernel is None:
-        return False
-    _check("put_rows", index, out.shape[axis])
-    if source.size:
-        kernel(*found, index)
-    return True
-
-
-def _rows(name: str, out: Array, index: Array, source: Array, axis: int
-          ) -> tuple[Array, Array] | None:
-    """out and source as three axes of neighbouring elements; None where that needs a copy."""
-    shape = (*out.shape[:axis], index.size, *out.shape[axis + 1:])
-    _fit(name, source, shape, index.ndim == 1 and out.dtype == source.dtype)
-    to, start = _three(out, axis), _three(source, axis)
-    if to is None or start is None or dtype_name(index.dtype) not in _INDICES:
-        return None
-    apart = any(a.shape[2] > 1 and a.strides[2] != a.itemsize for a in (to, start))
-    return None if apart else (to, start)
-
-
-_COLUMNS = 128  # of a task that adds rows, at least: memory is read in runs of several lines
+    return _launch("put_rows", _put_rows_plan, source, out, index, axis, out.shape[axis])
 
 
 def add_along(out: Array, index: Array, source: Array, axis: int) -> bool:
@@ -445,60 +398,192 @@ def add_along(out: Array, index: Array, source: Array, axis: int) -> bool:
     source and index have one shape, contiguous; out the same but for `axis`. IndexError where an
     index is out of bounds; out then holds anything. False without a kernel (yet).
     """
-    _fit("add_along", source, index.shape, _same_but(out, index, axis)
-         and out.dtype == source.dtype)
-    start, kind = _three(out, axis), _ADDED.get(dtype_name(out.dtype))
-    if kind is None or start is None or not _plain(source, index):
-        return False
-    return _run_along("add_along", build_add_along, (kind, of_numpy(dtype_name(index.dtype))),
-                      *_grids(source, index, start, axis))
+    return _launch("add_along", _add_along_plan, source, out, index, axis, out.shape[axis])
 
 
-def sums_along(out: Array, index: Array, source: Array) -> bool:
-    """`add_along` of the last axis to an `out`, contiguous, of zeros; what it held is lost."""
-    _fit("sums_along", source, index.shape, _same_but(out, index, out.ndim - 1)
-         and out.dtype == source.dtype)
-    start, kind = _three(out, out.ndim - 1), _ADDED.get(dtype_name(out.dtype))
-    if kind is None or start is None or not (_plain(source, index) and out.flags.c_contiguous):
-        return False
-    if not source.size:
+def sum_along(out: Array, index: Array, source: Array, axis: int) -> bool:
+    """`add_along` to a contiguous `out` of zeros; what it held is lost."""
+    if not index.size:
         fill(out, 0)
-    return _run_along("add_along", build_add_along, (kind, of_numpy(dtype_name(index.dtype))),
-                      *_grids(source, index, start, out.ndim - 1), clear=True)
+    return _launch("sum_along", _sum_along_plan, source, out, index, axis, out.shape[axis])
 
 
-def _run_along(name: str, build: _Builder, kinds: tuple[Type, Type], grid: Array, strided: Array,
-               index: Array, clear: bool = False) -> bool:
-    """Launches a kernel on `grid` and `index`, (outer, rows, columns), and what they point into."""
-    outer, axis, inner = (s // strided.itemsize for s in strided.strides)
-    alone = strided.shape[2] == 1  # all columns of the grid share the axis
-    kernel = _kernel(name, build, kinds, alone and axis == 1, *[True] * clear)
-    if kernel is None:
+class _Plan(NamedTuple):
+    """How arrays of given shapes, strides and dtypes are launched."""
+
+    key: tuple[Any, ...]
+    build: Callable[[Target], Kernel]
+    rest: tuple[int, ...]  # arguments after the arrays
+    empty: bool  # nothing to do
+
+
+_plans: dict[Any, _Plan | None] = {}
+
+
+def _launch(name: str, make: Any, a: Array, b: Array, index: Array, axis: int, size: int,
+            wraps: bool = False) -> bool:
+    """Runs the kernel of a plan, which `make` makes where arrays like these come first."""
+    key = (name, axis, wraps, a.shape, a.strides, a.dtype, b.shape, b.strides, b.dtype,
+           index.shape, index.strides, index.dtype)
+    try:
+        plan = _plans[key]
+    except KeyError:
+        if len(_plans) >= _MOST_PLANS:
+            _plans.clear()
+        plan = _plans[key] = make(a, b, index, axis, *[wraps] * wraps)
+    kernel = None if plan is None else service.kernel(plan.key, plan.build)
+    if plan is None or kernel is None:
         return False
-    if not grid.size:
-        return True
-    box = _box(grid.shape)
-    if name == "add_along":  # all that may meet in one element is one task's
-        box = (box[0], grid.shape[1], grid.shape[2] if alone else min(_COLUMNS, grid.shape[2]))
-    size = strided.shape[1]
-    if raised(lambda found: kernel(grid, strided, index, found, size, outer, axis,
-                                   0 if alone else inner, *box), index, "index", size):
-        _check(name, index, size)
+    if plan.empty:
+        _check_unused(name, index, size, wraps)
+    elif raised(lambda found: kernel(a, b, index, found, *plan.rest), index, "index", size, wraps):
+        raise _out_of_bounds(name, index, size, wraps)
     return True
 
 
-def _box(shape: tuple[int, ...]) -> tuple[int, int, int]:
+def _check_unused(name: str, index: Array, size: int, wraps: bool) -> None:
+    """Of indices that no element depends on."""
+    if index.size and recording_here() is not None:
+        raise RecordingError(f"{name}: indices that no kernel checks")
+    if _wrong(index, size, wraps).any():
+        raise _out_of_bounds(name, index, size, wraps)
+
+
+def _wrong(index: Array, size: int, wraps: bool) -> Array:
+    return (index < (-size if wraps else 0)) | (index >= size)
+
+
+def _out_of_bounds(name: str, index: Array, size: int, wraps: bool) -> IndexError:
+    place = np.unravel_index(int(np.argmax(_wrong(index, size, wraps))), index.shape)
+    at = tuple(int(i) for i in place)
+    return IndexError(f"{name}: index {index[at]} at {at} is out of bounds for an axis of size "
+                      f"{size}")
+
+
+# --- plans ------------------------------------------------------------------------------------
+
+
+def _take_plan(out: Array, x: Array, index: Array, axis: int, wraps: bool = False) -> _Plan | None:
+    shape = (*x.shape[:axis], index.size, *x.shape[axis + 1:])
+    _fit("take", out, shape, index.ndim == 1 and out.dtype == x.dtype)
+    start = _three(x, axis)
+    if start is None or not _plain(out, index) or x.itemsize not in _BY_SIZE:
+        return None
+    outer, size, inner = start.shape
+    if inner == 1:
+        return _take_single_plan(start, index, wraps)
+    if start.strides[2] != x.itemsize:
+        return None
+    steps = index.size * inner, inner, *_steps(start)[:2]
+    rest = size, index.size, outer, inner, *steps, max(1, _TASK_BYTES // max(1, inner * x.itemsize))
+    return _plan("take", build_take, _BY_SIZE[x.itemsize], index, rest, not out.size, wraps)
+
+
+def _take_single_plan(x: Array, index: Array, wraps: bool) -> _Plan:
+    outer, size, _ = x.shape
+    few = outer < _AT_ONCE or size * x.itemsize > _NEAR // _AT_ONCE
+    rows = max(1, _TASK_BYTES // max(1, index.size * x.itemsize),
+               min(_AT_ONCE, outer // 8))  # so many share one look for wrong indices
+    rest = size, outer, index.size, *_steps(x)[:2], rows
+    return _plan("take_single", build_take_single, _BY_SIZE[x.itemsize], index, rest,
+                 not (outer and index.size), wraps, 1 if few else _AT_ONCE)
+
+
+def _take_along_plan(out: Array, x: Array, index: Array, axis: int) -> _Plan | None:
+    _fit("take_along", out, index.shape, _same_but(x, index, axis) and out.dtype == x.dtype)
+    start = _three(x, axis)
+    if start is None or not _plain(out, index) or x.itemsize not in _BY_SIZE:
+        return None
+    grid = _grid(index.shape, start, axis)
+    return _along("take_along", build_take_along, _BY_SIZE[x.itemsize], index, grid, start,
+                  _box(grid))
+
+
+def _add_rows_plan(source: Array, out: Array, index: Array, axis: int, wraps: bool = False,
+                   clear: bool = False) -> _Plan | None:
+    rest, kind = _rows("add_rows", out, index, source, axis), _ADDED.get(dtype_name(out.dtype))
+    if kind is None or rest is None:
+        return None
+    outer, inner = rest[2:4]
+    if inner == 1 and source.flags.c_contiguous and (not clear or out.flags.c_contiguous):
+        grid, start = (outer, 1, index.size), _three(out, axis)
+        return _along("add_along", build_add_along, kind, index, grid, start,
+                      (_box(grid)[0], 1, max(1, index.size)), clear, wraps, shared=True)
+    columns = max(_COLUMNS, -(-inner // 64) * 16)
+    return _plan("add_rows", build_add_rows, kind, index, (*rest, columns), not out.size, wraps,
+                 clear)
+
+
+_sum_rows_plan = partial(_add_rows_plan, clear=True)
+
+
+def _put_rows_plan(source: Array, out: Array, index: Array, axis: int) -> _Plan | None:
+    rest = _rows("put_rows", out, index, source, axis)
+    if rest is None or out.itemsize not in _BY_SIZE:
+        return None
+    return _plan("put_rows", build_put_rows, _BY_SIZE[out.itemsize], index, rest, not source.size)
+
+
+def _rows(name: str, out: Array, index: Array, source: Array, axis: int) -> tuple[int, ...] | None:
+    """The numbers of `_Rows`; None where rows are not neighbouring elements without a copy."""
+    shape = (*out.shape[:axis], index.size, *out.shape[axis + 1:])
+    _fit(name, source, shape, index.ndim == 1 and out.dtype == source.dtype)
+    to, start = _three(out, axis), _three(source, axis)
+    if to is None or start is None or not _listed(index) or any(
+            a.shape[2] > 1 and a.strides[2] != a.itemsize for a in (to, start)):
+        return None
+    outer, size, inner = to.shape
+    return size, index.size, outer, inner, *_steps(start)[:2], *_steps(to)[:2]
+
+
+def _add_along_plan(source: Array, out: Array, index: Array, axis: int, clear: bool = False
+                    ) -> _Plan | None:
+    _fit("add_along", source, index.shape, _same_but(out, index, axis)
+         and out.dtype == source.dtype)
+    start, kind = _three(out, axis), _ADDED.get(dtype_name(out.dtype))
+    if kind is None or start is None or not _plain(source, index) or (
+            clear and not out.flags.c_contiguous):
+        return None
+    grid = _grid(index.shape, start, axis)
+    box = _box(grid)[0], grid[1], grid[2] if start.shape[2] == 1 else min(_COLUMNS, grid[2])
+    return _along("add_along", build_add_along, kind, index, grid, start, box, clear, False)
+
+
+_sum_along_plan = partial(_add_along_plan, clear=True)
+
+
+def _along(name: str, build: Any, kind: Type, index: Array, grid: tuple[int, int, int],
+           strided: Any, box: tuple[int, int, int], *more: bool, shared: bool = False) -> _Plan:
+    outer, axis, inner = _steps(strided)
+    alone = strided.shape[2] == 1  # all columns of the grid share the axis
+    between = 0 if shared else grid[1] * grid[2]
+    rest = strided.shape[1], *grid, between, outer, axis, 0 if alone else inner, *box
+    return _plan(name, build, kind, index, rest, not math.prod(grid),
+                 alone and (axis == 1 or strided.shape[1] == 1), *more)
+
+
+def _plan(name: str, build: Any, kind: Type, index: Array, rest: tuple[int, ...], empty: bool,
+          *more: int) -> _Plan:
+    kinds = kind, of_numpy(dtype_name(index.dtype))
+    return _Plan((name, *(kind.name for kind in kinds), *more),
+                 lambda target: build(target, *kinds, *more), rest, empty)
+
+
+def _steps(x: Array) -> tuple[int, ...]:
+    return tuple([s // x.itemsize for s in x.strides])
+
+
+def _box(shape: tuple[int, int, int]) -> tuple[int, int, int]:
     """The extent of a task: about `_ELEMENTS` that lie together."""
-    columns = min(shape[2], _ELEMENTS)
-    rows = min(shape[1], max(1, _ELEMENTS // columns))
-    return max(1, _ELEMENTS // (shape[1] * shape[2])), rows, columns
+    columns = max(1, min(shape[2], _ELEMENTS))
+    rows = max(1, min(shape[1], _ELEMENTS // columns))
+    return max(1, _ELEMENTS // max(1, shape[1] * shape[2])), rows, columns
 
 
-def _grids(grid: Array, index: Array, strided: Array, axis: int) -> tuple[Array, Array, Array]:
-    """(grid, strided, index) as `_run_along` takes them."""
+def _grid(shape: tuple[int, ...], strided: Array, axis: int) -> tuple[int, int, int]:
+    """The shape of what lies beside the index, as a grid of rows and columns."""
     outer, _, inner = strided.shape
-    shape = (outer, 1, grid.shape[axis]) if inner == 1 else (outer, grid.shape[axis], inner)
-    return grid.reshape(shape), strided, index.reshape(shape)
+    return (outer, 1, shape[axis]) if inner == 1 else (outer, shape[axis], inner)
 
 
 def _three(x: Array, axis: int) -> Array | None:
@@ -519,18 +604,13 @@ def _same_but(x: Array, index: Array, axis: int) -> bool:
 
 
 def _plain(grid: Array, index: Array) -> bool:
-    return (grid.flags.c_contiguous and index.flags.c_contiguous
-            and dtype_name(index.dtype) in _INDICES)
+    return grid.flags.c_contiguous and _listed(index)
+
+
+def _listed(index: Array) -> bool:
+    return index.flags.c_contiguous and dtype_name(index.dtype) in _INDICES
 
 
 def _fit(name: str, grid: Array, shape: tuple[int, ...], holds: bool) -> None:
     if not holds or grid.shape != shape:
         raise ValueError(f"{name}: shapes or dtypes do not fit: {grid.shape}, expected {shape}")
-
-
-_Builder = Callable[..., Kernel]  # of a target, the types of elements and indices, more
-
-
-def _kernel(name: str, build: _Builder, kinds: tuple[Type, Type], *more: int) -> Any:
-    return service.kernel((name, *(kind.name for kind in kinds), *more),
-                          lambda target: build(target, *kinds, *more))

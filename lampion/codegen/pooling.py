@@ -16,7 +16,7 @@ import numpy as np
 
 from . import service
 from .fused import as_contiguous
-from .gather import sums_along
+from .gather import sum_along
 from .ir import ArrayParam, Kernel, Value
 from .target import Target
 from .types import I32, I64, Type, dtype_name, of_numpy
@@ -304,9 +304,9 @@ def max_pool2d_backward(dx: Array, dout: Array, index: Array) -> bool:
     if not dx.flags.c_contiguous:
         return False
     planes = math.prod(dx.shape[:-2])
-    flat = (as_contiguous(a).reshape(planes, dout.shape[-2] * dout.shape[-1])
-            for a in (index, dout))
-    return sums_along(dx.reshape(planes, cells), *flat)
+    places, values = (as_contiguous(a).reshape(planes, dout.shape[-2] * dout.shape[-1])
+                      for a in (index, dout))
+    return sum_along(dx.reshape(planes, cells), places, values, 1)
 
 
 def avg_pool2d(out: Array, x: Array, divisor: Array, size: tuple[int, int],

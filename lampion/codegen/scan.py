@@ -85,13 +85,14 @@ SCANS: dict[str, _Scan] = {
 }
 
 
-def build_scan(target: Target, name: str, element: Type, across: bool) -> Kernel:
+def build_scan(target: Target, name: str, element: Type, across: bool, reverse: bool = False
+               ) -> Kernel:
     """out[o, i, c] = the scan of x[o, :i + 1, c]; places (int64) of it for cummax and cummin.
 
     Arguments: out, x, (places): (outer, n, inner), contiguous; task: how many `o` one task has.
-    across: the lanes are columns; otherwise inner is 1.
+    across: the lanes are columns; otherwise inner is 1. reverse: of x[o, i:, c], from the end.
     """
-    return _Build(target, name, element).build(across)
+    return (_Backwards if reverse else _Build)(target, name, element).build(across)
 
 
 class _Build:
@@ -148,7 +149,8 @@ class _Build:
     def walk(self, start: Value, masks: Sequence[Value | None]) -> None:
         k, count = self.k, len(self.kinds)
         loop = k.loop(0, self.x.size(1), 1, [*self.identity()] * len(masks))
-        with loop as (i, *carried):
+        with loop as (step, *carried):
+            i = self.nth(step, 1)
             new: list[Value] = []
             for v, mask in enumerate(masks):
                 at = start + i * self.x.size(2) + v * self.lanes
@@ -159,15 +161,29 @@ class _Build:
                 new += state
             loop.next(*new)
 
+    def nth(self, step: Value, width: int) -> Value:
+        """Where the next `width` of a row start, after so many steps."""
+        return step
+
     def row(self, row: Value) -> None:
         """Along one row, vector after vector."""
         k, n = self.k, self.x.size(1)
         start, whole = row * n, n - n % self.lanes
         loop = k.loop(0, whole, self.lanes, self.identity())
-        with loop as (i, *carry):
-            loop.next(*self.vector(start, i, tuple(carry), None))
+        with loop as (step, *carry):
+            loop.next(*self.vector(start, self.nth(step, self.lanes), tuple(carry), None))
         with k.when(whole < n):
-            self.vector(start, whole, loop.results, k.mask(n - whole, self.lanes))
+            self.vector(start, self.rest(whole), loop.results, k.mask(n - whole, self.lanes))
+
+    def rest(self, whole: Value) -> Value:
+        """Where the elements after all whole vectors start."""
+        return whole
+
+    def before(self, lane: int, step: int) -> int:
+        """The lane that the scan met so many lanes earlier, or one of the identity."""
+        return lane - step if lane >= step else self.lanes + lane
+
+    last = -1  # the lane that the scan meets last
 
     def vector(self, start: Value, i: Value, carry: State, mask: Value | None) -> State:
         """Scans one vector; the carry of the next."""
@@ -177,13 +193,34 @@ class _Build:
         state, none = self.load(start + i, place, mask), self.identity()
         step = 1
         while step < lanes:
-            moved = [lane - step if lane >= step else lanes + lane for lane in range(lanes)]
+            moved = [self.before(lane, step) for lane in range(lanes)]
             shifted = tuple(k.shuffle(s, n, moved) for s, n in zip(state, none, strict=True))
             state = self.scan.combine(k, shifted, state)
             step *= 2
         state = self.scan.combine(k, carry, state)
         self.store(start + i, state, mask)
-        return tuple(k.shuffle(s, s, [lanes - 1] * lanes) for s in state)
+        return tuple(k.shuffle(s, s, [self.last % lanes] * lanes) for s in state)
+
+
+class _Backwards(_Build):
+    """The same from the end of each row to its start."""
+
+    last = 0
+
+    def nth(self, step: Value, width: int) -> Value:
+        return self.x.size(1) - step - width
+
+    def rest(self, whole: Value) -> Value:
+        return self.k.index(0)
+
+    def before(self, lane: int, step: int) -> int:
+        return lane + step if lane + step < self.lanes else self.lanes + lane
+
+    def load(self, at: Value, place: Value, mask: Value | None) -> State:
+        """Lanes that are masked out come before the others here."""
+        state = super().load(at, place, mask)
+        return state if mask is None else tuple(
+            self.k.select(mask, s, n) for s, n in zip(state, self.identity(), strict=True))
 
 
 # --- the k largest ----------------------------------------------------------------------------
@@ -331,15 +368,19 @@ class _Few(_Top):
 # --- launchers --------------------------------------------------------------------------------
 
 
-def scan(name: str, out: Array, x: Array, axis: int, places: Array | None = None) -> bool:
+def scan(name: str, out: Array, x: Array, axis: int, places: Array | None = None,
+         reverse: bool = False) -> bool:
     """out = the scan `name` of x along `axis`; False where there is no kernel (yet).
 
     name: of `SCANS`. x, out and places (int64, for cummax and cummin: where the extremes are) have
-    one shape and are contiguous. float32, float64; cumsum and cumprod of int64 too.
+    one shape and are contiguous. float32, float64; cumsum and cumprod of int64 too. reverse: from
+    the end to the start.
 
     >>> x, out = np.arange(4.0), np.empty(4)
     >>> scan("cumsum", out, x, 0) and out.tolist()
     [0.0, 1.0, 3.0, 6.0]
+    >>> scan("cumsum", out, x, 0, reverse=True) and out.tolist()
+    [6.0, 6.0, 5.0, 3.0]
     """
     _fit(name, x, out, places)
     kinds = (F32, F64, I64) if name in ("cumsum", "cumprod") else (F32, F64)
@@ -350,8 +391,8 @@ def scan(name: str, out: Array, x: Array, axis: int, places: Array | None = None
     shape = (math.prod(x.shape[:axis]), x.shape[axis], math.prod(x.shape[axis + 1:]))
     across = shape[2] > 1
     kernel = service.kernel(
-        (name, kind.name, across),
-        partial(build_scan, name=name, element=kind, across=across))
+        (name, kind.name, across, reverse),
+        partial(build_scan, name=name, element=kind, across=across, reverse=reverse))
     if kernel is None:
         return False
     if x.size:

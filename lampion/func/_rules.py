@@ -480,6 +480,16 @@ def _index_along(b: Any, op: Any, tensors: Any, attrs: Any, outs: Any) -> Any:
     return op(b.full(tensors[0]), *rest, dim + 1, index)
 
 
+@_rule("gather_backward", "index_select_backward")
+def _sums_along(b: Any, op: Any, tensors: Any, attrs: Any, outs: Any) -> Any:
+    shape, dim, index = attrs
+    along = op.name == "gather_backward"
+    if not shape or not index._a.ndim or (b.holds(index) and not along):
+        return None
+    places = b.full(index).contiguous() if along else index
+    return op(b.full(tensors[0]), (b.size, *shape), dim + 1, places)
+
+
 @_rule("index")
 def _index(b: Any, op: Any, tensors: Any, attrs: Any, outs: Any) -> Any:
     """Element numbers become one more index, whose dimension then goes to the front."""
@@ -499,6 +509,19 @@ def _index(b: Any, op: Any, tensors: Any, attrs: Any, outs: Any) -> Any:
     front = 0 if lead and together else None
     return found if front is None else found.movedim(
         tuple(range(1, n + 1)), tuple(range(lead + 1, lead + n + 1)))
+
+
+@_rule("index_backward")
+def _index_backward(b: Any, op: Any, tensors: Any, attrs: Any, outs: Any) -> Any:
+    shape, indices = attrs
+    given = [d for d, i in enumerate(indices) if i is not None]
+    grad, whole = b.full(tensors[0]), (b.size, *shape)
+    if given[-1] - given[0] == len(given) - 1 and not any(b.holds(indices[d]) for d in given):
+        return op(grad, whole, (None, *indices))
+    if len(given) < len(indices):
+        return None
+    n = max(i._a.ndim for i in indices)
+    return op(grad, whole, (_numbers(b, n), *(b.lifted(i, n) for i in indices)))
 
 
 @_rule("index_put")

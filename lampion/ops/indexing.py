@@ -243,7 +243,7 @@ def _pack(t: Tensor, advanced: list[Any]) -> tuple[Tensor, ...]:
 
 
 def _index_grad(g: Any, needs: Any, input_shape: Any, indices: Any) -> Any:
-    return (_index_put(g.new_zeros(input_shape), g, indices, True),)
+    return (_index_backward(g, input_shape, indices),)
 
 
 def _unwrap(indices: Any) -> list[Any]:
@@ -268,6 +268,15 @@ def _index(input: Array, indices: Any) -> Array:
     if out is None or not out.size:
         out = input[_index_key(input.shape, _unwrap(indices))]
     return in_rows(out)
+
+
+@leaf({"grad": lambda g, indices: _index(g, indices)}, name="index_backward", exact=True,
+      shape=lambda grad, shape, indices: (shape, grad.dtype))
+def _index_backward(grad: Array, shape: Any, indices: Any) -> Array:
+    """Zeros of a shape, with `grad` added at the places of index tensors."""
+    out = np.zeros(shape, grad.dtype)
+    _add_at(out, _index_key(shape, _unwrap(indices)), grad)
+    return out
 
 
 def _index_op(t: Tensor, advanced: list[Any]) -> Tensor:
@@ -454,7 +463,17 @@ def _check_index_dtype(name: str, index: Any) -> None:
 
 
 def _index_select_grad(g: Any, input_shape: Any, dim: int, index: Any) -> Any:
-    return g.new_zeros(input_shape).index_add(dim, index, g)
+    return _index_select_backward(g, input_shape, dim, index)
+
+
+@leaf({"grad": lambda g, dim, index: _index_select(g, dim, index)}, name="index_select_backward",
+      shape=lambda grad, shape, dim, index: (shape, grad.dtype), exact=True)
+def _index_select_backward(grad: Array, shape: Any, dim: int, index: Any) -> Array:
+    """Zeros of a shape, with slices of `grad` added at the listed indices of `dim`."""
+    _bounded_positive(index._a, shape[dim], dim, "index_select")
+    out = np.zeros(shape, grad.dtype)
+    _add_at(out, (*[_ALL] * dim, index._a), grad)
+    return out
 
 
 def _taken_shape(a: Any, dim: int, index: Any) -> Any:
@@ -498,7 +517,14 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
 
 
 def _gather_grad(g: Any, input_shape: Any, dim: int, index: Any) -> Any:
-    return g.new_zeros(input_shape).scatter_add(dim, index, g)
+    return gather_backward(g, input_shape, dim, index)
+
+
+@leaf({"grad": lambda g, dim, index: g.gather(dim, index)}, exact=True,
+      shape=lambda grad, shape, dim, index: (shape, grad.dtype))
+def gather_backward(grad: Array, shape: Any, dim: int, index: Any) -> Array:
+    """Zeros of a shape, with `grad` added at the places of `index` along `dim`."""
+    return _scattered("gather", np.zeros(shape, grad.dtype), dim, index, grad, _add_at)
 
 
 @leaf({"input": _gather_grad}, name="gather", exact=True,

@@ -505,11 +505,27 @@ def _found(run: Any, out: Array, *args: Any) -> Any:
 
 @template("embedding")
 def _embedding(weight: Array, indices: Array, padding_idx: int, by_frequency: bool) -> Any:
-    if not aligned(weight):
-        return None
-    out = memory.empty((indices.size, *weight.shape[1:]), weight.dtype)
-    taken = _found(gather_kernels.take, out, weight, fused_kernels.reshaped(indices, (-1,)), 0)
-    return None if taken is None else taken.reshape(*indices.shape, *weight.shape[1:])
+    return _taken(weight, indices, 0)
+
+
+def _taken(x: Array, index: Array, dim: int, wraps: bool = False) -> Any:
+    """`x` with an axis replaced by those of an index to it."""
+    line = index if index.ndim == 1 else fused_kernels.reshaped(index, (index.size,))
+    before, after = x.shape[:dim], x.shape[dim + 1:]
+    out = memory.empty((*before, index.size, *after), x.dtype)
+    found = _found(gather_kernels.take, out, x, line, dim, wraps)
+    return found if found is None or line is index else found.reshape(
+        *before, *index.shape, *after)
+
+
+def _summed(grad: Array, shape: Any, index: Array, dim: int, wraps: bool = False) -> Any:
+    """The gradient of `_taken` to an `x` of that shape."""
+    line = index if index.ndim == 1 else fused_kernels.reshaped(index, (index.size,))
+    rows = fused_kernels.as_contiguous(grad)
+    if line is not index:
+        rows = rows.reshape(*shape[:dim], index.size, *shape[dim + 1:])
+    out = memory.empty(tuple(shape), grad.dtype)
+    return _found(gather_kernels.sum_rows, out, line, rows, dim, wraps)
 
 
 @template("embedding_dense_backward")
@@ -517,25 +533,47 @@ def _embedding_backward(grad: Array, indices: Array, rows: int, padding_idx: int
                         by_frequency: bool) -> Any:
     if padding_idx >= 0 or by_frequency or not _same_floats(grad):
         return None
-    out = memory.empty((rows, grad.shape[-1]), grad.dtype)
-    fused_kernels.fill(out, 0)
-    values = fused_kernels.reshaped(grad, (indices.size, grad.shape[-1]))
-    return _found(gather_kernels.add_rows, out, fused_kernels.reshaped(indices, (-1,)), values, 0)
+    return _summed(grad, (rows, grad.shape[-1]), indices, 0)
 
 
 @template("index_select")
 def _index_select(x: Array, dim: int, index: Any) -> Any:
     places = index._a
-    if places.ndim != 1 or x.ndim == 0 or not aligned(x):
+    return None if places.ndim != 1 or x.ndim == 0 else _taken(x, places, dim)
+
+
+@by_single("index_select_backward")
+def _index_select_backward(grad: Array, shape: Any, dim: int, index: Any) -> Any:
+    places = index._a
+    if places.ndim != 1 or not shape or not _same_floats(grad):
         return None
-    shape = (*x.shape[:dim], places.size, *x.shape[dim + 1:])
-    return _found(gather_kernels.take, memory.empty(shape, x.dtype), x, places, dim)
+    return _summed(grad, shape, places, dim)
+
+
+@template("index")
+def _index(x: Array, indices: Any) -> Any:
+    dim = _only_one(indices)
+    return None if dim is None else _taken(x, indices[dim]._a, dim, True)
+
+
+@by_single("index_backward")
+def _index_backward(grad: Array, shape: Any, indices: Any) -> Any:
+    dim = _only_one(indices)
+    if dim is None or not _same_floats(grad):
+        return None
+    return _summed(grad, shape, indices[dim]._a, dim, True)
+
+
+def _only_one(indices: Any) -> Any:
+    """The dimension of the only index tensor of `x[:, i]`; None where there are more."""
+    given = [d for d, index in enumerate(indices) if index is not None]
+    return given[0] if len(given) == 1 else None
 
 
 @template("gather")
 def _gather(x: Array, dim: int, index: Any) -> Any:
     places = index._a
-    if not _along(x, places, dim) or not aligned(x):
+    if not _along(x.shape, places, dim):
         return None
     out, line = memory.empty(places.shape, x.dtype), _line(places, dim)
     if line is not None:
@@ -543,10 +581,22 @@ def _gather(x: Array, dim: int, index: Any) -> Any:
     return _found(gather_kernels.take_along, out, x, places, dim)
 
 
+@by_single("gather_backward")
+def _gather_backward(grad: Array, shape: Any, dim: int, index: Any) -> Any:
+    places = index._a
+    if not _along(shape, places, dim) or not _same_floats(grad):
+        return None
+    line = _line(places, dim)
+    if line is not None:
+        return _summed(grad, shape, line, dim)
+    out = memory.empty(tuple(shape), grad.dtype)
+    return _found(gather_kernels.sum_along, out, places, fused_kernels.as_contiguous(grad), dim)
+
+
 @template("scatter_add")
 def _scatter_add(x: Array, src: Array, dim: int, index: Any) -> Any:
     places = index._a
-    if not _along(x, places, dim) or src.shape != places.shape or not _same_floats(x, src):
+    if not _along(x.shape, places, dim) or src.shape != places.shape or not _same_floats(x, src):
         return None
     line = _line(places, dim)
     if line is not None:
@@ -570,10 +620,10 @@ def _index_copy(x: Array, source: Array, dim: int, index: Any) -> Any:
 
 @template("index_put")
 def _index_put(x: Array, values: Array, indices: Any, accumulate: bool) -> Any:
-    given = [d for d, index in enumerate(indices) if index is not None]
-    if accumulate or len(given) != 1 or indices[given[0]]._a.ndim != 1:
+    dim = _only_one(indices)
+    if accumulate or dim is None or indices[dim]._a.ndim != 1:
         return None
-    dim, places = given[0], indices[given[0]]._a
+    places = indices[dim]._a
     shape = (*x.shape[:dim], places.size, *x.shape[dim + 1:])
     return _put(x, np.broadcast_to(values, shape), dim, places)
 
@@ -600,10 +650,10 @@ def _line(places: Array, dim: int) -> Any:
     return places[(0,) * dim + (slice(None),) + (0,) * (places.ndim - dim - 1)]
 
 
-def _along(x: Array, places: Array, dim: int) -> bool:
-    """Whether both have one shape but for the axis of the indices."""
-    return (x.ndim == places.ndim > 0
-            and x.shape[:dim] == places.shape[:dim] and x.shape[dim + 1:] == places.shape[dim + 1:])
+def _along(shape: Any, places: Array, dim: int) -> bool:
+    """Whether an array of that shape and the indices differ in that axis alone."""
+    return (len(shape) == places.ndim > 0
+            and shape[:dim] == places.shape[:dim] and shape[dim + 1:] == places.shape[dim + 1:])
 
 
 # --- scans, the largest elements --------------------------------------------------------------
@@ -611,15 +661,16 @@ def _along(x: Array, places: Array, dim: int) -> bool:
 
 def _scan(name: str, places: bool) -> None:
     """The launcher of a cumulative operator; with places also where the extremes are."""
-    def launcher(x: Array, dim: int) -> Any:
+    def launcher(x: Array, dim: int, reverse: bool = False) -> Any:
         if x.ndim == 0 or x.dtype not in _SCANNED:
             return None
         out = memory.empty(x.shape, x.dtype)
         index = memory.empty(x.shape, _INDEX) if places else None
-        if not scan_kernels.scan(name, out, x, dim, index):
+        x = fused_kernels.as_contiguous(x)
+        if not scan_kernels.scan(name, out, x, dim, index, reverse):
             return None
         return (out, index) if places else out
-    template(name)(launcher)
+    by_single(name)(launcher)
 
 
 _SCANNED = frozenset(map(np.dtype, ("float32", "float64", "int64")))

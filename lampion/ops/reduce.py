@@ -16,6 +16,7 @@ from ..tensor.tensor import Tensor, wrap
 from .creation import check_dtype
 from .errors import argument_type, not_implemented_for, wrap_dim, wrap_dims
 from .families import Array, conj
+from .indexing import gather_backward
 from .native import SINGLE
 from .promotion import cast
 from .record import leaf, not_differentiable, op, same_shape
@@ -602,20 +603,25 @@ def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False,
 # --- scans ----------------------------------------------------------------------------------------
 
 
-def _reverse_cumsum(g: Any, dim: int) -> Any:
-    return g if g._a.ndim == 0 else g.flip((dim,)).cumsum(dim).flip((dim,))
+@leaf({"input": lambda g, dim, reverse: _cumsum(g, dim, not reverse)}, name="cumsum",
+      shape=same_shape)
+def _cumsum(input: Array, dim: int, reverse: bool) -> Array:
+    return _accumulated(np.add, input, dim, reverse)
 
 
-@leaf({"input": _reverse_cumsum}, name="cumsum", shape=same_shape)
-def _cumsum(input: Array, dim: int) -> Array:
-    return _accumulated(np.cumsum, input, dim)
-
-
-def _accumulated(function: Any, input: Array, dim: int) -> Array:
+def _accumulated(function: np.ufunc, input: Array, dim: int, reverse: bool = False) -> Array:
     """A scan of floats in float64, as PyTorch makes it, and of others in their own type."""
     wide = np.float64 if input.dtype == np.float32 else input.dtype
-    found = function(input, dim, dtype=wide) if input.ndim else input.copy()
-    return found.astype(input.dtype, copy=False)
+    return _scanned(function, input, dim, reverse, wide).astype(input.dtype, copy=False)
+
+
+def _scanned(function: np.ufunc, input: Array, dim: int, reverse: bool, wide: Any) -> Array:
+    """`function` of all elements up to and including each along `dim`; reverse: of those after."""
+    if input.ndim == 0:
+        return input.copy()
+    if reverse:
+        return np.flip(_scanned(function, np.flip(input, dim), dim, False, wide), dim).copy()
+    return function.accumulate(input, dim, dtype=wide)
 
 
 @op(inplace=True, out=True)
@@ -623,12 +629,12 @@ def cumsum(input: Tensor, dim: int | None = None, *, dtype: Any = None,
            axis: int | None = None) -> Tensor:
     """Sums of the elements up to and including each, along `dim`."""
     d = wrap_dim(dim if axis is None else axis, input._a.ndim, "cumsum")
-    return _cumsum(_sum_dtype(input, check_dtype(dtype)), d)
+    return _cumsum(_sum_dtype(input, check_dtype(dtype)), d, False)
 
 
 def _cumprod_grad(g: Any, input: Any, out: Any, dim: int) -> Any:
     if not bool((input == 0).any()):
-        return _reverse_cumsum(g * conj(out), dim) / conj(input)
+        return _cumsum(g * conj(out), dim, True) / conj(input)
     total = None
     for i in range(input._a.shape[dim]):
         # d out[k] / d input[i] = product of the other inputs up to k, for k >= i
@@ -644,7 +650,7 @@ def _cumprod_grad(g: Any, input: Any, out: Any, dim: int) -> Any:
 
 @leaf({"input": _cumprod_grad}, name="cumprod", shape=same_shape)
 def _cumprod(input: Array, dim: int) -> Array:
-    return _accumulated(np.cumprod, input, dim)
+    return _accumulated(np.multiply, input, dim)
 
 
 @op(inplace=True, out=True)
@@ -654,7 +660,7 @@ def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
                     wrap_dim(dim, input._a.ndim, "cumprod"))
 
 
-def _logcumsumexp_grad(g: Any, input: Any, out: Any, dim: int) -> Any:
+def _logcumsumexp_grad(g: Any, input: Any, out: Any, dim: int, reverse: bool) -> Any:
     """Both signs of g apart, so that the sums stay in the logarithmic domain."""
     if g._a.ndim == 0:
         return g
@@ -662,19 +668,19 @@ def _logcumsumexp_grad(g: Any, input: Any, out: Any, dim: int) -> Any:
     def part(positive: Any) -> Any:
         absent = positive <= 0
         logs = positive.masked_fill(absent, 1).log().masked_fill(absent, -1e30) - out
-        return (logs.flip((dim,)).logcumsumexp(dim).flip((dim,)) + input).exp()
+        return (_logcumsumexp(logs, dim, not reverse) + input).exp()
     return part(g.clamp(min=0)) - part((-g).clamp(min=0))
 
 
 @leaf({"input": _logcumsumexp_grad}, name="logcumsumexp", shape=same_shape)
-def _logcumsumexp(input: Array, dim: int) -> Array:
-    return np.logaddexp.accumulate(input, dim) if input.ndim else input.copy()
+def _logcumsumexp(input: Array, dim: int, reverse: bool) -> Array:
+    return _scanned(np.logaddexp, input, dim, reverse, input.dtype)
 
 
 @op(out=True)
 def logcumsumexp(input: Tensor, dim: int) -> Tensor:
     """Logarithms of the cumulative sums of exponentials along `dim`."""
-    return _logcumsumexp(input, wrap_dim(dim, input._a.ndim, "logcumsumexp"))
+    return _logcumsumexp(input, wrap_dim(dim, input._a.ndim, "logcumsumexp"), False)
 
 
 def _cum_extreme(name: str, ufunc: Any, better: Any) -> Any:
@@ -693,7 +699,7 @@ def _cum_extreme(name: str, ufunc: Any, better: Any) -> Any:
     def grad(g: Any, out1: Any, dim: int, input_shape: Any) -> Any:
         if not input_shape:
             return g[0]
-        return g[0].new_zeros(input_shape).scatter_add(dim, out1, g[0])
+        return gather_backward(g[0], input_shape, dim, out1)
     scan = leaf({"input": grad}, shape=lambda a, d: [(a.shape, a.dtype), (
         a.shape, np.dtype(np.int64))], exact=True)(reference)
     names = result_tuple(name, "values indices")

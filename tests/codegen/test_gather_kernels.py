@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from lampion.codegen import gather
-from lampion.codegen.gather import add_along, add_rows, outside, take, take_along
+from lampion.codegen.gather import (
+    add_along,
+    add_rows,
+    put_rows,
+    sum_along,
+    sum_rows,
+    take,
+    take_along,
+)
 from lampion.codegen.interpret import interpret
 from lampion.codegen.target import TARGETS
 from lampion.codegen.types import F32, I32, I64
@@ -78,15 +86,53 @@ def test_add_along(dtype, index, instructions):
         np.testing.assert_array_equal(out, expected)
 
 
-def test_alpha_scales_what_is_added():
+@pytest.mark.parametrize(("dtype", "index"), [("f4", "i8"), ("f8", "i4"), ("i8", "i8")])
+def test_sums_forget_what_was_there(dtype, index, instructions):
+    """One launch that clears and adds: as adding to zeros, bit by bit."""
     rng = np.random.default_rng(4)
-    out, source = numbers(rng, (6, 40), "f"), numbers(rng, (3, 40), "f")
-    expected = out.copy()
-    np.add.at(expected, np.array([1, 5, 1]), source * np.float32(-0.5))
-    assert add_rows(out, np.array([1, 5, 1]), source, 0, -0.5)
-    np.testing.assert_allclose(out, expected, rtol=1e-6, atol=1e-5)
-    whole = np.zeros((6, 40), np.int64)
-    assert not add_rows(whole, np.array([1]), whole[:1], 0, 2)
+    for shape, axis, n in CASES:
+        rows, places = numbers(rng, shape, dtype), numbers(rng, shape, dtype)
+        at = rng.integers(0, shape[axis], n).astype(index)
+        along = rng.integers(0, shape[axis], replaced(shape, axis, n)).astype(index)
+        source = numbers(rng, along.shape, dtype)
+        expected_rows, expected_places = np.zeros_like(rows), np.zeros_like(places)
+        assert add_rows(expected_rows, at, source, axis)
+        assert add_along(expected_places, along, source, axis)
+        assert sum_rows(rows, at, source, axis) and sum_along(places, along, source, axis)
+        np.testing.assert_array_equal(rows, expected_rows)
+        np.testing.assert_array_equal(places, expected_places)
+
+
+def test_more_indices_than_places_on_an_axis_of_one():
+    out, index = np.full((5, 1), 7.0), np.zeros((5, 9), np.int64)
+    odd = np.lib.stride_tricks.as_strided(out, (5, 1), (8, 40))
+    assert sum_along(odd, index, np.ones((5, 9)), 1)
+    np.testing.assert_array_equal(out, np.full((5, 1), 9.0))
+
+
+@pytest.mark.parametrize("index", ["i8", "i4"])
+def test_negative_indices_wrap(index, instructions):
+    rng = np.random.default_rng(14)
+    for shape, axis, n in CASES:
+        x, size = numbers(rng, shape, "f"), shape[axis]
+        at = rng.integers(-size, size, n).astype(index)
+        out, total = np.empty(replaced(shape, axis, n), "f"), numbers(rng, shape, "f")
+        assert take(out, x, at, axis, True) and sum_rows(total, at, out, axis, True)
+        np.testing.assert_array_equal(out, np.take(x, at, axis))
+        expected = np.zeros(shape, "f")
+        np.add.at(expected, (slice(None),) * axis + (at,), out)
+        np.testing.assert_array_equal(total, expected)
+
+
+@pytest.mark.parametrize("bad", [-11, 10, 2**63 - 1, -2**63])
+def test_what_wraps_is_bounded_too(bad):
+    x, at = np.ones((10, 3), "f"), np.full(700, -10)
+    at[657] = bad
+    for run in (lambda: take(np.empty((700, 3), "f"), x, at, 0, True),
+                lambda: take(np.empty((700,), "f"), x[:, 0], at, 0, True),
+                lambda: sum_rows(x, at, np.ones((700, 3), "f"), 0, True)):
+        with pytest.raises(IndexError, match=rf"index {bad} at \(657,\) is out of bounds"):
+            run()
 
 
 def test_views_with_steps_are_read_in_place():
@@ -131,6 +177,7 @@ def test_wrong_indices_are_found_before_memory_is_touched(bad):
     at[657, 1] = bad
     for call in (lambda out: take(np.empty((700, 3), "f"), out, at[:, 1].copy(), 0),
                  lambda out: add_rows(out, at[:, 1].copy(), np.ones((700, 3), "f"), 0),
+                 lambda out: put_rows(out, at[:, 1].copy(), np.ones((700, 3), "f"), 0),
                  lambda out: take(np.empty((1, 700), "f"), out.T[:1], at[:, 1].copy(), 1)):
         out = x.copy()
         with pytest.raises(IndexError, match=rf"index {bad} at \(657,\) is out of bounds.*10"):
@@ -138,24 +185,10 @@ def test_wrong_indices_are_found_before_memory_is_touched(bad):
         np.testing.assert_array_equal(out, x)
     for call in (lambda: take_along(np.empty(at.shape, "f"), x, at, 0),
                  lambda: add_along(x.copy(), at, np.ones(at.shape, "f"), 0),
+                 lambda: sum_along(x.copy(), at, np.ones(at.shape, "f"), 0),
                  lambda: take_along(np.empty(at.T.shape, "f"), x.T, at.T.copy(), 1)):
         with pytest.raises(IndexError, match=rf"index {bad} at .* is out of bounds"):
             call()
-
-
-def test_outside():
-    rng = np.random.default_rng(7)
-    for dtype in ("i8", "i4"):
-        for n in (0, 1, 7, 511, 512, 1003):
-            index = rng.integers(0, 50, n).astype(dtype)
-            assert outside(index, 50) == -1
-            if n:
-                place = int(rng.integers(n))
-                index[place] = 50
-                assert outside(index, 50) == place
-                index[place] = -3
-                assert outside(index, 50) == place
-                assert outside(index[::-1], 50) == n - 1 - place
 
 
 def test_nothing_to_take_from():
@@ -169,24 +202,27 @@ def test_nothing_to_take_from():
 def test_the_interpreter_checks_every_access():
     rng = np.random.default_rng(8)
     target = TARGETS["avx512"]
-    x, at = numbers(rng, (2, 5, 19), "f"), np.array([4, 0, 4])
-    out = np.zeros((2, 3, 19), "f")
-    interpret(gather.build_take(target, I32, I64), out.view("i4"), x.view("i4"), at, 2)
+    x, at, found = numbers(rng, (2, 5, 19), "f"), np.array([4, 0, 4]), np.zeros(1, np.int64)
+    out, sizes, steps = np.zeros((2, 3, 19), "f"), (5, 3, 2, 19), (57, 19, 95, 19)
+    interpret(gather.build_take(target, I32, I64), out.view("i4"), x.view("i4"), at, found, *sizes,
+              *steps, 2)
     np.testing.assert_array_equal(out, x[:, at])
     total = x.copy()
-    interpret(gather.build_add_rows(target, F32, I64), total, out, at, 16, 1.0)
+    interpret(gather.build_add_rows(target, F32, I64), out, total, at, found, *sizes, *steps, 16)
     expected = x.copy()
     np.add.at(expected, (slice(None), at), out)
     np.testing.assert_array_equal(total, expected)
-    interpret(gather.build_put_rows(target, I32, I64), total.view("i4"), out.view("i4"), at)
+    interpret(gather.build_put_rows(target, I32, I64), out.view("i4"), total.view("i4"), at, found,
+              *sizes, *steps)
     expected[:, at] = out
     np.testing.assert_array_equal(total, expected)
     single = np.zeros((5, 3, 1), "i4")
     columns = np.arange(35, dtype="i4").reshape(5, 7, 1)
     for together in (1, 4):
-        kernel = gather.build_take_single(target, I32, I64, together)
-        interpret(kernel, single, columns, np.array([6, 0, 2]), 2)
+        kernel = gather.build_take_single(target, I32, I64, False, together)
+        interpret(kernel, single, columns, np.array([6, 0, 2]), found, 7, 5, 3, 7, 1, 2)
         np.testing.assert_array_equal(single[..., 0], columns[:, [6, 0, 2], 0])
+    assert not found[0]
 
 
 @pytest.mark.parametrize("wrong", [None, 5, -1])
@@ -197,7 +233,7 @@ def test_the_interpreter_checks_elements(wrong):
         index[1, 4, 2] = wrong
     found, out = np.zeros(1, np.int64), np.zeros((2, 6, 3), "i4")
     kernel = gather.build_take_along(TARGETS["avx2"], I32, I64)
-    interpret(kernel, out, x.view("i4"), index, found, 5, 15, 3, 1, 1, 4, 3)
+    interpret(kernel, out, x.view("i4"), index, found, 5, *index.shape, 18, 15, 3, 1, 1, 4, 3)
     assert found[0] == (wrong is not None)
     if wrong is None:
         np.testing.assert_array_equal(out.view("f"), np.take_along_axis(x, index, 1))

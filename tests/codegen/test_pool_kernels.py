@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lampion.codegen.gather import sums_along
+from lampion.codegen.gather import sum_along
 from lampion.codegen.interpret import interpret
 from lampion.codegen.pooling import (
     Window,
@@ -213,6 +213,6 @@ def test_sums_from_zeros():
     source = rng.standard_normal((5, 60)).astype("f")
     out, expected = np.full((5, 37), 7, "f"), np.zeros((5, 37), "f")
     np.add.at(expected, (np.arange(5)[:, None], index), source)
-    assert sums_along(out, index, source)
+    assert sum_along(out, index, source, 1)
     np.testing.assert_array_equal(out, expected)
-    assert sums_along(out, index[:, :0], source[:, :0]) and not out.any()
+    assert sum_along(out, index[:, :0], source[:, :0], 1) and not out.any()

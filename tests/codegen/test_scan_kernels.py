@@ -29,10 +29,10 @@ def extremes(x, axis, larger):
     return values, places
 
 
-def run(name, x, axis):
+def run(name, x, axis, reverse=False):
     out = np.full_like(x, 7)
     places = np.full(x.shape, 7) if name in ("cummax", "cummin") else None
-    assert scan(name, out, x, axis, places)
+    assert scan(name, out, x, axis, places, reverse)
     return out, places
 
 
@@ -90,6 +90,32 @@ def test_special_values(name, axis):
             np.testing.assert_allclose(out, expected.astype("f"), rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", SCANS)
+def test_backwards_is_the_scan_of_what_is_turned_around(name, instructions):
+    """Where the order of sums matters to rounding, their bound is that of the forward scan."""
+    rng = np.random.default_rng(7)
+    for dtype in ("f4", "f8"):
+        for shape, axis in CASES:
+            x = (rng.standard_normal(shape) * 2).astype(dtype)
+            x[rng.random(shape) < 0.01] = np.nan
+            out, places = run(name, x, axis, True)
+            turned = np.flip(x, axis).copy()
+            expected, found = run(name, turned, axis)
+            np.testing.assert_allclose(out, np.flip(expected, axis), rtol=1e-5, atol=1e-5)
+            if places is not None and x.size:
+                last = shape[axis] - 1
+                np.testing.assert_array_equal(places, last - np.flip(found, axis))
+
+
+@pytest.mark.parametrize("name", ["cumsum", "cumprod"])
+def test_backwards_of_integers(name, instructions):
+    rng = np.random.default_rng(8)
+    for shape, axis in CASES:
+        x = rng.integers(-3, 4, shape)
+        expected = np.flip(getattr(np, name)(np.flip(x, axis), axis), axis)
+        np.testing.assert_array_equal(run(name, x, axis, True)[0], expected)
+
+
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i4", "i8"])
 @pytest.mark.parametrize("largest", [True, False])
 def test_topk(dtype, largest, instructions):
@@ -119,7 +145,8 @@ def test_any_number_of_threads_gives_the_same_bits():
     try:
         for n in (1, 2, 3):
             set_num_threads(n)
-            found.append([run(name, x, axis)[0] for name in SCANS for axis in (0, 1)])
+            found.append([run(name, x, axis, reverse)[0] for name in SCANS for axis in (0, 1)
+                          for reverse in (False, True)])
     finally:
         set_num_threads(before)
     for other in found[1:]:
@@ -135,6 +162,10 @@ def test_the_interpreter_checks_every_access(name):
         places = [np.zeros(shape, np.int64)] * (name in ("cummax", "cummin"))
         interpret(build_scan(TARGETS["avx2"], name, F32, across), out, x, *places, 2)
         expected, _ = run(name, x, 1)
+        np.testing.assert_allclose(out, expected, rtol=1e-6)
+        kernel = build_scan(TARGETS["avx2"], name, F32, across, True)
+        interpret(kernel, out, x, *places, 2)
+        expected, _ = run(name, x, 1, True)
         np.testing.assert_allclose(out, expected, rtol=1e-6)
 
 

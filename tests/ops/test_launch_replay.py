@@ -62,6 +62,20 @@ def test_a_projected_recurrent_layer():
     check(lambda: gradients(torch.nn.LSTM(33, 40, 2, proj_size=20), 9, 5, 33), "lstm_backward")
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dim", [0, 1, 2])
+@pytest.mark.parametrize("name, call", [
+    ("index_select", lambda x, i, along, dim: x.index_select(dim, i)),
+    ("gather", lambda x, i, along, dim: x.gather(dim, along)),
+    ("index", lambda x, i, along, dim: x[(*[slice(None)] * dim, i - 9)]),
+    ("index", lambda x, i, along, dim: x[(*[slice(None)] * dim, i.reshape(5, 8))]),
+])
+def test_gradients_of_places(name, call, dim, dtype):
+    x = torch.randn(17, 19, 23, dtype=dtype, requires_grad=True)
+    i, along = torch.randint(0, 11, (40,)), torch.randint(0, 17, x.shape)
+    check(lambda: call(x, i, along, dim).pow(2).sum().backward(), name, name + "_backward")
+
+
 @pytest.mark.parametrize("dim", [0, 1, 2])
 @pytest.mark.parametrize("name, call", [
     ("index_select", lambda x, i, along, dim: x.index_select(dim, i)),
