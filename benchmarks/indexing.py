@@ -62,7 +62,7 @@ def rows(torch: Any) -> Iterator[Case]:
             sum_rows(empty(shape), index, source, 0)
         at = f"{size}x{width}, {count}"
         yield case(f"index_select {at}", [out, out, index],
-                   lambda a=(out, table, index): take(*a, 0),
+                   lambda a=(table, index): take(*a, 0),
                    torch and (lambda a=(t, 0, i), o=o: torch.index_select(*a, out=o)))
         yield case(f"embedding backward {at}", [table, source, index], gradient,
                    torch and (lambda a=(s, i, size): torch.ops.aten.embedding_dense_backward(
@@ -79,7 +79,7 @@ def elements(torch: Any, shape: tuple[int, int], axis: int) -> Iterator[Case]:
     index = np.random.default_rng(1).integers(0, shape[axis], shape)
     t, o, s, i = tensors(torch, x, out, total, index)
     at = f"{shape[0]}x{shape[1]} axis {axis}"
-    yield case(f"gather {at}", [x, out, index], lambda: take_along(out, x, index, axis),
+    yield case(f"gather {at}", [x, out, index], lambda: take_along(x, index, axis),
                torch and (lambda: torch.gather(t, axis, i, out=o)))
     yield case(f"scatter_add {at}", [x, total, total, index],
                lambda: add_along(total, index, x, axis),

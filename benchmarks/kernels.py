@@ -111,12 +111,19 @@ def indexing(torch: Any) -> Iterator[Case]:
     yield Case("embedding", with_rows((-1, 256)), lambda w, i: f.embedding(i, w), (1, 1), (1, 1))
     yield Case("gather", with_indices((-1, 1024), 1024),
                lambda a, i: a.gather(1, i), (3, 1), (3, 1))
+    yield Case("gather rows", with_indices((-1, 1024), 64),
+               lambda a, i: a.gather(0, i), (3, 1), (3, 1))
     yield Case("scatter_add", with_indices((-1, 1024), 1024, ((-1, 1024),)),
                lambda a, i, s: a.scatter_add(1, i, s), (4, 1))
     yield Case("index_select", with_rows((-1, 256)), lambda a, i: a.index_select(0, i),
                (1, 1), (1, 1))
+    yield Case("index_select columns", with_rows((256, -1), 256),
+               lambda a, i: a.index_select(1, i), (1, 1), (1, 1))
+    yield Case("x[index]", with_rows((-1, 256)), lambda a, i: a[i], (1, 1), (1, 1))
     yield Case("cumsum", normal((-1, 1024)), lambda a: a.cumsum(1), (1, 1), (1, 1))
-    yield Case("cumsum columns", normal((-1, 1024)), lambda a: a.cumsum(0), (1, 1))
+    yield Case("cumsum columns", normal((-1, 1024)), lambda a: a.cumsum(0), (1, 1), (1, 1))
+    yield Case("cumprod", normal((-1, 1024)), lambda a: a.cumprod(1), (1, 1), (3, 1))
+    yield Case("logcumsumexp", normal((-1, 1024)), lambda a: a.logcumsumexp(1), (1, 1), (3, 1))
     yield Case("sort", normal((-1, 1024)), lambda a: a.sort(1).values, (1, 3))
     yield Case("topk", normal((-1, 1024)), lambda a: a.topk(8, 1).values, (1, 0))
 

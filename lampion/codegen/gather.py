@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..runtime import memory
 from ..runtime.recording import RecordingError, raised, recording_here
 from . import service
-from .fused import fill
+from .fused import copy, fill
 from .ir import Kernel, Value
 from .target import Target
 from .types import F32, F64, I8, I16, I32, I64, Type, dtype_name, of_numpy
@@ -38,6 +39,7 @@ _TASK_BYTES = 1 << 16
 _NEAR = 1 << 14  # bytes that stay in the first-level cache
 _ELEMENTS = 1 << 13  # of a task that goes element by element
 _COLUMNS = 128  # of a task that adds rows, at least: memory is read in runs of several lines
+_CACHED = 1 << 20  # bytes that stay in a nearer cache
 _AT_ONCE = 4  # steps in one turn of a loop
 _MOST_PLANS = 1 << 12  # then all are made anew
 
@@ -227,13 +229,12 @@ class _Grid:
     is out of bounds, and the row is left out), size: places that an index may point to, n0, n1,
     n2: sizes of the contiguous array, index_outer: n1 * n2, or 0 where all share one index;
     outer, axis, inner: steps in the strided array in elements, task_outer, task_rows,
-    task_columns: extent of one task. near: axis is 1 and inner 0. clear: what a task may point to
-    is set to 0 before; without `near`, inner is 1 then.
+    task_columns: extent of one task. near: axis is 1 and inner 0.
     """
 
     def __init__(self, k: Kernel, target: Target, arrays: tuple[str, str], kinds: tuple[Type, Type],
-                 near: bool, clear: bool = False, wraps: bool = False) -> None:
-        self.k, self.target, self.near, self.clear = k, target, near, clear
+                 near: bool, wraps: bool = False) -> None:
+        self.k, self.target, self.near = k, target, near
         self.first, self.strided = (k.array(name, kinds[0]).ptr for name in arrays)
         self.listed = _Listed(k, target, kinds[1], wraps)
         self.sizes = [k.integer(f"n{axis}") for axis in range(3)]
@@ -241,10 +242,12 @@ class _Grid:
         self.outer, self.axis, self.inner = (k.integer(n) for n in ("outer", "axis", "inner"))
         self.extents = [k.integer(f"task_{n}") for n in ("outer", "rows", "columns")]
 
-    def run(self, write: Callable[[Value, Value, Value, Value], None]) -> None:
+    def run(self, write: Callable[[Value, Value, Value, Value], None],
+            start: _Start | None = None) -> None:
         """write(base, row, place, column): base + place is where the index of row[column] points.
 
-        In order of rows and columns within a task; a task is a box of the grid.
+        In order of rows and columns within a task; a task is a box of the grid. start: what a task
+        may point to is set to that before; without `near`, inner is 1 then.
         """
         k = self.k
         parts = [(n + t - 1) / t for n, t in zip(self.sizes, self.extents, strict=True)]
@@ -255,18 +258,18 @@ class _Grid:
                     for s, t, n in zip(starts, self.extents, self.sizes, strict=True)]
             with k.loop(starts[0], ends[0]) as o:
                 base = k.offset(self.strided, o * self.outer)
-                if self.clear:
-                    self.zero(base, starts[2], ends[2])
+                if start is not None:
+                    self.begin(start, o, starts[2], ends[2])
                 with k.loop(starts[1], ends[1]) as r:
                     self.row(base, o, r * self.sizes[2], starts[2], ends[2], write)
 
-    def zero(self, base: Value, start: Value, end: Value) -> None:
-        """Clears what the task adds to."""
+    def begin(self, start: _Start, o: Value, first: Value, end: Value) -> None:
+        """Sets what the task adds to."""
         if self.near:
-            _zero(self.k, self.target, base, self.listed.size)
+            start.set(self.strided, o * self.outer, self.listed.size)
             return
         with self.k.loop(0, self.listed.size) as place:
-            _zero(self.k, self.target, self.k.offset(base, place * self.axis + start), end - start)
+            start.set(self.strided, o * self.outer + place * self.axis + first, end - first)
 
     def row(self, base: Value, o: Value, at: Value, start: Value, end: Value, write: Any) -> None:
         k, listed = self.k, self.k.offset(self.listed.ptr, o * self.index_outer + at)
@@ -282,25 +285,52 @@ class _Grid:
 
 # --- adding -----------------------------------------------------------------------------------
 
+KEPT, ZEROS, COPY = "kept", "zeros", "copy"  # what is added to: what is there, 0, another array
+
+
+class _Start:
+    """What an array that is added to begins with; a copy comes from one more array, like it."""
+
+    def __init__(self, k: Kernel, target: Target, element: Type, kind: str) -> None:
+        self.k, self.target, self.element = k, target, element
+        self.before = k.array("start", element).ptr if kind == COPY else None
+
+    def set(self, out: Value, at: Value, count: Value) -> None:
+        """`count` neighbouring elements from a place on."""
+        k, to = self.k, self.k.offset(out, at)
+        if self.before is not None:
+            _copy(k, self.target, to, k.offset(self.before, at), count)
+            return
+
+        def cleared(c: Value, lanes: int, mask: Value | None = None) -> None:
+            k.store(to, c, k.const(0, self.element.vector(lanes)), mask)
+        _spans(k, self.target, self.element, count, cleared)
+
+
+def _start(k: Kernel, target: Target, element: Type, kind: str) -> _Start | None:
+    return None if kind == KEPT else _Start(k, target, element, kind)
+
 
 def build_add_rows(target: Target, element: Type, index: Type, wraps: bool = False,
-                   clear: bool = False) -> Kernel:
+                   start: str = KEPT) -> Kernel:
     """out[o, index[i]] += source[o, i], for i in order.
 
-    Arguments: as in `_Rows` of source and out; task_columns. A task is some columns of one `o`.
-    clear: out is set to 0 before.
+    Arguments: as in `_Rows` of source and out; task_columns; start, laid out as out, for COPY. A
+    task is some columns of one `o`.
     """
     k = Kernel("add_rows")
     rows = _Rows(k, target, ("source", "out"), (element, index), wraps)
     task_columns = k.integer("task_columns")
+    begin = _start(k, target, element, start)
     chunks = (rows.inner + task_columns - 1) / task_columns
     with k.parallel(rows.outer * chunks) as (task, _):
         first = (task % chunks) * task_columns
         count = k.min(task_columns, rows.inner - first)
         source, out = rows.part(task / chunks, first)
-        if clear:
+        if begin is not None:
             with k.loop(0, rows.listed.size) as place:
-                _zero(k, target, k.offset(out, place * rows.steps[3]), count)
+                begin.set(rows.far, task / chunks * rows.steps[2] + place * rows.steps[3] + first,
+                          count)
         rows.each(0, rows.count, source, out,
                   lambda start, to: _add(k, target, to, start, count))
     return k
@@ -319,13 +349,6 @@ def build_put_rows(target: Target, element: Type, index: Type) -> Kernel:
     return k
 
 
-def _zero(k: Kernel, target: Target, to: Value, count: Value) -> None:
-    """`count` neighbouring elements set to 0."""
-    def cleared(c: Value, lanes: int, mask: Value | None = None) -> None:
-        k.store(to, c, k.const(0, to.type.pointee.vector(lanes)), mask)
-    _spans(k, target, to.type.pointee, count, cleared)
-
-
 def _add(k: Kernel, target: Target, to: Value, start: Value, count: Value) -> None:
     """to += start, `count` neighbouring elements."""
     def added(c: Value, lanes: int, mask: Value | None = None) -> None:
@@ -334,39 +357,41 @@ def _add(k: Kernel, target: Target, to: Value, start: Value, count: Value) -> No
 
 
 def build_add_along(target: Target, element: Type, index: Type, near: bool = False,
-                    clear: bool = False, wraps: bool = False) -> Kernel:
+                    start: str = KEPT, wraps: bool = False) -> Kernel:
     """out[o * outer + index[o, r, c] * axis + c * inner] += source[o, r, c], for r, c in order.
 
-    Arguments: as in `_Grid` of source and out; no two tasks may add to the same element.
+    Arguments: as in `_Grid` of source and out; start, laid out as out, for COPY. No two tasks may
+    add to the same element.
     """
     k = Kernel("add_along")
-    grid = _Grid(k, target, ("source", "out"), (element, index), near, clear, wraps)
+    grid = _Grid(k, target, ("source", "out"), (element, index), near, wraps)
 
     def added(base: Value, row: Value, place: Value, c: Value) -> None:
         k.store(base, place, k.load(base, place) + k.load(row, c))
-    grid.run(added)
+    grid.run(added, _start(k, target, element, start))
     return k
 
 
 # --- launchers --------------------------------------------------------------------------------
 
 
-def take(out: Array, x: Array, index: Array, axis: int, wraps: bool = False) -> bool:
-    """out = x with `axis` replaced by the listed indices of it; False without a kernel (yet).
+def take(x: Array, index: Array, axis: int, wraps: bool = False) -> Array | None:
+    """x with `axis` replaced by those of an index into it; None without a kernel (yet).
 
-    index: 1-D; out: contiguous. IndexError where an index is out of bounds; out then holds
-    anything.
+    index: contiguous. IndexError where an index is out of bounds.
+
+    >>> take(np.arange(4000.0), np.array([[3, 1]]), 0).tolist()
+    [[3.0, 1.0]]
     """
-    return _launch("take", _take_plan, out, x, index, axis, x.shape[axis], wraps)
+    return _read("take", _take_plan, x, index, axis, wraps)
 
 
-def take_along(out: Array, x: Array, index: Array, axis: int) -> bool:
-    """out[.., i, ..] = x[.., index[.., i, ..], ..] along `axis`; False without a kernel (yet).
+def take_along(x: Array, index: Array, axis: int) -> Array | None:
+    """x[.., index[.., i, ..], ..] along `axis`, of the index's shape; None without a kernel (yet).
 
-    out and index have one shape, contiguous; x the same but for `axis`. IndexError where an index
-    is out of bounds; out then holds anything.
+    index: contiguous, its shape that of x but for `axis`. IndexError where one is out of bounds.
     """
-    return _launch("take_along", _take_along_plan, out, x, index, axis, x.shape[axis])
+    return _read("take_along", _take_along_plan, x, index, axis)
 
 
 def add_rows(out: Array, index: Array, source: Array, axis: int) -> bool:
@@ -374,14 +399,32 @@ def add_rows(out: Array, index: Array, source: Array, axis: int) -> bool:
 
     index: 1-D. IndexError where an index is out of bounds.
     """
-    return _launch("add_rows", _add_rows_plan, source, out, index, axis, out.shape[axis])
+    return _write("add_rows", _add_rows_plan, source, out, index, axis)
 
 
-def sum_rows(out: Array, index: Array, source: Array, axis: int, wraps: bool = False) -> bool:
-    """`add_rows` to an `out` of zeros; what it held is lost."""
-    if not index.size:
+def sum_rows(out: Array, index: Array, source: Array, axis: int, wraps: bool = False,
+             start: Array | None = None) -> bool:
+    """`add_rows` to an `out` of zeros, or of what `start` holds; what it held is lost.
+
+    out, start: contiguous.
+    """
+    if _begins_apart(out, index, math.prod(out.shape[axis + 1:])):
+        _begin(out, start)
+        return _write("add_rows", _add_rows_plan, source, out, index, axis, wraps)
+    return _write("sum_rows", _sum_rows_plan if start is None else _sum_rows_to_plan, source, out,
+                  index, axis, wraps, start)
+
+
+def _begins_apart(out: Array, index: Array, columns: int) -> bool:
+    """Whether runs of columns, too short for the memory, are better set whole before."""
+    return not index.size or (columns > _COLUMNS and out.nbytes > _CACHED)
+
+
+def _begin(out: Array, start: Array | None) -> None:
+    if start is None:
         fill(out, 0)
-    return _launch("sum_rows", _sum_rows_plan, source, out, index, axis, out.shape[axis], wraps)
+    else:
+        copy(out, start)
 
 
 def put_rows(out: Array, index: Array, source: Array, axis: int) -> bool:
@@ -389,7 +432,7 @@ def put_rows(out: Array, index: Array, source: Array, axis: int) -> bool:
 
     index: 1-D. IndexError where an index is out of bounds.
     """
-    return _launch("put_rows", _put_rows_plan, source, out, index, axis, out.shape[axis])
+    return _write("put_rows", _put_rows_plan, source, out, index, axis)
 
 
 def add_along(out: Array, index: Array, source: Array, axis: int) -> bool:
@@ -398,14 +441,20 @@ def add_along(out: Array, index: Array, source: Array, axis: int) -> bool:
     source and index have one shape, contiguous; out the same but for `axis`. IndexError where an
     index is out of bounds; out then holds anything. False without a kernel (yet).
     """
-    return _launch("add_along", _add_along_plan, source, out, index, axis, out.shape[axis])
+    return _write("add_along", _add_along_plan, source, out, index, axis)
 
 
-def sum_along(out: Array, index: Array, source: Array, axis: int) -> bool:
-    """`add_along` to a contiguous `out` of zeros; what it held is lost."""
-    if not index.size:
-        fill(out, 0)
-    return _launch("sum_along", _sum_along_plan, source, out, index, axis, out.shape[axis])
+def sum_along(out: Array, index: Array, source: Array, axis: int, start: Array | None = None
+              ) -> bool:
+    """`add_along` to an `out` of zeros, or of what `start` holds; what it held is lost.
+
+    out, start: contiguous.
+    """
+    if _begins_apart(out, index, math.prod(out.shape[axis + 1:])):
+        _begin(out, start)
+        return _write("add_along", _add_along_plan, source, out, index, axis)
+    return _write("sum_along", _sum_along_plan if start is None else _sum_along_to_plan, source,
+                  out, index, axis, False, start)
 
 
 class _Plan(NamedTuple):
@@ -415,30 +464,63 @@ class _Plan(NamedTuple):
     build: Callable[[Target], Kernel]
     rest: tuple[int, ...]  # arguments after the arrays
     empty: bool  # nothing to do
+    shape: tuple[int, ...] = ()  # of what is read
 
 
 _plans: dict[Any, _Plan | None] = {}
 
 
-def _launch(name: str, make: Any, a: Array, b: Array, index: Array, axis: int, size: int,
-            wraps: bool = False) -> bool:
-    """Runs the kernel of a plan, which `make` makes where arrays like these come first."""
-    key = (name, axis, wraps, a.shape, a.strides, a.dtype, b.shape, b.strides, b.dtype,
-           index.shape, index.strides, index.dtype)
+def _planned(key: Any, make: Any, *args: Any) -> _Plan | None:
+    """The plan for arrays like these, made where they come first."""
+    if len(_plans) >= _MOST_PLANS:
+        _plans.clear()
+    plan: _Plan | None = make(*args)
+    _plans[key] = plan
+    return plan
+
+
+def _read(name: str, make: Any, x: Array, index: Array, axis: int, wraps: bool = False
+          ) -> Array | None:
+    """What a plan's kernel reads, as a new array."""
+    key = (name, axis, wraps, x.shape, x.strides, x.dtype, index.shape, index.strides, index.dtype)
     try:
         plan = _plans[key]
     except KeyError:
-        if len(_plans) >= _MOST_PLANS:
-            _plans.clear()
-        plan = _plans[key] = make(a, b, index, axis, *[wraps] * wraps)
+        plan = _planned(key, make, x, index, axis, *[wraps] * wraps)
+    kernel = None if plan is None else service.kernel(plan.key, plan.build)
+    if plan is None or kernel is None:
+        return None
+    out = memory.empty(plan.shape, x.dtype)
+    _run(name, plan, kernel, out, x, index, x.shape[axis], wraps)
+    return out
+
+
+def _write(name: str, make: Any, source: Array, out: Array, index: Array, axis: int,
+           wraps: bool = False, start: Array | None = None) -> bool:
+    """Runs a plan's kernel, which writes to `out`."""
+    if start is not None:
+        _fit(name, start, out.shape, start.dtype == out.dtype and start.flags.c_contiguous)
+    key = (name, axis, wraps, start is None, source.shape, source.strides, source.dtype,
+           out.shape, out.strides, out.dtype, index.shape, index.strides, index.dtype)
+    try:
+        plan = _plans[key]
+    except KeyError:
+        plan = _planned(key, make, source, out, index, axis, *[wraps] * wraps)
     kernel = None if plan is None else service.kernel(plan.key, plan.build)
     if plan is None or kernel is None:
         return False
+    _run(name, plan, kernel, source, out, index, out.shape[axis], wraps,
+         () if start is None else (start,))
+    return True
+
+
+def _run(name: str, plan: _Plan, kernel: Any, a: Array, b: Array, index: Array, size: int,
+         wraps: bool, more: tuple[Array, ...] = ()) -> None:
     if plan.empty:
         _check_unused(name, index, size, wraps)
-    elif raised(lambda found: kernel(a, b, index, found, *plan.rest), index, "index", size, wraps):
+    elif raised(lambda found: kernel(a, b, index, found, *plan.rest, *more), index, "index",
+                size, wraps):
         raise _out_of_bounds(name, index, size, wraps)
-    return True
 
 
 def _check_unused(name: str, index: Array, size: int, wraps: bool) -> None:
@@ -463,20 +545,19 @@ def _out_of_bounds(name: str, index: Array, size: int, wraps: bool) -> IndexErro
 # --- plans ------------------------------------------------------------------------------------
 
 
-def _take_plan(out: Array, x: Array, index: Array, axis: int, wraps: bool = False) -> _Plan | None:
-    shape = (*x.shape[:axis], index.size, *x.shape[axis + 1:])
-    _fit("take", out, shape, index.ndim == 1 and out.dtype == x.dtype)
-    start = _three(x, axis)
-    if start is None or not _plain(out, index) or x.itemsize not in _BY_SIZE:
+def _take_plan(x: Array, index: Array, axis: int, wraps: bool = False) -> _Plan | None:
+    start, shape = _three(x, axis), (*x.shape[:axis], *index.shape, *x.shape[axis + 1:])
+    if start is None or not _listed(index) or x.itemsize not in _BY_SIZE:
         return None
     outer, size, inner = start.shape
     if inner == 1:
-        return _take_single_plan(start, index, wraps)
+        return _take_single_plan(start, index, wraps)._replace(shape=shape)
     if start.strides[2] != x.itemsize:
         return None
     steps = index.size * inner, inner, *_steps(start)[:2]
     rest = size, index.size, outer, inner, *steps, max(1, _TASK_BYTES // max(1, inner * x.itemsize))
-    return _plan("take", build_take, _BY_SIZE[x.itemsize], index, rest, not out.size, wraps)
+    return _plan("take", build_take, _BY_SIZE[x.itemsize], index, rest, not math.prod(shape),
+                 wraps)._replace(shape=shape)
 
 
 def _take_single_plan(x: Array, index: Array, wraps: bool) -> _Plan:
@@ -489,32 +570,34 @@ def _take_single_plan(x: Array, index: Array, wraps: bool) -> _Plan:
                  not (outer and index.size), wraps, 1 if few else _AT_ONCE)
 
 
-def _take_along_plan(out: Array, x: Array, index: Array, axis: int) -> _Plan | None:
-    _fit("take_along", out, index.shape, _same_but(x, index, axis) and out.dtype == x.dtype)
+def _take_along_plan(x: Array, index: Array, axis: int) -> _Plan | None:
+    if not _same_but(x, index, axis):
+        raise ValueError(f"take_along: shapes do not fit: {x.shape}, index {index.shape}")
     start = _three(x, axis)
-    if start is None or not _plain(out, index) or x.itemsize not in _BY_SIZE:
+    if start is None or not _listed(index) or x.itemsize not in _BY_SIZE:
         return None
     grid = _grid(index.shape, start, axis)
     return _along("take_along", build_take_along, _BY_SIZE[x.itemsize], index, grid, start,
-                  _box(grid))
+                  _box(grid))._replace(shape=index.shape)
 
 
 def _add_rows_plan(source: Array, out: Array, index: Array, axis: int, wraps: bool = False,
-                   clear: bool = False) -> _Plan | None:
+                   start: str = KEPT) -> _Plan | None:
     rest, kind = _rows("add_rows", out, index, source, axis), _ADDED.get(dtype_name(out.dtype))
-    if kind is None or rest is None:
+    if kind is None or rest is None or not (start == KEPT or out.flags.c_contiguous):
         return None
     outer, inner = rest[2:4]
-    if inner == 1 and source.flags.c_contiguous and (not clear or out.flags.c_contiguous):
-        grid, start = (outer, 1, index.size), _three(out, axis)
-        return _along("add_along", build_add_along, kind, index, grid, start,
-                      (_box(grid)[0], 1, max(1, index.size)), clear, wraps, shared=True)
+    if inner == 1 and source.flags.c_contiguous:
+        grid, box = (outer, 1, index.size), (_box((outer, 1, index.size))[0], 1, index.size)
+        return _along("add_along", build_add_along, kind, index, grid, _three(out, axis), box,
+                      start, wraps, shared=True)
     columns = max(_COLUMNS, -(-inner // 64) * 16)
     return _plan("add_rows", build_add_rows, kind, index, (*rest, columns), not out.size, wraps,
-                 clear)
+                 start)
 
 
-_sum_rows_plan = partial(_add_rows_plan, clear=True)
+_sum_rows_plan = partial(_add_rows_plan, start=ZEROS)
+_sum_rows_to_plan = partial(_add_rows_plan, start=COPY)
 
 
 def _put_rows_plan(source: Array, out: Array, index: Array, axis: int) -> _Plan | None:
@@ -536,24 +619,25 @@ def _rows(name: str, out: Array, index: Array, source: Array, axis: int) -> tupl
     return size, index.size, outer, inner, *_steps(start)[:2], *_steps(to)[:2]
 
 
-def _add_along_plan(source: Array, out: Array, index: Array, axis: int, clear: bool = False
+def _add_along_plan(source: Array, out: Array, index: Array, axis: int, start: str = KEPT
                     ) -> _Plan | None:
     _fit("add_along", source, index.shape, _same_but(out, index, axis)
          and out.dtype == source.dtype)
-    start, kind = _three(out, axis), _ADDED.get(dtype_name(out.dtype))
-    if kind is None or start is None or not _plain(source, index) or (
-            clear and not out.flags.c_contiguous):
+    to, kind = _three(out, axis), _ADDED.get(dtype_name(out.dtype))
+    if kind is None or to is None or not _plain(source, index) or not (
+            start == KEPT or out.flags.c_contiguous):
         return None
-    grid = _grid(index.shape, start, axis)
-    box = _box(grid)[0], grid[1], grid[2] if start.shape[2] == 1 else min(_COLUMNS, grid[2])
-    return _along("add_along", build_add_along, kind, index, grid, start, box, clear, False)
+    grid = _grid(index.shape, to, axis)
+    box = _box(grid)[0], grid[1], grid[2] if to.shape[2] == 1 else min(_COLUMNS, grid[2])
+    return _along("add_along", build_add_along, kind, index, grid, to, box, start, False)
 
 
-_sum_along_plan = partial(_add_along_plan, clear=True)
+_sum_along_plan = partial(_add_along_plan, start=ZEROS)
+_sum_along_to_plan = partial(_add_along_plan, start=COPY)
 
 
 def _along(name: str, build: Any, kind: Type, index: Array, grid: tuple[int, int, int],
-           strided: Any, box: tuple[int, int, int], *more: bool, shared: bool = False) -> _Plan:
+           strided: Any, box: tuple[int, int, int], *more: Any, shared: bool = False) -> _Plan:
     outer, axis, inner = _steps(strided)
     alone = strided.shape[2] == 1  # all columns of the grid share the axis
     between = 0 if shared else grid[1] * grid[2]
@@ -563,7 +647,7 @@ def _along(name: str, build: Any, kind: Type, index: Array, grid: tuple[int, int
 
 
 def _plan(name: str, build: Any, kind: Type, index: Array, rest: tuple[int, ...], empty: bool,
-          *more: int) -> _Plan:
+          *more: Any) -> _Plan:
     kinds = kind, of_numpy(dtype_name(index.dtype))
     return _Plan((name, *(kind.name for kind in kinds), *more),
                  lambda target: build(target, *kinds, *more), rest, empty)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.modes import no_grad
+from ..tensor.dtype import int32, int64
 from ..tensor.tensor import Tensor, wrap
 from .errors import argument_type
 from .families import Array
@@ -91,7 +92,7 @@ def check_rows(name: str, array: Array, rows: int) -> None:
 def _check_indices(name: str, indices: Any) -> None:
     if not isinstance(indices, Tensor):
         raise argument_type(name, "indices", "Tensor", indices)
-    if indices._dtype.name not in ("int64", "int32"):
+    if indices._dtype is not int64 and indices._dtype is not int32:
         raise RuntimeError(
             "Expected tensor for argument #1 'indices' to have one of the following scalar types: "
             f"Long, Int; but got {indices.type()} instead (while checking arguments for {name})"
@@ -144,11 +145,12 @@ def embedding(
     _check_indices("embedding", input)
     if not isinstance(weight, Tensor):
         raise argument_type("embedding", "weight", "Tensor", weight)
-    if weight.ndim != 2:
-        raise RuntimeError(f"'weight' must be 2-D, received shape {list(weight.shape)}")
+    shape = weight._a.shape
+    if len(shape) != 2:
+        raise RuntimeError(f"'weight' must be 2-D, received shape {list(shape)}")
     if sparse and weight.requires_grad:
         raise NotImplementedError(_SPARSE.format("embedding"))
-    rows = weight.shape[0]
+    rows = shape[0]
     padding = _padding_row(padding_idx, rows)
     if max_norm is not None:
         check_rows("embedding", input._a, rows)

@@ -510,12 +510,10 @@ def _embedding(weight: Array, indices: Array, padding_idx: int, by_frequency: bo
 
 def _taken(x: Array, index: Array, dim: int, wraps: bool = False) -> Any:
     """`x` with an axis replaced by those of an index to it."""
-    line = index if index.ndim == 1 else fused_kernels.reshaped(index, (index.size,))
-    before, after = x.shape[:dim], x.shape[dim + 1:]
-    out = memory.empty((*before, index.size, *after), x.dtype)
-    found = _found(gather_kernels.take, out, x, line, dim, wraps)
-    return found if found is None or line is index else found.reshape(
-        *before, *index.shape, *after)
+    try:
+        return gather_kernels.take(x, fused_kernels.as_contiguous(index), dim, wraps)
+    except IndexError:
+        return None
 
 
 def _summed(grad: Array, shape: Any, index: Array, dim: int, wraps: bool = False) -> Any:
@@ -575,10 +573,12 @@ def _gather(x: Array, dim: int, index: Any) -> Any:
     places = index._a
     if not _along(x.shape, places, dim):
         return None
-    out, line = memory.empty(places.shape, x.dtype), _line(places, dim)
-    if line is not None:
-        return _found(gather_kernels.take, out, x, line, dim)
-    return _found(gather_kernels.take_along, out, x, places, dim)
+    line = _line(places, dim)
+    try:
+        return (gather_kernels.take_along(x, fused_kernels.as_contiguous(places), dim)
+                if line is None else _taken(x, line, dim))
+    except IndexError:
+        return None
 
 
 @by_single("gather_backward")
@@ -590,7 +590,8 @@ def _gather_backward(grad: Array, shape: Any, dim: int, index: Any) -> Any:
     if line is not None:
         return _summed(grad, shape, line, dim)
     out = memory.empty(tuple(shape), grad.dtype)
-    return _found(gather_kernels.sum_along, out, places, fused_kernels.as_contiguous(grad), dim)
+    return _found(gather_kernels.sum_along, out, fused_kernels.as_contiguous(places),
+                  fused_kernels.as_contiguous(grad), dim)
 
 
 @template("scatter_add")
@@ -598,10 +599,11 @@ def _scatter_add(x: Array, src: Array, dim: int, index: Any) -> Any:
     places = index._a
     if not _along(x.shape, places, dim) or src.shape != places.shape or not _same_floats(x, src):
         return None
-    line = _line(places, dim)
+    line, out = _line(places, dim), memory.empty(x.shape, x.dtype)
+    x, src = fused_kernels.as_contiguous(x), fused_kernels.as_contiguous(src)
     if line is not None:
-        return _found(gather_kernels.add_rows, fused_kernels.copied(x), line, src, dim)
-    return _found(gather_kernels.add_along, fused_kernels.copied(x), places, src, dim)
+        return _found(gather_kernels.sum_rows, out, line, src, dim, False, x)
+    return _found(gather_kernels.sum_along, out, fused_kernels.as_contiguous(places), src, dim, x)
 
 
 @template("index_add")
@@ -610,7 +612,9 @@ def _index_add(x: Array, source: Array, dim: int, index: Any) -> Any:
     if places.ndim != 1 or x.ndim == 0 or not _same_floats(x, source) or (
             source.shape != (*x.shape[:dim], places.size, *x.shape[dim + 1:])):
         return None
-    return _found(gather_kernels.add_rows, fused_kernels.copied(x), places, source, dim)
+    out, x = memory.empty(x.shape, x.dtype), fused_kernels.as_contiguous(x)
+    source = fused_kernels.as_contiguous(source)
+    return _found(gather_kernels.sum_rows, out, places, source, dim, False, x)
 
 
 @template("index_copy")

@@ -113,13 +113,32 @@ def raised(launch: Callable[[Array], Any], looked_at: Array, *rule: Any) -> bool
     the run stops there with what `Recording.explain` was given.
     """
     here = recording_here()
-    flag = np.zeros(1, np.int64) if here is None else here.flag()
-    launch(flag)
     if here is None:
-        return bool(flag[0])
+        return _raised_now(launch)
+    flag = here.flag()
+    launch(flag)
     if not here.has_checked(looked_at, *rule):
         here.check(flag, looked_at, *rule)
     return False
+
+
+class _Flag(threading.local):
+    """A flag of each thread: making one costs as much as a tenth of a small launch."""
+
+    def __init__(self) -> None:
+        self.flag = np.zeros(1, np.int64)
+
+
+_now = _Flag()
+
+
+def _raised_now(launch: Callable[[Array], Any]) -> bool:
+    flag = _now.flag
+    launch(flag)
+    if not flag[0]:
+        return False
+    flag[0] = 0
+    return True
 
 
 # --- numbers ----------------------------------------------------------------------------------
