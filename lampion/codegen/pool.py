@@ -12,6 +12,8 @@ launches another job. The protocol, with every step one atomic access:
 * A worker without work spins for a short time, then parks. It counts itself in `parked` before it
   looks at the epoch a last time; the caller changes the epoch before it looks at `parked`. So one
   of the two always sees the other, and nothing is woken while nobody sleeps.
+* A spinning worker lets others run now and then: the caller may wait for the same processor, most
+  of all where it has just woken the worker there.
 
 Tasks are handed out by a counter, several at a time when there are many. Who runs a task does not
 matter to the result: a kernel's tasks depend on sizes alone.
@@ -37,6 +39,7 @@ _FIELDS = {
     "parked": 768, "threads": 776, "spins": 784, "started": 792, "starter": 800,
 }
 _SIZE = 896
+_OFTEN = 31  # turns of spinning, less one, after which others may run; a power of two less one
 # What a spinning processor does meanwhile; on AArch64 a barrier, as `yield` does not wait at all.
 _PAUSE = {"x86_64": "call void @llvm.x86.sse2.pause()",
           "aarch64": "call void @llvm.aarch64.isb(i32 15)"}
@@ -243,16 +246,23 @@ entry:
   %spins = load atomic i64, ptr $spins monotonic, align 8
   br label %spin
 spin:
-  %turn = phi i64 [ 0, %entry ], [ %next, %pause ]
+  %turn = phi i64 [ 0, %entry ], [ %next, %pause ], [ %next, %yield ]
   %next = add i64 %turn, 1
   %answer = call i64 @look(i64 %worker, i64 %seen)
   %found = icmp ne i64 %answer, 0
   br i1 %found, label %end, label %wait
 wait:
   %short = icmp slt i64 %turn, %spins
-  br i1 %short, label %pause, label %park
+  br i1 %short, label %idle, label %park
+idle:
+  %phase = and i64 %turn, $often
+  %polite = icmp eq i64 %phase, 0
+  br i1 %polite, label %yield, label %pause
 pause:
   $pause
+  br label %spin
+yield:
+  %ignored = call i32 @sched_yield()
   br label %spin
 park:
   %locked = call i32 @pthread_mutex_lock(ptr $mutex)
@@ -329,7 +339,7 @@ def text(target: Target) -> str:
     places = {name: f"getelementptr (i8, ptr @pool, i64 {offset})"
               for name, offset in _FIELDS.items()}
     pause = _PAUSE[target.triple.partition("-")[0]]
-    return _TEXT.substitute(places, size=_SIZE, pause=pause)
+    return _TEXT.substitute(places, size=_SIZE, pause=pause, often=_OFTEN)
 
 
 def plainest() -> Target:
