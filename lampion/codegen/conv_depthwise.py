@@ -89,11 +89,8 @@ class _Depthwise:
         """The same columns in some rows that lie below each other."""
         k, v, sums = self.k, self.variant, self._starts(lines, x, lanes, mask, i, channel)
         row, column = self.part.number("weight_row"), self.part.number("weight_column")
-        for below in range((len(lines) - 1) * v.step[0] + (v.taps[0] - 1) * v.rate[0] + 1):
-            uses = [(r, (below - r * v.step[0]) // v.rate[0]) for r in range(len(lines))
-                    if (below - r * v.step[0]) % v.rate[0] == 0
-                    and 0 <= (below - r * v.step[0]) // v.rate[0] < v.taps[0]]
-            for kx in range(v.taps[1] if uses else 0):
+        for below, uses in v.shared_rows(len(lines), range(v.taps[0])).items():
+            for kx in range(v.taps[1]):
                 read = k.load(self.part.tap(y * v.step[0] + below, 0, kx), x, lanes, mask)
                 for r, ky in uses:
                     scale = k.splat(k.load(weight, row * ky + column * kx), lanes)
@@ -177,42 +174,53 @@ class _Weight:
         height, width = self.variant.taps
         some = max(1, TAPS_TOGETHER // width)
         for ky in range(0, height, some):
-            self._some([(y, x) for y in range(ky, min(ky + some, height)) for x in range(width)],
-                       g, rows, columns)
+            self._some(range(ky, min(ky + some, height)), g, rows, columns)
 
-    def _some(self, taps: Sequence[tuple[int, int]], g: Value, rows: Value, columns: Value
-              ) -> None:
+    def _some(self, taps: range, g: Value, rows: Value, columns: Value) -> None:
+        """Some rows at a time, for they share what they read of the input; then single ones."""
         k, lanes, width = self.k, self.lanes, self.variant.taps[1]
-        places = [(ky * width + kx) * lanes for ky, kx in taps]
-        whole = columns - columns % lanes
-        outer = k.loop(0, rows, 1, [k.load(self.sums, p, lanes) for p in places])
-        with outer as (y, *sums):
-            line = k.offset(g, y * self.g.stride(3))
-            reads = [self.part.tap(y * self.variant.step[0], ky, kx) for ky, kx in taps]
-            inner = k.loop(0, whole, lanes, sums)
-            with inner as (x, *sums):
-                given = k.load(line, x, lanes)
-                inner.next(*(k.fma(given, k.load(read, x, lanes), s)
-                             for read, s in zip(reads, sums, strict=True)))
-            outer.next(*self._rest(line, reads, whole, columns, inner.results))
-        for place, total in zip(places, outer.results, strict=True):
+        places = [(ky * width + kx) * lanes for ky in taps for kx in range(width)]
+        start, sums = k.index(0), [k.load(self.sums, p, lanes) for p in places]
+        for many in (self.variant.together, 1):
+            stop = rows - (rows - start) % many
+            loop = k.loop(start, stop, many, sums)
+            with loop as (y, *state):
+                lines = [k.offset(g, (y + r) * self.g.stride(3)) for r in range(many)]
+                loop.next(*self._lines(lines, y * self.variant.step[0], taps, columns, state))
+            start, sums = stop, list(loop.results)
+        for place, total in zip(places, sums, strict=True):
             k.store(self.sums, place, total)
 
-    def _rest(self, line: Value, reads: Sequence[Value], whole: Value, columns: Value,
-              sums: Sequence[Value]) -> list[Value]:
-        """The columns of a row beyond whole vectors."""
-        k, lanes = self.k, self.lanes
-        if self.target.has_masks:
-            mask = k.mask(columns - whole, lanes)
-            given = k.load(line, whole, lanes, mask)
-            return [k.fma(given, k.load(read, whole, lanes, mask), s)
-                    for read, s in zip(reads, sums, strict=True)]
-        loop = k.loop(whole, columns, 1, sums)
+    def _lines(self, lines: Sequence[Value], y: Value, taps: range, columns: Value,
+               sums: Sequence[Value]) -> list[Value]:
+        """Rows of the gradient, the first of which meets the input from its row y on."""
+        k, lanes, masked = self.k, self.lanes, self.target.has_masks
+        whole = columns if masked else columns - columns % lanes
+        loop = k.loop(0, whole, lanes, sums)
         with loop as (x, *state):
-            given = k.load(line, x)
-            loop.next(*(k.emit("insert", (s, k.fma(given, k.load(read, x), k.extract(s, 0))), 0)
-                        for read, s in zip(reads, state, strict=True)))
-        return list(loop.results)
+            mask = k.mask(columns - x, lanes) if masked else None
+            loop.next(*self._vectors(lines, y, taps, x, mask, state))
+        if masked:
+            return list(loop.results)
+        rest = k.loop(whole, columns, 1, loop.results)
+        with rest as (x, *state):
+            single = self._vectors(lines, y, taps, x, None, [k.extract(s, 0) for s in state])
+            rest.next(*(k.emit("insert", (s, one), 0)
+                        for s, one in zip(state, single, strict=True)))
+        return list(rest.results)
+
+    def _vectors(self, lines: Sequence[Value], y: Value, taps: range, x: Value,
+                 mask: Value | None, sums: list[Value]) -> list[Value]:
+        """The sums with the products of a vector of each row, or of a number, added."""
+        k, width, lanes = self.k, self.variant.taps[1], sums[0].type.lanes
+        given = [k.load(line, x, lanes, mask) for line in lines]
+        for below, uses in self.variant.shared_rows(len(lines), taps).items():
+            for kx in range(width):
+                read = k.load(self.part.tap(y + below, 0, kx), x, lanes, mask)
+                for r, ky in uses:
+                    at = (ky - taps.start) * width + kx
+                    sums[at] = k.fma(given[r], read, sums[at])
+        return sums
 
     def _store(self, out: Value, taps: int) -> None:
         """The sums of all taps, added up over lanes."""

@@ -131,7 +131,7 @@ def _numbers(v: PartVariant, images: int, groups: int, channels: tuple[int, int]
     rows = 0
     while rows < v.together:  # long reaches leave less room for columns
         columns = -(-columns // 2)
-        phase = share(columns + (v.taps[1] - 1) * v.rate[1] // v.step[1] + 1, v.lanes, 1)
+        phase = share(columns + (v.taps[1] - 1) * v.rate[1] // v.step[1], v.lanes, 1)
         rows = (PART // (phase * v.step[1]) - 1 - (v.taps[0] - 1) * v.rate[0]) // v.step[0] + 1
         rows -= rows % v.together
     planes = planes or images * groups

@@ -52,6 +52,14 @@ class PartVariant(NamedTuple):
         """Rows of the output that are computed at a time."""
         return 4 if self.taps[0] * self.taps[1] <= TAPS_TOGETHER else 2
 
+    def shared_rows(self, rows: int, taps: range) -> dict[int, list[tuple[int, int]]]:
+        """Of each row of the copy: which of `rows` rows of the output meet it, by which tap."""
+        found: dict[int, list[tuple[int, int]]] = {}
+        for r in range(rows):
+            for ky in taps:
+                found.setdefault(r * self.step[0] + ky * self.rate[0], []).append((r, ky))
+        return found
+
 
 class Part:
     """Writes the copy of a part of a plane."""

@@ -19,7 +19,7 @@ from .target import target
 
 __all__ = ["weight_recipe"]
 
-_PACKED = 1 << 21  # elements of packed gradient at a time: they stay in the last-level cache
+_PACKED = 1 << 19  # elements of packed gradient at a time: they stay in a near cache
 _PLANES = 1 << 17  # elements of a thread's copied planes, as far as one image allows
 _POSITIONS = 1 << 11  # that are summed at a time before the sum is added to the others
 _TASKS = 32
