@@ -12,6 +12,7 @@ from ..debug.knobs import knobs
 from ..runtime.recording import is_steady
 from .conv_depthwise_recipe import depthwise_backward, depthwise_forward, depthwise_weight
 from .conv_direct_recipe import direct_backward, direct_forward
+from .conv_narrow_recipe import narrow_forward
 from .conv_problem import Array, Ints, Recipe, in_rows, neighbours, problem
 from .conv_recipes import backward_recipe, forward_recipe
 from .conv_weight_recipe import weight_recipe
@@ -47,7 +48,8 @@ def conv_forward(out: Array, x: Array, w: Array, bias: Array | None, stride: Int
         recipe = winograd_forward(p, steady)
         if recipe is None:
             p = p._replace(x_steps=in_rows(p.x, p.x_steps))
-            recipe = _of_rows(depthwise_forward(p) or direct_forward(p) or forward_recipe(p))
+            recipe = _of_rows(depthwise_forward(p) or narrow_forward(p) or direct_forward(p)
+                              or forward_recipe(p))
         _remember(key, recipe)
     return recipe(out, x, w, bias)
 

@@ -9,6 +9,7 @@ import numpy as np
 from ..debug.knobs import knobs
 from . import service
 from .conv_direct import WINDOW_ROWS, build_direct
+from .conv_narrow_recipe import narrow_forward
 from .conv_part import PART, PART_COLUMNS, PART_FIELDS, PartVariant
 from .conv_problem import Array, Problem, Recipe, five, rows_of_inputs, share, three
 from .fused import as_contiguous, copied
@@ -46,9 +47,9 @@ def direct_backward(p: Problem) -> Recipe | None:
     if max(p.stride) > 1 or min(padding) < 0 or not math.prod(p.out):
         return None
     channels = (p.w[1] * p.groups, p.w[0] // p.groups)
-    inner = direct_forward(p._replace(
-        out=p.x, x=p.out, w=(*channels, *p.w[2:]), out_steps=p.x_steps, x_steps=p.out_steps,
-        padding=three(padding, 0)))
+    turned = p._replace(out=p.x, x=p.out, w=(*channels, *p.w[2:]), out_steps=p.x_steps,
+                        x_steps=p.out_steps, padding=three(padding, 0))
+    inner = narrow_forward(turned) or direct_forward(turned)
     if inner is None:
         return None
     launch = inner
@@ -76,7 +77,7 @@ def _numbers(p: Problem, v: PartVariant) -> Array | None:
     """The kernel's integer array; None where no few rows of all channels fit the memory."""
     reach = [(k - 1) * d for k, d in zip(v.taps, v.rate, strict=True)]
     columns = min(p.out[4], PART_COLUMNS)
-    phase = share(columns + reach[1] // v.step[1] + 1, v.lanes, 1)
+    phase = share(columns + reach[1] // v.step[1], v.lanes, 1)
     room = PART // (p.w[1] * phase * v.step[1])  # rows of a plane
     rows = (room - 1 - reach[0]) // v.step[0] + 1
     if rows < min(p.out[3], 4):

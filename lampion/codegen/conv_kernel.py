@@ -29,6 +29,7 @@ class ConvVariant(NamedTuple):
     scattered: bool = False  # columns run through all images, and lie apart in the output
     pieces: int = 0
     step: int = 1
+    spread: bool = False  # vectors of columns lie in every other element of a row
 
 
 def build_conv(target: Target, variant: ConvVariant) -> Kernel:
@@ -75,7 +76,7 @@ class _Conv(Tiles):
         """What is the same for all of a task."""
         k, g = self.k, self.numbers
         taps = g.three("taps")
-        self.add, self.channels, self.block = g["add"], g["channels"], g["block"]
+        self.add, self.channels, self.block = k.index(0), g["channels"], g["block"]
         self.all_taps = taps[0] * taps[1] * taps[2]
         self.out_row = g["to_row"]
         first = group * g["rows"]
@@ -115,52 +116,71 @@ class _Conv(Tiles):
     def _scattered(self, j0: Value, j1: Value) -> None:
         """Panels, within them blocks of channels, into memory of the task; then to its places."""
         k, width = self.k, self.tile.width
-        out, row = self.out_ptr, self.out_row
+        self.final, self.final_row = self.out_ptr, self.out_row
         sums = k.scratch(self.element, SUM_ROWS * width)
-        places = k.scratch(I32, width)
-        add, self.add = self.add, k.index(0)
+        self.places = k.scratch(I32, width)
         self.out_row = k.const(width, I64)
         self.out_ptr = k.offset(sums, k.index(0) - self.i0 * width)
         with k.loop(j0, j1, width) as j:
             count = k.min(j1 - j, width)
+            self._find(j)
             with k.loop(0, k.max(self.channels, 1), self.block) as c:
                 channels = self._block(c)
                 self._fill(c, channels, j, count)
                 self.panel(k.index(0), count, self.own, self.out_row)
-            self._places(places, j, count)
             with k.loop(self.i0, self.i1) as i:
-                self._row(k.offset(out, i * row), k.offset(sums, (i - self.i0) * width), places,
-                          count, add)
+                self._row(k.offset(self.final, i * self.final_row),
+                          k.offset(sums, (i - self.i0) * width), count)
 
-    def _places(self, table: Value, j: Value, count: Value) -> None:
-        """Where each column of the panel lies in a row of the output."""
+    def fetch(self, rows: int, vectors: int) -> None:
+        """Where the sums go in the end."""
+        if not self.variant.scattered:
+            super().fetch(rows, vectors)
+            return
+        k, half = self.k, self.tile.lanes // 2
+        first = k.offset(self.final, self.i * self.final_row)
+        for part in range(0, vectors * self.tile.lanes, half):
+            place = k.load(self.places, part).cast(I64)
+            for r in range(rows):
+                k.prefetch(first, self.final_row * r + place)
+
+    def _find(self, j: Value) -> None:
+        """Where each column of the panel lies in a row of the output; of those beyond, anywhere."""
         k, g = self.k, self.numbers
-        steps, image_step = g.three("to"), g["to_image"]
-        with k.loop(0, count) as lane:
-            image, at = self.windows.position(j + lane)
+        steps, size, zero = [g["to_image"], *g.three("to")], g.three("size"), k.index(0)
+        image, at = self.windows.position(j)
+        lanes = k.loop(0, self.tile.width, 1, [image, *at])
+        with lanes as (lane, *at):
             terms = [p * s for p, s in zip(at, steps, strict=True)]
-            k.store(table, lane, (image * image_step + terms[0] + terms[1] + terms[2]).cast(I32))
+            k.store(self.places, lane, (terms[0] + terms[1] + terms[2] + terms[3]).cast(I32))
+            carry, after = k.index(1), []
+            for p, n in zip(reversed(at[1:]), reversed(size), strict=True):
+                ends = (p + carry).eq(n)
+                after.append(k.select(ends, zero, p + carry))
+                carry = k.select(ends, k.index(1), zero)
+            lanes.next(at[0] + carry, *reversed(after))
 
-    def _row(self, out: Value, sums: Value, places: Value, count: Value, add: Value) -> None:
-        """One row of a panel to its places, on top of what is there where asked."""
-        k, lanes = self.k, self.tile.lanes
+    def _row(self, out: Value, sums: Value, count: Value) -> None:
+        """One row of a panel to its places."""
+        k, lanes, places = self.k, self.tile.lanes, self.places
         if not self.target.has_masks:
             with k.loop(0, count) as x:
-                self._to_places(out, k.load(sums, x), k.load(places, x).cast(I64), None, add)
-            return
-        for v in range(0, self.tile.width, lanes):
-            self._to_places(out, k.load(sums, v, lanes), k.load(places, v, lanes),
-                            k.mask(count - v, lanes), add)
+                k.scatter(out, k.load(places, x).cast(I64), k.load(sums, x))
+        for v in range(0, self.tile.width if self.target.has_masks else 0, lanes):
+            value = k.load(sums, v, lanes)
+            if not self.variant.spread:
+                k.scatter(out, k.load(places, v, lanes), value, k.mask(count - v, lanes))
+                continue
+            with k.when(v < count):
+                self._spread(k.offset(out, k.load(places, v).cast(I64)), value)
 
-    def _to_places(self, out: Value, value: Value, places: Value, mask: Value | None,
-                   add: Value) -> None:
-        k = self.k
-        branch = k.choose(add.ne(0))
-        with branch.then:
-            branch.give(value + k.gather(out, places, mask))
-        with branch.otherwise:
-            branch.give(value)
-        k.scatter(out, places, branch.results[0], mask)
+    def _spread(self, out: Value, value: Value) -> None:
+        """A vector to every other element."""
+        k, lanes = self.k, self.tile.lanes
+        even = (k.iota(lanes, I32) & 1).eq(0)
+        for half in range(2):
+            picks = [(half * lanes + lane) // 2 for lane in range(lanes)]
+            k.store(out, half * lanes, k.shuffle(value, value, picks), even)
 
 
 def _parts(size: Value, part: Value) -> Value:

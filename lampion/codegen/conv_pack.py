@@ -23,13 +23,16 @@ __all__ = ["FIELDS", "Geometry", "Run", "Windows", "bits_between", "mask_of"]
 FIELDS = ("groups", "images", "rows", "channels", *(
     f"{name}{axis}" for name in ("taps", "step", "rate", "start", "size", "to")
     for axis in range(3)), "to_image", "to_row", "weight_row",
-    "task_rows", "task_columns", "block", "add")
+    "task_rows", "task_columns", "block")
 """A convolution's numbers, in the order of the kernel's integer array.
 
 rows, channels: of one group. size: positions along each axis. to: steps in the output's memory
 between positions, to_image and to_row between images and channels; weight_row: in the weight from
 one row to the next. block: channels of a block.
 """
+
+
+_TOGETHER = 128  # rows of a panel that are packed at a time: what they read stays near
 
 
 class Geometry:
@@ -79,15 +82,17 @@ class Windows:
         if not self.pieces:
             self._fill_runs(into, x, q, left, channels)
             return
+        together = k.max(k.index(_TOGETHER) / k.max(self.all_taps, 1), _TOGETHER // 16)
         with k.loop(0, width, lanes) as v:
             runs = self.runs(q + v, k.min(k.max(left - v, 0), lanes))
-            with k.loop(0, self.taps[2]) as w:
+            with k.loop(0, channels, together) as c0, k.loop(0, self.taps[2]) as w:
+                stop = k.min(c0 + together, channels)
                 ends = [self._ends_along(run, w) for run in runs]
                 with k.loop(0, self.taps[0]) as d, k.loop(0, self.taps[1]) as h:
                     places = [self._place(run, end, d, h)
                               for run, end in zip(runs, ends, strict=True)]
                     row = (d * self.taps[1] + h) * self.taps[2] + w
-                    with k.loop(0, channels) as c:
+                    with k.loop(c0, stop) as c:
                         plane = k.offset(x, c * self.x.stride(1))
                         k.store(into, (c * self.all_taps + row) * width + v,
                                 self._vector(plane, places))

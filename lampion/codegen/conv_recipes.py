@@ -141,7 +141,9 @@ def _recipe(p: _Product) -> Recipe:
     chosen = target(knobs.target)
     lanes = tile_of(chosen, p.element).lanes
     scattered = _is_scattered(p, lanes)
-    variant = ConvVariant(p.element, p.bias, scattered, *_pieces(p, chosen))
+    pieces = _pieces(p, chosen)
+    spread = scattered and chosen.has_masks and p.size[2] % lanes == 0 and p.to[4] == 2
+    variant = ConvVariant(p.element, p.bias, scattered, *pieces, spread)
     key = ("conv", p.element.name, *variant[1:])
     gap = _gap(p)
     numbers = _numbers(p, scattered, chosen, gap)

@@ -138,9 +138,7 @@ class Tiles:
         """`rows` rows of C against `vectors` vectors of a panel of B."""
         k = self.k
         self.i, self.c = i, k.offset(self.out_ptr, i * self.out_row + self.j)
-        for r in range(rows):  # C is fetched while its sums are made
-            for v in range(vectors):
-                k.prefetch(self.c, self.out_row * r + v * self.tile.lanes)
+        self.fetch(rows, vectors)
         sums = self.products(self.row_of_a(i), rows, vectors)
         if self.alpha:
             sums = [self._scaled(s) for s in sums]
@@ -153,6 +151,12 @@ class Tiles:
                 self._finish(cells)
             with inside.otherwise:
                 self._finish_edge(rows, cells)
+
+    def fetch(self, rows: int, vectors: int) -> None:
+        """C is fetched while its sums are made."""
+        for r in range(rows):
+            for v in range(vectors):
+                self.k.prefetch(self.c, self.out_row * r + v * self.tile.lanes)
 
     def row_of_a(self, i: Value) -> Value:
         """Where row i of the block of A begins; i is the first row of a tile."""

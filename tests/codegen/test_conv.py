@@ -126,6 +126,21 @@ def test_few_channels(x, o, kernel, stride, padding, groups, dtype):
     case.all()
 
 
+@pytest.mark.parametrize("x, o, kernel, stride, padding, dilation", [
+    ((3, 6, 14, 14), 16, (5, 5), (1, 1), (2, 2), (1, 1)),
+    ((1, 3, 20, 9), 32, (3, 4), (2, 1), (4, 0), (1, 1)),
+    ((2, 4, 11, 23), 16, (3, 2), (1, 2), (1, 1), (3, 4)),
+    ((2, 16, 5, 7), 4, (3, 3), (1, 1), (1, 1), (1, 1)),
+    ((2, 5, 6), 48, (11,), (1,), (5,), (1,))])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_narrow_images(x, o, kernel, stride, padding, dilation, dtype):
+    case = Case(np.random.default_rng(10), x, o, kernel, stride, padding, dilation, 1, dtype)
+    case.all()
+    case.x = np.moveaxis(np.ascontiguousarray(np.moveaxis(case.x, 1, -1)), -1, 1)
+    case.g = case.g[:, ::-1]
+    case.all()
+
+
 WINOGRAD = [((1, 32, 32, 32), 32, 1), ((3, 64, 16, 16), 48, 1), ((8, 33, 7, 7), 70, 1),
             ((17, 64, 4, 4), 64, 1), ((2, 40, 14, 14), 100, 1), ((1, 32, 30, 57), 32, 0),
             ((2, 32, 9, 64), 64, 2), ((2, 400, 12, 11), 400, 1), ((2, 520, 12, 13), 260, 1)]
@@ -201,6 +216,8 @@ def test_the_same_bits_with_any_number_of_threads():
     rng = np.random.default_rng(7)
     cases = [Case(rng, (2, 64, 20, 20), 64, (3, 3), (1, 1), (1, 1), (1, 1)),
              Case(rng, (2, 30, 20, 20), 70, (5, 5), (2, 2), (2, 2), (1, 1)),
+             Case(rng, (3, 16, 32, 32), 20, (3, 3), (2, 2), (1, 1), (1, 1)),
+             Case(rng, (2, 6, 14, 14), 16, (5, 5), (1, 1), (2, 2), (1, 1)),
              Case(rng, (4, 30, 20, 20), 30, (3, 3), (1, 1), (1, 1), (1, 1), 30)]
     before, results = get_num_threads(), []
     try:
