@@ -82,7 +82,7 @@ class Windows:
         if not self.pieces:
             self._fill_runs(into, x, q, left, channels)
             return
-        together = k.max(k.index(_TOGETHER) / k.max(self.all_taps, 1), _TOGETHER // 16)
+        together = k.max(k.index(_TOGETHER) / k.max(self.all_taps, 1), _TOGETHER // 8)
         with k.loop(0, width, lanes) as v:
             runs = self.runs(q + v, k.min(k.max(left - v, 0), lanes))
             with k.loop(0, channels, together) as c0, k.loop(0, self.taps[2]) as w:
