@@ -8,10 +8,8 @@ shorter than a register, the two vectors of a tile are two such rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from .conv_part import Part, PartVariant
-from .gemm_tiles import Cell, Strided, Tiles
+from .gemm_tiles import Rows, Strided, Tiles
 from .ir import Kernel, Value
 from .target import Target
 from .types import I1, I64
@@ -21,20 +19,20 @@ __all__ = ["WINDOW_ROWS", "build_direct"]
 WINDOW_ROWS = 512  # input channels times taps, at most
 
 
-def build_direct(target: Target, variant: PartVariant, stacked: bool) -> Kernel:
+def build_direct(target: Target, variant: PartVariant, stacked: bool, most: int) -> Kernel:
     """The kernel; its target has masks. Arguments: out (images, groups * outs, 1, height, width),
     whose last axis is contiguous; x (images, groups * ins, 1, height, width); weight (groups *
     outs, ins * taps), contiguous; bias or None; numbers: see `PART_FIELDS`.
 
-    stacked: the vectors of a tile are two rows, and not neighbours in one.
+    stacked: the vectors of a tile are two rows, and not neighbours in one. most: output channels.
     """
-    return _Direct(target, variant, stacked).build()
+    return _Direct(target, variant, stacked, most).build()
 
 
 class _Direct(Tiles):
-    def __init__(self, target: Target, variant: PartVariant, stacked: bool) -> None:
+    def __init__(self, target: Target, variant: PartVariant, stacked: bool, most: int) -> None:
         k, element = Kernel("conv_direct", True), variant.element
-        self.variant, self.stacked = variant, stacked
+        self.variant, self.stacked, self.known_rows = variant, stacked, most
         self.out, self.x = k.array("out", element), k.array("x", element)
         self.weight, self.bias_array = k.array("weight", element), k.array("bias", element)
         self.part = Part(k, target, variant, self.x, k.array("numbers", I64))
@@ -47,6 +45,7 @@ class _Direct(Tiles):
         parts = (height + number("part_rows") - 1) / number("part_rows")
         with k.parallel(number("images") * number("groups") * parts) as (task, _):
             self.part.begin()
+            self.reserve()
             self.table = k.scratch(I64, WINDOW_ROWS)
             y0, plane = (task % parts) * number("part_rows"), task / parts
             image, group = plane / number("groups"), plane % number("groups")
@@ -105,22 +104,21 @@ class _Direct(Tiles):
             with both.otherwise:
                 self._rows(1)
 
-    def products(self, a: Value, rows: int, count: int) -> list[Value]:
+    def products(self, a: Value, rows: Rows, count: int) -> list[Value]:
         """As in any tile, but a row of B is found in the table."""
-        k, lanes, row = self.k, self.tile.lanes, self.rows.row
+        k, lanes = self.k, self.tile.lanes
         zero = k.const(0.0, self.element.vector(lanes))
-        starts, steps = [k.offset(a, row * r) for r in range(0, rows, 3)], [0, row, row * 2]
-        loop = k.loop(0, self.length, 1, [zero] * (rows * count))
+        starts, places = self.starts(a, rows)
+        loop = k.loop(0, self.length, 1, [zero] * (len(places) * count))
         with loop as (p, *sums):
             b = k.offset(self.panel_ptr, k.load(self.table, p))
             vectors = [k.load(b, self.apart[0] * v, lanes, self.masks[v]) for v in range(count)]
-            new = []
-            for r in range(rows):
-                one = k.splat(k.load(starts[r // 3], p + steps[r % 3]), lanes)
-                new += [k.fma(one, y, sums[r * count + v]) for v, y in enumerate(vectors)]
+            new: list[Value] = []
+            for near, place in places:
+                one = k.splat(k.load(starts[near], p + place), lanes)
+                new += [k.fma(one, y, sums[len(new) + v]) for v, y in enumerate(vectors)]
             loop.next(*new)
         return list(loop.results)
 
-    def _cells(self, sums: Sequence[Value], vectors: int) -> list[Cell]:
-        return [Cell(value, self.k.index(x // vectors), self.k.index(self.apart[1] * (x % vectors)),
-                     self.masks[x % vectors]) for x, value in enumerate(sums)]
+    def column_of(self, vector: int) -> Value:
+        return self.k.index(self.apart[1] * vector)

@@ -37,7 +37,9 @@ def direct_forward(p: Problem) -> Recipe | None:
     variant = PartVariant(p.element, (p.w[3], p.w[4]), (p.dilation[1], p.dilation[2]),
                           (p.stride[1], p.stride[2]), (1, 1), lanes, p.bias)
     numbers = _numbers(p, variant)
-    return None if numbers is None else _recipe(variant, stacked, numbers)
+    outs = p.w[0] // p.groups
+    most = outs if outs < 4 else _FEW
+    return None if numbers is None else _recipe(variant, stacked, most, numbers)
 
 
 def direct_backward(p: Problem) -> Recipe | None:
@@ -59,11 +61,12 @@ def direct_backward(p: Problem) -> Recipe | None:
     return run
 
 
-def _recipe(variant: PartVariant, stacked: bool, numbers: Array) -> Recipe:
-    key = ("conv direct", variant.element.name, *variant[1:], stacked)
+def _recipe(variant: PartVariant, stacked: bool, most: int, numbers: Array) -> Recipe:
+    key = ("conv direct", variant.element.name, *variant[1:], stacked, most)
 
     def run(out: Array, x: Array, w: Array, bias: Array | None) -> bool:
-        kernel = service.kernel(key, lambda target: build_direct(target, variant, stacked))
+        kernel = service.kernel(key, lambda target: build_direct(target, variant, stacked,
+                                                                  most))
         if kernel is None:
             return False
         if bias is not None and bias.strides[0] != bias.itemsize:

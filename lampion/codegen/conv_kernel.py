@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .conv_pack import Geometry, Windows
-from .gemm_tiles import Strided, Tiles
+from .gemm_tiles import Rows, Strided, Tiles
 from .ir import Kernel, Value
 from .target import Target
 from .types import I32, I64, Type
@@ -132,16 +132,17 @@ class _Conv(Tiles):
                 self._row(k.offset(self.final, i * self.final_row),
                           k.offset(sums, (i - self.i0) * width), count)
 
-    def fetch(self, rows: int, vectors: int) -> None:
+    def fetch(self, rows: Rows, vectors: int) -> None:
         """Where the sums go in the end."""
         if not self.variant.scattered:
             super().fetch(rows, vectors)
             return
         k, half = self.k, self.tile.lanes // 2
         first = k.offset(self.final, self.i * self.final_row)
-        for part in range(0, vectors * self.tile.lanes, half):
-            place = k.load(self.places, part).cast(I64)
-            for r in range(rows):
+        places = [k.load(self.places, part).cast(I64)
+                  for part in range(0, vectors * self.tile.lanes, half)]
+        with k.loop(0, rows.existing) as r:
+            for place in places:
                 k.prefetch(first, self.final_row * r + place)
 
     def _find(self, j: Value) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .gemm_pack import each_vector
-from .gemm_tiles import Tiles
+from .gemm_tiles import Rows, Tiles
 from .ir import Kernel, Value
 from .target import Target
 from .types import I64, Type
@@ -201,12 +201,13 @@ class _Weight(Tiles):
             place = (d * self.size[1] + h) * self.size[2]
             k.store(self.b_lines, i, (matrix * positions + place) * width)
 
-    def _tile(self, i: Value, rows: int, vectors: int) -> None:
-        """`rows` rows over the lines of the block, into the sums of the panel."""
+    def _tile(self, i: Value, rows: Rows, vectors: int) -> None:
+        """Some rows over the lines of the block, into the sums of the panel."""
         k, lanes = self.k, self.tile.lanes
         sums = self._over_lines(i, rows, vectors)
         row = k.offset(self.sums, (i - self.i0) * self.tile.width)
-        places = [x // vectors * self.tile.width + x % vectors * lanes for x in range(len(sums))]
+        places = [place * self.tile.width + v * lanes for place in rows.places
+                  for v in range(vectors)]
         branch = k.choose(self.first)
         with branch.then:
             branch.give(*sums)
@@ -215,11 +216,11 @@ class _Weight(Tiles):
         for value, place in zip(branch.results, places, strict=True):
             k.store(row, place, value)
 
-    def _over_lines(self, i: Value, rows: int, vectors: int) -> tuple[Value, ...]:
+    def _over_lines(self, i: Value, rows: Rows, vectors: int) -> tuple[Value, ...]:
         k, lanes, width = self.k, self.tile.lanes, self.tile.width
-        offsets = [k.load(self.offsets, i - self.i0 + r) for r in range(rows)]
+        offsets = [k.load(self.offsets, i - self.i0 + place) for place in rows.places]
         step = self.step[2] * self.steps[4]
-        sums = [k.const(0.0, self.element.vector(lanes))] * (rows * vectors)
+        sums = [k.const(0.0, self.element.vector(lanes))] * (len(offsets) * vectors)
         outer = k.loop(0, self.line_count, 1, sums)
         with outer as (line, *sums):
             a = k.offset(self.a_base, k.load(self.a_lines, line))

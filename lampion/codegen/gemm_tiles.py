@@ -20,15 +20,19 @@ from .gemm_factors import Factors, plain
 from .gemm_pack import each_vector, tile_of
 from .ir import Kernel, Value
 from .target import Target
-from .types import I32, I64, U8, Type
+from .types import I1, I32, I64, U8, Type
 
-__all__ = ["A_BLOCK", "Cell", "K_BLOCK", "Strided", "Tiles", "multiply_add"]
+__all__ = ["A_BLOCK", "Cell", "K_BLOCK", "Rows", "Strided", "Tiles", "multiply_add"]
 
 A_BLOCK = 1 << 18
 """Bytes of a task's packed block of A: a quarter of the second-level cache of current cores."""
 
 K_BLOCK = 512
 """Rows of B in one block, at most: with a panel of 32 columns 64 KiB of float32."""
+
+
+_SMALL = 8
+"""Sums in a small tile: more than a multiply-add takes cycles, no more than in a full one."""
 
 
 class Strided(NamedTuple):
@@ -57,7 +61,7 @@ class Tiles:
     i0: Value
     i1: Value
     rows: Strided
-    fours = True  # whether tiles of four rows may begin anywhere
+    known_rows = 1 << 30  # of C, at most, as far as the kernel is written for few
     next_panel: Value | None = None  # contiguous memory that is fetched meanwhile
 
     def __init__(self, k: Kernel, target: Target, element: Type, bias: str = "",
@@ -72,8 +76,7 @@ class Tiles:
 
     def reserve(self) -> None:
         """Memory of the task that tiles need."""
-        if not self.target.has_masks:
-            self.spill = self.k.scratch(self.sum, self.tile.rows * self.tile.width)
+        self.spill = self.k.scratch(self.sum, self.tile.rows * self.tile.width)
 
     # --- a block of A ---------------------------------------------------------------------------
 
@@ -123,38 +126,34 @@ class Tiles:
             self._rows(1)
 
     def _rows(self, vectors: int) -> None:
-        """Tiles of all the task's rows: full ones, then smaller ones."""
-        k, rows, start = self.k, self.tile.rows, self.i0
-        for size in (rows, *(n for n in (4, 1) if n < rows)):
-            stop = self.i1 - (self.i1 - start) % size if size > 1 else self.i1
-            if size == rows > 4 and self.fours:  # rather by fours than two or three singly
-                some = ((self.i1 - stop) % 4 > 1) & (start < stop)
-                stop = k.select(some, stop - rows, stop)
-            with k.loop(start, stop, size) as i:
-                self._tile(i, size, vectors)
-            start = stop
+        """Tiles of all the task's rows: full ones, then smaller ones. Of single vectors small ones
+        alone: every further tile costs milliseconds of compilation.
+        """
+        k, full = self.k, self.tile.rows
+        small = min(self.known_rows, _SMALL // (vectors * self.parts))
+        stop = self.i0
+        if vectors == self.tile.vectors and small < min(full, self.known_rows):
+            stop = self.i1 - (self.i1 - self.i0) % full
+            with k.loop(self.i0, stop, full) as i:
+                self._tile(i, Rows([k.index(r) for r in range(full)], k.index(full), True), vectors)
+        with k.loop(stop, self.i1, small) as i:
+            last = self.i1 - i - 1
+            self._tile(i, Rows([k.min(last, r) for r in range(small)], k.min(last + 1, small),
+                                False), vectors)
 
-    def _tile(self, i: Value, rows: int, vectors: int) -> None:
-        """`rows` rows of C against `vectors` vectors of a panel of B."""
+    def _tile(self, i: Value, rows: Rows, vectors: int) -> None:
+        """Some rows of C against `vectors` vectors of a panel of B."""
         k = self.k
         self.i, self.c = i, k.offset(self.out_ptr, i * self.out_row + self.j)
         self.fetch(rows, vectors)
         sums = self.products(self.row_of_a(i), rows, vectors)
         if self.alpha:
             sums = [self._scaled(s) for s in sums]
-        cells = self._cells(sums, vectors)
-        if self.target.has_masks:
-            self._finish(cells)
-        else:
-            inside = k.choose(self.left >= vectors * self.tile.lanes)
-            with inside.then:
-                self._finish(cells)
-            with inside.otherwise:
-                self._finish_edge(rows, cells)
+        self._finish(sums, rows, vectors)
 
-    def fetch(self, rows: int, vectors: int) -> None:
+    def fetch(self, rows: Rows, vectors: int) -> None:
         """C is fetched while its sums are made."""
-        for r in range(rows):
+        with self.k.loop(0, rows.existing) as r:
             for v in range(vectors):
                 self.k.prefetch(self.c, self.out_row * r + v * self.tile.lanes)
 
@@ -162,16 +161,23 @@ class Tiles:
         """Where row i of the block of A begins; i is the first row of a tile."""
         return self.k.offset(self.rows.ptr, (i - self.i0) * self.rows.row)
 
-    def products(self, a: Value, rows: int, count: int) -> list[Value]:
-        """The sums over the block of k of `rows` rows from `a` on and `count` vectors of B."""
+    def starts(self, a: Value, rows: Rows) -> tuple[list[Value], list[tuple[int, Value]]]:
+        """Pointers to rows of A; of each row which of them it is near, and how far away."""
+        k, row, many = self.k, self.rows.row, len(rows.places)
+        if not rows.whole:
+            return [a], [(0, row * place) for place in rows.places]
+        steps = [k.const(0, I64), row, row * 2]
+        return ([k.offset(a, row * r) for r in range(0, many, 3)],
+                [(r // 3, steps[r % 3]) for r in range(many)])
+
+    def products(self, a: Value, rows: Rows, count: int) -> list[Value]:
+        """The sums over the block of k of some rows from `a` on and `count` vectors of B."""
         k, lanes, parts = self.k, self.tile.lanes, self.parts
         zero = k.const(0, self.sum.vector(lanes))
-        row, column = self.rows.row, self.rows.column
-        ahead, step = self._ahead(rows)
-        # A pointer for three rows: the others are one and two steps from it.
-        starts = [k.offset(a, row * r) for r in range(0, rows, 3)]
-        steps = [k.const(0, I64), row, row * 2]
-        sums = [zero] * (rows * parts * count)
+        column = self.rows.column
+        ahead, step = self._ahead(len(rows.places))
+        starts, places = self.starts(a, rows)
+        sums = [zero] * (len(places) * parts * count)
         loop = k.loop(0, self.length, 1, [self.panel_ptr, *starts, *sums])
         with loop as (p, b, *state):
             if ahead is not None:
@@ -179,9 +185,9 @@ class Tiles:
             ptrs, sums = state[:len(starts)], state[len(starts):]
             vectors = [k.load(b, v * lanes, lanes, self.masks[v]) for v in range(count)]
             new: list[Value] = []  # row by row, so that one broadcast is held at a time
-            for r in range(rows):
+            for near, place in places:
                 for part in range(parts):
-                    one = k.splat(k.load(ptrs[r // 3], steps[r % 3] + part), lanes)
+                    one = k.splat(k.load(ptrs[near], place + part), lanes)
                     new += [multiply_add(k, self.factors, one, y, sums[len(new) + v])
                             for v, y in enumerate(vectors)]
             loop.next(k.offset(b, self.panel_row), *(k.offset(p, column) for p in ptrs), *new)
@@ -220,43 +226,38 @@ class Tiles:
 
     # --- storing --------------------------------------------------------------------------------
 
-    def _cells(self, sums: Sequence[Value], vectors: int) -> list[Cell]:
-        lanes = self.tile.lanes
-        return [Cell(value, self.k.index(x // vectors), self.k.index(x % vectors * lanes),
-                      self.masks[x % vectors]) for x, value in enumerate(sums)]
+    def column_of(self, vector: int) -> Value:
+        """Where a vector of the tile begins in a row of C."""
+        return self.k.index(vector * self.tile.lanes)
 
-    def _finish(self, cells: Sequence[Cell]) -> None:
-        """Adds what C held where asked, the bias in the last block, and stores."""
-        k = self.k
-        old = k.choose(~self.first | self.add.ne(0))
-        with old.then:
-            old.give(*(c.value + k.load(self.c, self._place(c), c.value.type.lanes,
-                                        c.mask).cast(self.sum) for c in cells))
-        with old.otherwise:
-            old.give(*(c.value for c in cells))
-        cells = [c._replace(value=v) for c, v in zip(cells, old.results, strict=True)]
-        if self.bias:
-            branch = k.choose(self.last)
-            with branch.then:
-                branch.give(*self._applied(cells))
-            with branch.otherwise:
-                branch.give(*(c.value for c in cells))
-            cells = [c._replace(value=v) for c, v in zip(cells, branch.results, strict=True)]
-        for c in cells:
-            k.store(self.c, self._place(c), c.value.cast(self.result), c.mask)
+    def _finish(self, sums: Sequence[Value], rows: Rows, vectors: int) -> None:
+        """Stores the sums; in the first block of k at once, else by a loop, as that is rare."""
+        k, masks = self.k, self.masks
+        held, whole = ~self.first | self.add.ne(0), k.const(True, I1)
+        if not self.target.has_masks:
+            whole = self.left >= vectors * self.tile.lanes
+        branch = k.choose(held | ~whole)
+        with branch.then:
+            for x, value in enumerate(sums):
+                k.store(self.spill, x * self.tile.lanes, value)
+            with k.loop(0, rows.existing) as row:
+                self._finish_row(row, vectors, held)
+        with branch.otherwise:
+            self._finish_new([
+                Cell(value, rows.places[x // vectors], self.column_of(x % vectors),
+                     masks[x % vectors]) for x, value in enumerate(sums)])
 
-    def _place(self, cell: Cell) -> Value:
-        return self.out_row * cell.row + cell.column
-
-    def _applied(self, cells: Sequence[Cell]) -> list[Value]:
-        """The values with their bias."""
-        known, values = dict[int, Value](), []
+    def _finish_new(self, cells: Sequence[Cell]) -> None:
+        """Sums of a block of k that is the first one; of the only one with the bias."""
+        known: dict[int, Value] = {}
         for value, row, column, mask in cells:
-            place = id(column if self.bias == "column" else row)
-            if place not in known:
-                known[place] = self._bias(row, column, value.type.lanes, mask)
-            values.append(value + known[place])
-        return values
+            if self.bias:
+                place = id(column if self.bias == "column" else row)
+                if place not in known:
+                    bias = self._bias(row, column, value.type.lanes, mask)
+                    known[place] = self.k.select(self.last, bias, 0)
+                value = value + known[place]
+            self.k.store(self.c, self.out_row * row + column, value.cast(self.result), mask)
 
     def _bias(self, row: Value, column: Value, lanes: int, mask: Value | None) -> Value:
         k, row = self.k, (self.i + row) * self.parts
@@ -271,14 +272,39 @@ class Tiles:
             value = k.shuffle(both, both, [lane % 2 for lane in range(lanes)])
         return value.cast(self.sum)
 
-    def _finish_edge(self, rows: int, cells: Sequence[Cell]) -> None:
-        """Without masked stores: element by element, through memory of the task."""
-        k, width = self.k, self.tile.width
-        for c in cells:
-            k.store(self.spill, c.row * width + c.column, c.value)
-        with k.loop(0, rows) as row, k.loop(0, k.min(self.left, width)) as column:
-            value = k.load(self.spill, row * width + column)
-            self._finish([Cell(value, row, column, None)])
+    def _finish_row(self, row: Value, vectors: int, held: Value) -> None:
+        """A row of sums from memory: by vectors, without masked stores element by element."""
+        k, lanes = self.k, self.tile.lanes
+        sums = k.offset(self.spill, row * (vectors * lanes))
+        if self.target.has_masks:
+            for v in range(vectors):
+                value = k.load(sums, v * lanes, lanes)
+                self._finish_cell(Cell(value, row, self.column_of(v), self.masks[v]), held)
+            return
+        with k.loop(0, k.min(self.left, vectors * lanes)) as column:
+            self._finish_cell(Cell(k.load(sums, column), row, column, None), held)
+
+    def _finish_cell(self, cell: Cell, held: Value) -> None:
+        """Adds what C held where asked, the bias in the last block, and stores."""
+        k, (value, row, column, mask) = self.k, cell
+        place, lanes = self.out_row * row + column, value.type.lanes
+        branch = k.choose(held)
+        with branch.then:
+            branch.give(value + k.load(self.c, place, lanes, mask).cast(self.sum))
+        with branch.otherwise:
+            branch.give(value)
+        value = branch.results[0]
+        if self.bias:
+            value = value + k.select(self.last, self._bias(row, column, lanes, mask), 0)
+        k.store(self.c, place, value.cast(self.result), mask)
+
+
+class Rows(NamedTuple):
+    """The rows of a tile, from its first one on; those that do not exist are the last one."""
+
+    places: list[Value]
+    existing: Value  # how many
+    whole: bool  # whether all exist
 
 
 class Cell(NamedTuple):
