@@ -149,8 +149,10 @@ class Strips:
         """memory: rows of `pitch` vectors of channels, `lanes` of them beyond the strip's."""
         self.memory = memory
         k, lanes = self.k, self.lanes
-        self.places = [(k.const(i, I64) / self.run * self.pitch + k.const(i, I64) % self.run)
-                       * lanes for i in range(lanes)]
+        places = k.scratch(I64, lanes)
+        with k.loop(0, lanes) as i:
+            k.store(places, i, (i / self.run * self.pitch + i % self.run) * lanes)
+        self.places = [k.load(places, i) for i in range(lanes)]
 
     def clear(self) -> None:
         """Zeros everywhere: those around what `fill` writes stay."""
@@ -224,14 +226,8 @@ class Strips:
         k, lanes, mask = self.k, self.lanes, self.k.mask(left, self.lanes)
         source, step = k.offset(self.memory, place), self.images.stride(1)
         rows = transpose(k, [k.load(source, p, lanes) for p in self.places])
-        whole = k.choose(self.left >= lanes)
-        with whole.then:
-            for c, row in enumerate(rows):
-                k.store(k.offset(self.plane, step * c), at, row, mask)
-        with whole.otherwise:
-            for c, row in enumerate(rows[:-1]):
-                with k.when(self.left > c):
-                    k.store(k.offset(self.plane, step * c), at, row, mask)
+        for c, row in reversed(list(enumerate(rows))):  # rows beyond the last one lie under it
+            k.store(k.offset(self.plane, k.min(self.left - 1, c) * step), at, row, mask)
 
 
 def parts(size: Value, part: Value | int) -> Value:
