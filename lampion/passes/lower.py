@@ -18,6 +18,7 @@ from ..graph.node import Graph, Node
 from ..ops.native import TEMPLATES, explained
 from ..ops.record import Leaf
 from ..runtime import memory
+from ..runtime.repeats import Repeats
 from ..tensor.tensor import wrap
 from .arrays import Extents, bounds, copy_into, dense_like, launch_body, overlap, store_number
 from .fused import Fused, Job, job_of
@@ -42,6 +43,7 @@ class Lowering:
         self.graph, self.examples, self.recording = graph, examples, recording
         self.failing = failing  # digests of steps that may fail; inputs change only after them
         self.values: dict[str, Any] = {}
+        self.repeats = Repeats(recording)
         self.inputs = [recording.input(a, i in steady) for i, a in enumerate(examples)]
         self.values.update({n.digest: a for n, a in zip(graph.inputs, self.inputs, strict=True)})
         self.values.update({n.digest: recording.number(1.0) for n in graph.numbers})
@@ -91,8 +93,11 @@ class Lowering:
             return None
         args, attrs = [self.value(a) for a in step.args], self.attribute(step.attrs)
         launcher = TEMPLATES[step.op.name]
-        self.recording.wanted = self.wanted(step)
-        found = self.recording.attempt(lambda: explained(step.op, launcher, args, attrs))
+        self.recording.wanted = wanted = self.wanted(step)
+        def launch() -> Any:
+            return explained(step.op, launcher, args, attrs)
+        found = self.recording.attempt(launch) if step.inner else self.repeats.attempt(
+            (step.op, step.facts, *wanted), [*args, *wanted.values()], launch)
         self.recording.wanted = {}
         if found is None:
             return None
@@ -118,7 +123,8 @@ class Lowering:
         into = [self.target(r) for r in job.roots]
         together = step.op.__class__ is Fused
         try:
-            found = self.recording.attempt(
+            found = self.repeats.attempt(
+                (job.body.key, together), [*arrays, *numbers, *into],
                 lambda: launch_body(job.body, arrays, numbers, into, together))
         except (Untraceable, NotImplementedError, TypeError, ValueError, AttributeError,
                 IndexError):
@@ -203,7 +209,8 @@ class Lowering:
         return made
 
     def copy(self, out: Array, source: Array) -> None:
-        if not self.recording.attempt(lambda: copy_into(out, source) or None):
+        if not self.repeats.attempt("copy", [out, source],
+                                    lambda: (out,) if copy_into(out, source) else None):
             def run(reads: list[Array], writes: list[Array]) -> None:
                 writes[0][...] = reads[0]
             self.recording.host(run, [source], [out], "copy", can_fail=False)

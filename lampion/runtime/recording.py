@@ -291,7 +291,7 @@ class Recording:
     def __init__(self) -> None:
         self.thread = 0
         self._addresses: list[_Addresses] = []
-        self._buffers: list[Buffer] = []
+        self.buffers: list[Buffer] = []
         self._inputs: list[Array] = []
         self._numbers = 0
         self.wanted: dict[int, Array] = {}  # where results of the next launch should go
@@ -299,6 +299,7 @@ class Recording:
         self.left_out: list[int] = []
         self.order: list[int] = []  # of the stream's launches: their places without `left_out`
         self._data = array_layout().data
+        self.asked = 0  # how often launchers asked what was checked
         self._explanation: tuple[Callable[..., Any], list[Site | Array]] | None = None
         self._checked: dict[Any, int] = {}  # arrays and rules, and the step that checks them
         self._restore: Callable[[], None] | None = None
@@ -343,6 +344,14 @@ class Recording:
         """The launches and steps in Python so far."""
         return len(self._steps)
 
+    def noted(self, first: int) -> list[Noted | Host]:
+        """The steps from one on."""
+        return self._steps[first:]
+
+    def note(self, step: Noted) -> None:
+        """One more launch, of arrays of this recording."""
+        self._steps.append(step)
+
     # --- what a program is given --------------------------------------------------------------
 
     def input(self, like: Array, steady: bool = False) -> Array:
@@ -352,13 +361,13 @@ class Recording:
         """
         self._inputs.append(_facts_alone(like))
         number = len(self._inputs) - 1
-        made = self._planned("input", number, like.shape, like.dtype, like.strides)
-        self._buffers[-1].steady = steady
+        made = self.planned("input", number, like.shape, like.dtype, like.strides)
+        self.buffers[-1].steady = steady
         return made
 
     def is_steady(self, array: Array) -> bool:
         """Whether an array shows a steady input."""
-        site = self._site(array)
+        site = self.site(array)
         return isinstance(site, Site) and site.buffer.steady
 
     def number(self, value: float) -> float:
@@ -370,31 +379,32 @@ class Recording:
 
     def flag(self) -> Array:
         """One int64 that is 0 at every launch; a kernel raises it, see `check`."""
-        return self._planned("flag", 0, (1,), np.dtype(np.int64))
+        return self.planned("flag", 0, (1,), np.dtype(np.int64))
 
     # --- what it does -------------------------------------------------------------------------
 
     def host(self, function: Callable[[list[Array], list[Array]], Any], reads: Sequence[Array],
              writes: Sequence[Array], name: str, can_fail: bool = True) -> None:
         """A step in Python: function(reads, writes), with arrays that hold during the call."""
-        step = Host(name, function, [self._site(a) for a in reads],
-                    [self._site(a) for a in writes], can_fail)
+        step = Host(name, function, [self.site(a) for a in reads],
+                    [self.site(a) for a in writes], can_fail)
         self._steps.append(step)
 
     def check(self, flag: Array, looked_at: Array, *rule: Any) -> None:
         """Where the last launch raises its flag, the run ends; see `explain` and `raised`."""
-        last, site = self._steps[-1], self._site(flag)
+        last, site = self._steps[-1], self.site(flag)
         assert isinstance(last, Noted) and isinstance(site, Site)
         if self._explanation is None:
             raise RecordingError(f"{last.code.name} raises a flag that nothing explains")
         self._steps[-1] = last._replace(flag=Check(site, *self._explanation))
-        place = self._site(looked_at)
+        place = self.site(looked_at)
         if isinstance(place, Site):
             self._checked[_elements(place), rule] = len(self._steps) - 1
 
     def has_checked(self, looked_at: Array, *rule: Any) -> bool:
         """Whether an earlier launch has checked the array by this rule, and nothing wrote to it."""
-        place = self._site(looked_at)
+        self.asked += 1
+        place = self.site(looked_at)
         if not isinstance(place, Site):
             return False
         step = self._checked.get((_elements(place), rule))
@@ -414,7 +424,7 @@ class Recording:
     def explain(self, raises: Callable[..., Any], reads: Sequence[Array]) -> Iterator[None]:
         """Flags that launches in the block raise end the run with raises(*reads)."""
         before = self._explanation
-        self._explanation = raises, [self._site(a) for a in reads]
+        self._explanation = raises, [self.site(a) for a in reads]
         try:
             yield
         finally:
@@ -451,7 +461,7 @@ class Recording:
                                  + ", ".join(_named(b) for b in touched[:4]))
         sites = []
         for a in outputs:
-            site = self._site(a)
+            site = self.site(a)
             if not isinstance(site, Site):
                 raise RecordingError(f"a result that no launch has written: {_described(a)}")
             sites.append(site)
@@ -465,11 +475,11 @@ class Recording:
         if arrange is not None:
             order, groups = arrange(self._steps, len(prepared), results)
             self._put(order)
-        _count_uses(self._buffers, self._steps, groups)
+        _count_uses(self.buffers, self._steps, groups)
         if any(s.buffer.kind == "arena" and s.buffer.first < 0 < s.buffer.size for s in sites):
             raise RecordingError("a result that no launch has written")
-        keep(self._buffers, self._steps, len(prepared))
-        return Stream(self._steps, self._buffers, self._inputs, self._numbers, sites,
+        keep(self.buffers, self._steps, len(prepared))
+        return Stream(self._steps, self.buffers, self._inputs, self._numbers, sites,
                       len(prepared), groups)
 
     def _put(self, order: Sequence[int]) -> None:
@@ -481,10 +491,11 @@ class Recording:
 
     def _empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """In the place of `memory.empty`."""
-        return self._planned("arena", 0, tuple(shape), np.dtype(dtype))
+        return self.planned("arena", 0, tuple(shape), np.dtype(dtype))
 
-    def _planned(self, kind: str, number: int, shape: tuple[int, ...], dtype: np.dtype[Any],
-                 strides: tuple[int, ...] | None = None) -> Array:
+    def planned(self, kind: str, number: int, shape: tuple[int, ...], dtype: np.dtype[Any],
+                strides: tuple[int, ...] | None = None) -> Array:
+        """An array over addresses without memory, of a buffer of its own."""
         most = (_product(shape) + 1) * dtype.itemsize if strides is None else sum(
             extent(shape, tuple(map(abs, strides)), dtype.itemsize))
         if not self._addresses or not self._addresses[-1].has_room(most):
@@ -493,7 +504,7 @@ class Recording:
         made, size = place.array(shape, dtype, strides)
         buffer = Buffer(kind, number, made, size)
         place.buffers.append(buffer)
-        self._buffers.append(buffer)
+        self.buffers.append(buffer)
         return made
 
     def _note(self, code: Any, *arguments: Any) -> None:
@@ -506,7 +517,7 @@ class Recording:
         facts: list[Any] = []
         for i, (a, written) in enumerate(zip(arguments, code.written(len(words)), strict=True)):
             if isinstance(a, np.ndarray):
-                site = self._site(a)
+                site = self.site(a)
                 facts.append(facts_of(a) if site is a else (a.shape, a.strides, a.itemsize, None))
                 if isinstance(site, Site):
                     arrays.append((i, site))
@@ -521,7 +532,7 @@ class Recording:
                     numbers.append((i, a.index))
         self._steps.append(Noted(code, state[3], words, arrays, numbers, kept, tuple(facts), None))
 
-    def _site(self, a: Array) -> Site | Array:
+    def site(self, a: Array) -> Site | Array:
         """Where an array lies; a constant is itself."""
         address = ctypes.c_size_t.from_address(id(a) + self._data).value
         for place in self._addresses:
