@@ -168,8 +168,12 @@ class OpNode(Node):
             _, rule, fused, places = plan.calls[0]
             args = g, plan.needs, *[values[p] for p in places]
             suits = fused is not None and fused.suits(size, args)
+            if state.recorder is not None and not state.grad:
+                told = g if self.outs is None else (self.outs, *grads)
+                return tuple(state.recorder.rules.call(rule, args, (told, *args[1:])))
             return tuple((fused if suits else rule)(*args))
         result: list[Any] = [None] * len(self.edges)
+        recorder = None if state.grad else state.recorder
         for i, rule, fused, places in plan.calls:
             args = (g, *values) if plan.in_order else (g, *[values[p] for p in places])
             if fused is not None and (fused.small or not 1 < size < fused.least) and fused.suits(
@@ -177,7 +181,7 @@ class OpNode(Node):
                 rule = fused
                 if shapes is not None and shapes[i] != g._a.shape:
                     rule = fused.to(shapes[i])
-            r = rule(*args)
+            r = rule(*args) if recorder is None else recorder.rules.call(rule, args)
             if shapes is not None and r is not None and r._a.shape != shapes[i]:
                 r = r.sum_to_size(shapes[i])
             result[i] = r

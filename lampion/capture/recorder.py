@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from ..autograd.modes import state
+from ..autograd.node import NOT_TENSORS
 from ..debug.frames import describe, user_code
 from ..graph.node import Interner, Node
 from ..ops.record import LEAVES, leaf, same_shape
 from ..tensor.abstract import AbstractArray, contiguous_strides
 from ..tensor.storage import address
 from ..tensor.tensor import INFERENCE, Tensor, storage_of, wrap
+from .rules import Rules
 
 __all__ = ["Recorder", "CaptureError"]
 
@@ -71,6 +73,10 @@ class Recorder:
         self.frozen_memory: dict[int, Tensor] = {}
         self.unreturned: dict[int, Tensor] = {}
         self.decisions: Any = None  # takes questions about values, where somebody answers them
+        self.rules = Rules(self)
+        # Nodes that a rule is not to make anew, see `rules.py`, and whether it did.
+        self.guarded: set[str] = set()
+        self.coincided = False
         self.draws: list[Node] = []  # of random numbers, in their turn
         # Tensors whose gradient the program may change, with what they had, and those of them
         # whose gradient it set or dropped before anything read it.
@@ -269,25 +275,27 @@ class Recorder:
 
     def _call(self, op: Any, args: tuple[Any, ...], attrs: tuple[Any, ...], out: Any) -> Node:
         node = self.interner.make("call", op, args, attrs, tuple(out.shape), out.dtype)
-        self._place(node)
+        self.place(node)
         return node
 
     # --- called by the operators ----------------------------------------------------------------
 
     def note(self, op: Any, tensors: tuple[Any, ...], attrs: tuple[Any, ...],
-             outs: list[Tensor]) -> None:
-        """Records `outs = op(*tensors, *attrs)`."""
-        args = tuple(self.value_of(t) for t in tensors)
+             outs: list[Tensor], many: bool = False) -> None:
+        """Records `outs = op(*tensors, *attrs)`. many: the operator gives a tuple."""
+        args = tuple([self.value_of(t) for t in tensors])
         fixed = self._attributes(attrs)
         if "generator" in op.params:
             nodes = [self._draw(op, args, fixed, outs)]
-        elif len(outs) == 1:
+        elif not many:
             nodes = [self._call(op, args, fixed, outs[0]._a)]
         else:
             call = self.interner.make("call", op, args, fixed, None, None)
-            self._place(call)
+            self.place(call)
             nodes = [self.interner.make("result", None, (call,), (i,), tuple(o._a.shape),
                                         o._a.dtype) for i, o in enumerate(outs)]
+        if self.guarded and many:
+            self.coincided |= not self.guarded.isdisjoint(n.digest for n in nodes)
         for o, node in zip(outs, nodes, strict=True):
             o._a.recorder = self
             o._a.value = (node, 0 if o._st is None else o._st.version)
@@ -299,21 +307,25 @@ class Recorder:
         node = self.interner.make("draw", op, args, (len(self.draws), *attrs),
                                   tuple(outs[0]._a.shape), outs[0]._a.dtype)
         self.draws.append(node)
-        self._place(node)
+        self.place(node)
         return node
 
-    def _place(self, node: Node) -> None:
+    def place(self, node: Node) -> None:
         """Notes where the user asked for a node, once."""
         self.placed = True
+        if node.digest in self.guarded:
+            self.coincided = True
         if node.where is None:
             node.where = (*user_code(4), self.path)
 
     def _attributes(self, value: Any) -> Any:
         """Attributes with tensors (indices) replaced by their nodes."""
+        if value.__class__ in NOT_TENSORS:
+            return value
         if isinstance(value, Tensor):
             return self.value_of(value)
         if isinstance(value, (tuple, list)):
-            return tuple(self._attributes(v) for v in value)
+            return tuple([self._attributes(v) for v in value])
         return value
 
     def note_write(self, target: Tensor, source: Tensor) -> None:

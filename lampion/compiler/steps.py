@@ -346,7 +346,7 @@ class Steps:
         args = tuple(recorder.value_of(t) for t in tensors)
         call = recorder.interner.make("call", update.record, args, (update.negate, scalars), None,
                                       None)
-        recorder._place(call)
+        recorder.place(call)
         label = recorder.labels.get(recorder.places[id(p)], "parameter")
         for name, t in zip(update.record.state, state, strict=True):
             recorder.labels.setdefault(recorder.places[id(t)], f"{label}.{name}")

@@ -101,8 +101,8 @@ class Batcher:
     # --- called by the operators ----------------------------------------------------------------
 
     def note(self, op: Any, tensors: tuple[Any, ...], attrs: tuple[Any, ...],
-             outs: list[Tensor]) -> None:
-        """Runs `outs = op(*tensors, *attrs)` for all elements."""
+             outs: list[Tensor], many: bool = False) -> None:
+        """Runs `outs = op(*tensors, *attrs)` for all elements, be it one tensor or a tuple."""
         from ._rules import RULES
 
         rule = RULES.get(op.name)

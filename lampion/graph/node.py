@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from functools import lru_cache
 from operator import is_
 from typing import Any
@@ -24,30 +23,51 @@ class Node:
     where: the user's line that asked for it, or None; equal nodes keep the first.
     """
 
-    __slots__ = ("kind", "op", "args", "attrs", "shape", "dtype", "digest", "where", "facts",
-                 "inner", "_operands")
+    __slots__ = ("kind", "op", "args", "attrs", "shape", "dtype", "digest", "where", "inner",
+                 "_facts", "_operands")
 
     def __init__(self, kind: str, op: Any, args: tuple[Node | None, ...], attrs: tuple[Any, ...],
-                 shape: Any, dtype: np.dtype[Any] | None, digest: str, facts: str) -> None:
+                 shape: Any, dtype: np.dtype[Any] | None, digest: str,
+                 facts: str | None = None) -> None:
         self.kind, self.op, self.args, self.attrs = kind, op, args, attrs
         self.shape, self.dtype, self.digest = shape, dtype, digest
         self.where: Any = None
-        self.facts = facts  # the part of the content that is no argument, as a text
-        self.inner = tuple(nodes_in(attrs))  # operands inside attributes
-        self._operands = (*[a for a in args if isinstance(a, Node)], *self.inner)
+        self._facts = facts
+        self.inner = tuple(nodes_in(attrs)) if attrs else ()  # operands inside attributes
+        self._operands = (*[a for a in args if a.__class__ is Node], *self.inner)
+
+    @property
+    def facts(self) -> str:
+        """The part of the content that is no argument, as a text."""
+        if self._facts is None:
+            self._facts = _facts(self.kind, self.op, self.attrs, self.shape, self.dtype)
+        return self._facts
 
     def operands(self) -> tuple[Node, ...]:
         """Every node that this one needs, those inside attributes included."""
         return self._operands
 
 
-def nodes_in(value: Any) -> Iterator[Node]:
+def _facts(kind: str, op: Any, attrs: tuple[Any, ...], shape: Any,
+           dtype: np.dtype[Any] | None) -> str:
+    name = "" if op is None else op.name
+    return f"{kind}|{name}|{stable(attrs)}|{shape}|{name_of(dtype)}"
+
+
+def nodes_in(value: Any) -> list[Node]:
     """The nodes inside nested attributes (index tensors travel there)."""
-    if isinstance(value, Node):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for x in value:
-            yield from nodes_in(x)
+    found: list[Node] = []
+    _collect(value if isinstance(value, (tuple, list)) else (value,), found)
+    return found
+
+
+def _collect(values: Any, found: list[Node]) -> None:
+    for x in values:
+        kind = x.__class__
+        if kind is Node:
+            found.append(x)
+        elif kind is not int and isinstance(x, (tuple, list)):
+            _collect(x, found)
 
 
 class Write:
@@ -71,9 +91,8 @@ class Interner:
     def make(self, kind: str, op: Any, args: tuple[Node | None, ...], attrs: tuple[Any, ...],
              shape: Any, dtype: np.dtype[Any] | None) -> Node:
         """The node with this content."""
-        name = "" if op is None else op.name
-        facts = f"{kind}|{name}|{stable(attrs)}|{shape}|{name_of(dtype)}"
-        return self._found(kind, op, args, attrs, shape, dtype, facts)
+        return self._found(kind, op, args, attrs, shape, dtype,
+                           _facts(kind, op, attrs, shape, dtype))
 
     def with_args(self, node: Node, args: tuple[Node | None, ...]) -> Node:
         """The node with other arguments; the same object where they are its own."""
@@ -99,10 +118,13 @@ def name_of(dtype: np.dtype[Any] | None) -> str:
 
 def stable(value: Any) -> str:
     """A text that is equal for equal content, in every process."""
-    if value.__class__ is Node:
+    kind = value.__class__
+    if kind is Node:
         return value.digest  # type: ignore[no-any-return]
+    if kind is int:
+        return f"int:{value}"
     if isinstance(value, (tuple, list)):
-        return "(" + ",".join(map(stable, value)) + ")"
+        return f"({','.join([stable(x) for x in value])})"
     return f"{type(value).__name__}:{value!r}"
 
 
@@ -116,11 +138,13 @@ class Graph:
 
     def __init__(self, name: str, inputs: list[Node], names: list[str], outputs: list[Node],
                  writes: list[Write], numbers: list[Node] | None = None,
-                 draws: list[Node] | None = None) -> None:
+                 draws: list[Node] | None = None,
+                 order: tuple[Node, ...] | None = None) -> None:
+        """order: of all nodes, where it is known; see `nodes`."""
         self.name, self.inputs, self.names = name, inputs, names
         self.outputs, self.writes = outputs, writes
         self.numbers, self.draws = numbers or [], draws or []
-        self._order: tuple[Node, ...] | None = None
+        self._order = order
 
     def nodes(self) -> tuple[Node, ...]:
         """All nodes that the outputs, writes and draws need, operands first.

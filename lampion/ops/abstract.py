@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..autograd.modes import state
-from ..autograd.node import record
+from ..autograd.node import NOT_TENSORS, record
 from ..tensor.abstract import AbstractArray, contiguous_strides
 from ..tensor.dtype import from_numpy_dtype
 from ..tensor.tensor import Tensor, share, wrap
@@ -41,22 +42,24 @@ def run(leaf: Any, tensors: tuple[Any, ...], attrs: tuple[Any, ...]) -> Any:
     many = isinstance(results, list)
     outs = [_wrap(leaf, tensors[0], r) for r in (results if many else [results])]
     if recorder is not None:
-        recorder.note(leaf, tensors, attrs, outs)
+        recorder.note(leaf, tensors, attrs, outs, many)
     out = tuple(outs) if many else outs[0]
     if state.grad:
         record(leaf, out, tensors, attrs)
     return out
 
 
-def _recorder(tensors: tuple[Any, ...]) -> Any:
+def _recorder(tensors: Sequence[Any]) -> Any:
     """Who notes the operation: the innermost where there are several."""
     best = None
     for t in tensors:
+        if t.__class__ in NOT_TENSORS:
+            continue
         found = None
         if isinstance(t, Tensor):
             found = t._a.recorder if type(t._a) is AbstractArray else None
         elif isinstance(t, (tuple, list)):
-            found = _recorder(tuple(t))
+            found = _recorder(t)
         if found is not None and (best is None or found.level > best.level):
             best = found
     return best
@@ -98,10 +101,11 @@ def _infer(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> Any:
 
 def _settled(leaf: Any, result: AbstractArray, arrays: list[Any], attrs: Any) -> AbstractArray:
     """A result that lies in memory as it would with data: random numbers are drawn in its order."""
-    operands = [a for a in arrays if hasattr(a, "strides")]
     whole = leaf.name != "clone" or attrs[0] is not None
-    rows = leaf.name in DENSE or (leaf.name in TEMPLATES and whole)
-    if rows or all(a.strides == contiguous_strides(a.shape, a.itemsize) for a in operands):
+    if leaf.name in DENSE or (leaf.name in TEMPLATES and whole):
+        return result
+    operands = [a for a in arrays if hasattr(a, "strides")]
+    if all(a.strides == contiguous_strides(a.shape, a.itemsize) for a in operands):
         return result
     order = order_of(result.shape, operands)
     steps = contiguous_strides(tuple(result.shape[i] for i in order), result.itemsize)

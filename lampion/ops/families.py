@@ -8,6 +8,7 @@ meta, capture) takes the general path through the `Leaf`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -76,10 +77,15 @@ def broadcast_shape(name: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
         raise broadcast_mismatch(name, shapes) from None
 
 
+@lru_cache(1 << 12)
+def _broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    return np.broadcast_shapes(*shapes)
+
+
 def _pointwise_shape(*arrays: Any) -> Any:
     """Shape rule of pointwise operators."""
     found = [a for a in arrays if hasattr(a, "shape")]
-    return np.broadcast_shapes(*(a.shape for a in found)), found[0].dtype
+    return _broadcast(*[a.shape for a in found]), found[0].dtype
 
 
 def _predicate_shape(*arrays: Any) -> Any:

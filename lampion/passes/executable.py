@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from functools import cached_property, partial
 from math import prod
 from typing import Any, NamedTuple
 from weakref import ref
@@ -39,11 +39,14 @@ def lower(graph: Graph, examples: Sequence[Array], strides: Sequence[Sequence[in
     failing: set[str] = set()
     written = Extents([examples[w.target] for w in graph.writes if w.what == "data"])
     steady = {i for i in steady if not written.shared(examples[i])}
-    shared = _shared(graph, examples)
+    shared, careful = _shared(graph, examples), False
     while True:
-        with service.waiting(), Recording() as recording:
+        with service.waiting(), Recording(careful) as recording:
             lowering = Lowering(graph, examples, recording, failing, steady)
             outputs = lowering.run(strides)
+            if not careful and recording.touched():
+                careful = True  # once more, to find out which step reads values
+                continue
             found = lowering.steps_at(recording.late_failures()) - failing
             if not found:
                 stream = recording.finish(outputs, None if arrange is None else partial(
@@ -113,14 +116,15 @@ def _touched(shape: Sequence[int], strides: Sequence[int], itemsize: int) -> int
 class Executable:
     """The native program of a graph.
 
-    launches: what a run does, in order. steady: inputs that prepared launches read.
+    steady: inputs that prepared launches read. hosts: how many steps run in Python.
     """
 
     def __init__(self, graph: Graph, stream: Stream,
                  sources: Sequence[tuple[int, Node | None]], order: Sequence[int],
                  examples: Sequence[Array]) -> None:
         self.graph, self.stream = graph, stream
-        self.launches = _steps(stream, sources, order)
+        self.hosts = sum(launch.is_host for launch in stream.launches)  # steps in Python
+        self._told = sources, order
         self.steady = sorted(b.number for b in stream.prepared_from)
         self.written = sorted({w.target for w in graph.writes if w.what == "data"})
         written = Extents([examples[i] for i in self.written])
@@ -140,6 +144,11 @@ class Executable:
         if self.written:
             self.check_memory(arrays)
         return self.stream(arrays, numbers, is_prepared)
+
+    @cached_property
+    def launches(self) -> list[Step]:
+        """Every launch, in order."""
+        return _steps(self.stream, *self._told)
 
     @property
     def arena_bytes(self) -> int:

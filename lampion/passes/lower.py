@@ -20,7 +20,7 @@ from ..ops.record import Leaf
 from ..runtime import memory
 from ..runtime.repeats import Repeats
 from ..tensor.tensor import wrap
-from .arrays import Extents, bounds, copy_into, dense_like, launch_body, overlap, store_number
+from .arrays import Extents, bounds, copy_into, dense_like, launch_body, store_number
 from .fused import Fused, Job, job_of
 from .places import Places, part_of
 from .reference import run_body
@@ -255,21 +255,24 @@ class Outputs:
     def found(self) -> list[Array]:
         """The outputs; copies where one would share memory or lies otherwise."""
         given: list[Array] = []
+        taken: list[tuple[int, int]] = []
         for i, node in enumerate(self.nodes):
             a = self.early.get(i)
             if a is None:
                 a = self.low.value(node)
-                if self.moves(a, self.layouts[i], given):
+                if self.moves(a, self.layouts[i], taken):
                     a = self.low.copied(a, self.layouts[i])
             given.append(a)
+            taken.append(bounds(a))
         return given
 
-    def moves(self, a: Array, strides: Sequence[int], given: list[Array]) -> bool:
-        """Whether an output needs a copy."""
+    def moves(self, a: Array, strides: Sequence[int], taken: list[tuple[int, int]]) -> bool:
+        """Whether an output needs a copy. taken: the bounds of those before."""
         wanted = dense_strides(a.shape, a.itemsize, strides)
-        long = [d for d, n in enumerate(a.shape) if n > 1]
-        return (a.size > 0 and any(a.strides[d] != wanted[d] for d in long)) or any(
-            overlap(a, b) for b in given) or self.low.origin(a) is not None
+        low, high = bounds(a)
+        return (a.size > 0 and any(s != w for n, s, w in zip(
+            a.shape, a.strides, wanted, strict=True) if n > 1)) or any(
+            low < end and start < high for start, end in taken) or self.low.origin(a) is not None
 
 
 def dense_strides(shape: Sequence[int], itemsize: int, strides: Sequence[int]) -> list[int]:

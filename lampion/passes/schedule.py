@@ -39,8 +39,13 @@ class Schedule:
         self.reads = [self.sources(n.operands()) for n in self.steps]
         self.before: list[set[int]] = [
             {self.places[d] for d in reads if d in self.places} for reads in self.reads]
+        self.read_by: dict[str, list[int]] = {}
+        for i, reads in enumerate(self.reads):
+            for d in reads:
+                self.read_by.setdefault(d, []).append(i)
         for first, second in zip(graph.draws, graph.draws[1:], strict=False):
             self.before[self.places[second.digest]].add(self.places[first.digest])
+        self.waited = set[int]().union(*self.before)  # steps that others wait for
         for i, step in enumerate(self.steps):
             if is_again(step):
                 self.wait(i)
@@ -62,7 +67,7 @@ class Schedule:
 
     def readers(self, digest: str) -> list[int]:
         """The steps that read an input or what a call gives."""
-        return [i for i, reads in enumerate(self.reads) if digest in reads]
+        return self.read_by.get(digest, [])
 
     def delay(self, step: int, others: Iterable[int]) -> bool:
         """Lets a step wait for others too; False, and nothing done, where they wait for it."""
@@ -70,10 +75,13 @@ class Schedule:
         if self.leads_to(step, late):
             return False
         self.before[step] |= late
+        self.waited |= late
         return True
 
     def leads_to(self, step: int, goals: set[int]) -> bool:
         """Whether any of the goals waits for `step`."""
+        if step not in self.waited:
+            return step in goals
         stack, seen = list(goals), set(goals)
         while stack:
             at = stack.pop()

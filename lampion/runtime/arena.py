@@ -7,10 +7,9 @@ Management for Deep Neural Net Inference" (2020).
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 __all__ = ["Lifetime", "least", "place"]
 
@@ -33,30 +32,26 @@ def place(buffers: Sequence[Lifetime]) -> tuple[list[int], int]:
     ([0, 0, 1024], 1088)
     """
     offsets = [0] * len(buffers)
-    table = np.zeros((4, len(buffers)), np.int64)  # of those placed: start, end, first, last step
-    order = sorted(range(len(buffers)), key=lambda i: (-buffers[i].size, buffers[i].first))
-    for count, i in enumerate(order):
+    placed: list[tuple[int, int, int, int]] = []  # start, end, first and last step, by start
+    for i in sorted(range(len(buffers)), key=lambda i: (-buffers[i].size, buffers[i].first)):
         size, first, last = buffers[i]
-        start, end, born, dies = table[:, :count]
-        together = (born <= last) & (dies >= first)
-        offsets[i] = _gap(start[together], end[together], _aligned(size, ALIGNMENT),
-                          _APART if size >= _LARGE else ALIGNMENT)
-        table[:, count] = offsets[i], offsets[i] + _aligned(size, ALIGNMENT), first, last
-    return offsets, int(table[1].max(initial=0))
+        taken = [p for p in placed if p[2] <= last and p[3] >= first]
+        offsets[i] = start = _gap(taken, _aligned(size, ALIGNMENT),
+                                  _APART if size >= _LARGE else ALIGNMENT)
+        insort(placed, (start, start + _aligned(size, ALIGNMENT), first, last))
+    return offsets, max([end for _, end, _, _ in placed], default=0)
 
 
-def _gap(start: Any, end: Any, size: int, alignment: int) -> int:
-    """The offset of the smallest gap between occupied ranges that `size` bytes fit."""
-    if not start.size:
-        return 0
-    order = np.argsort(start, kind="stable")
-    free = np.empty(start.size + 1, np.int64)  # where each gap begins; the last one is open
-    free[0] = 0
-    np.maximum.accumulate(end[order], out=free[1:])
-    free = (free + (alignment - 1)) // alignment * alignment
-    room = start[order] - free[:-1]
-    fits = np.flatnonzero(room >= size)
-    return int(free[fits[room[fits].argmin()]] if fits.size else free[-1])
+def _gap(taken: Sequence[tuple[int, int, int, int]], size: int, alignment: int) -> int:
+    """The offset of the smallest gap between occupied ranges, in order, that `size` bytes fit."""
+    free, best, least_room = 0, -1, 0
+    for start, end, _, _ in taken:
+        room = start - free
+        if room >= size and (best < 0 or room < least_room):
+            best, least_room = free, room
+        if end > free:
+            free = -(-end // alignment) * alignment
+    return free if best < 0 else best
 
 
 def least(buffers: Sequence[Lifetime]) -> int:

@@ -194,6 +194,7 @@ class _Addresses:
         self.size, self.used = len(self.memory), 0
         self.starts: list[int] = []
         self.buffers: list[Buffer] = []
+        self.marks = bytearray()  # for `pages`
         self.origins: list[int] = []  # where each buffer's first element is
 
     def has_room(self, size: int) -> bool:
@@ -229,9 +230,11 @@ class _Addresses:
     def pages(self) -> list[int]:
         """The pages that have memory."""
         count = self.used // _PAGE
-        found = (ctypes.c_ubyte * count)()
+        if len(self.marks) < count:
+            self.marks = bytearray(2 * count)
+        found = (ctypes.c_ubyte * count).from_buffer(self.marks)
         start, size = ctypes.c_void_p(self.start), ctypes.c_size_t(self.used)
-        if not count or ctypes.CDLL(None).mincore(start, size, found):
+        if not count or _mincore()(start, size, found) or self.marks.count(0, 0, count) == count:
             return []
         return [int(i) for i in np.flatnonzero(np.ctypeslib.as_array(found) & 1)]
 
@@ -239,6 +242,11 @@ class _Addresses:
         """No address has memory any more."""
         if self.used:
             self.memory.madvise(mmap.MADV_DONTNEED, 0, self.used)
+
+
+@functools.cache
+def _mincore() -> Any:
+    return ctypes.CDLL(None).mincore
 
 
 def _mapped(least: int) -> mmap.mmap:
@@ -288,8 +296,10 @@ class Recording:
     [[4.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, 4.0]]
     """
 
-    def __init__(self) -> None:
-        self.thread = 0
+    def __init__(self, careful: bool = True) -> None:
+        """careful: whether every attempt finds out by itself that it reads values; else only the
+        recording as a whole does, which takes less time."""
+        self.thread, self.careful = 0, careful
         self._addresses: list[_Addresses] = []
         self.buffers: list[Buffer] = []
         self._inputs: list[Array] = []
@@ -431,15 +441,18 @@ class Recording:
             self._explanation = before
 
     def attempt(self, launch: Callable[[], T | None]) -> T | None:
-        """What `launch` gives; None, and nothing noted, where it reads values."""
-        steps, before = len(self._steps), _faults()
+        """What `launch` gives; None, and nothing noted, where it says that it reads values.
+
+        Of a careful recording also where it just reads them.
+        """
+        steps, before = len(self._steps), _faults() if self.careful else 0
         result = None
         try:
             result = launch()
         except RecordingError:
             pass
         finally:
-            if _faults() != before and any(a.touched() for a in self._addresses):
+            if self.careful and _faults() != before and self.touched():
                 result = None
                 for a in self._addresses:
                     a.clear()
@@ -448,6 +461,10 @@ class Recording:
                 self._checked = {k: at for k, at in self._checked.items() if at < steps}
         return result
 
+    def touched(self) -> list[Buffer]:
+        """The buffers that NumPy has read or written."""
+        return [b for a in self._addresses for b in a.touched()]
+
     def finish(self, outputs: Sequence[Array], arrange: Arrange | None = None) -> Stream:
         """The program. outputs: what a call gives, arrays of this recording or views of them.
         arrange: gives the order of the steps and groups of launches that run side by side.
@@ -455,7 +472,7 @@ class Recording:
         Launches whose results nobody reads are `left_out`: their places among all launches.
         RecordingError where NumPy read or wrote an array of the recording.
         """
-        touched = [b for a in self._addresses for b in a.touched()]
+        touched = self.touched()
         if touched:
             raise RecordingError("NumPy has read or written values that exist only at a run: "
                                  + ", ".join(_named(b) for b in touched[:4]))

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ class AbstractOperand(NotImplementedError):
                          "inside a capture): run it on device 'cpu', outside of the capture")
 
 
+@lru_cache(1 << 12)
 def contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     """Row-major strides in bytes (dimensions of size 0 count as 1, as in PyTorch)."""
     strides, step = [], itemsize
@@ -34,7 +36,7 @@ def contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]
 class AbstractArray:
     """An ndarray without memory: shape, strides and offset in bytes, dtype; views work on it."""
 
-    __slots__ = ("dtype", "offset", "recorder", "shape", "storage_nbytes", "strides", "value")
+    __slots__ = ("dtype", "offset", "recorder", "shape", "strides", "value", "_whole")
 
     shape: tuple[int, ...]
 
@@ -45,7 +47,7 @@ class AbstractArray:
         self.shape, self.dtype, self.offset = shape, np_dtype, offset
         self.strides = (contiguous_strides(shape, np_dtype.itemsize)
                         if strides is None else strides)
-        self.storage_nbytes = self.nbytes if storage_nbytes is None else storage_nbytes
+        self._whole = storage_nbytes
         self.recorder, self.value = recorder, value
 
     def __array_ufunc__(self, *args: Any, **kwargs: Any) -> Any:
@@ -81,11 +83,16 @@ class AbstractArray:
 
     @property
     def itemsize(self) -> int:
-        return int(self.dtype.itemsize)
+        return self.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
         return self.size * self.itemsize
+
+    @property
+    def storage_nbytes(self) -> int:
+        """Bytes of the memory that this shows, perhaps a part of."""
+        return self.nbytes if self._whole is None else self._whole
 
     @property
     def base(self) -> None:
