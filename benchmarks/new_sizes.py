@@ -2,10 +2,12 @@
 
     python benchmarks/new_sizes.py [--only gpt_nano ...] [--threads N] [--rounds N]
 
-planning  milliseconds that the first call of a new length takes longer than its second, where the
-          call waits for its program: the median and the quickest of some lengths
-loop      seconds of a training loop over 20 lengths in mixed order, each seen 1 to 5 times, in one
-          process: compiled in the background as is the default, eagerly, and PyTorch eagerly
+planning  milliseconds that the first call of a new length takes longer than those after it, where
+          it waits for its program: the median and the quickest of some lengths
+loop      seconds of a training loop over 20 lengths in mixed order, each seen 1 to 5 times:
+          compiled in the background as is the default, eagerly, and PyTorch eagerly
+
+All is the processor's time, background threads included.
 """
 
 from __future__ import annotations
@@ -46,10 +48,10 @@ def _batch(torch: Any, length: int, rows: int = 5) -> Batch:
     return torch.from_numpy(tokens[:, :-1].copy()), torch.from_numpy(tokens[:, 1:].copy())
 
 
-def _seconds(run: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+def _seconds(run: Callable[..., Any], *args: Any) -> float:
+    start = time.process_time()
+    run(*args)
+    return time.process_time() - start
 
 
 def planning(workload: str) -> list[float]:
@@ -59,10 +61,10 @@ def planning(workload: str) -> list[float]:
     step = _step(torch, workload, lambda fn: torch.compile(fn, mode="wait"))
     found = []
     for n, length in enumerate(LENGTHS[workload][:10]):
-        x, y = _batch(torch, length)
-        first = _seconds(lambda: step(x, y))
-        later = min(_seconds(lambda: step(x, y)) for _ in range(3))
-        if n > 1:  # the first two have no gradients yet, and no plan to follow
+        batch = _batch(torch, length)
+        first = _seconds(step, *batch)
+        later = min(_seconds(step, *batch) for _ in range(3))
+        if n > 1:  # at the first two there are no gradients yet, and no plan to follow
             found.append(1e3 * (first - later))
     return found
 

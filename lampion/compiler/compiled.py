@@ -29,8 +29,8 @@ __all__ = ["EVERY", "MOST_PROGRAMS", "CompileWarning", "Compiled", "Stance"]
 
 MOST_PROGRAMS = 64  # of one function; then those go whose kind came longest ago
 _MOST_KINDS = 4 * MOST_PROGRAMS  # of arguments, whose calls are counted
-_AT_ONCE = 8  # kinds of arguments that get a program at their first call, and later ones when
-_LATER = (4, 16)  # they have come as often: a program costs as much as some eager calls
+_AT_ONCE = 8  # kinds of arguments that get a program at their first call; see `Kind.earns`
+_UNKNOWN = 0.1  # seconds that planning takes, as long as no program is there to tell
 _MOST_INTS = 3  # kinds that differ in ints alone; then ints may be numbers of a program
 _MOST_VARIANTS = 8  # captures for one kind of arguments, which differ in what they read
 _MOST_MISSES = 8  # runs in vain, from which on no more than each fourth may be
@@ -83,15 +83,24 @@ class Gate:
 class Kind:
     """Calls with arguments of one kind: their programs, and why there may be none."""
 
-    def __init__(self, first: int) -> None:
-        """first: the call at which capturing is tried."""
+    def __init__(self, price: float) -> None:
+        """price: seconds that eager calls take before there is a program, see `earns`."""
         self.programs: list[Program] = []
         self.captures = 0
         self.calls = 0
-        self.again = first  # the call at which capturing is tried again
+        self.price = price
+        self.again = 1  # the call at which capturing is tried again
         self.varying: dict[Any, None] = {}  # see `trace`
         self.missed = 0  # runs of programs that turned out to go another way
         self.branching = True  # whether programs may be made for one way of several
+
+    @property
+    def earns(self) -> bool:
+        """Whether a program may be made: eager calls have taken as long as planning one does.
+
+        So planning never takes longer than what runs eagerly, whichever kinds come and how often.
+        """
+        return self.price <= 0 and self.calls >= self.again
 
     def miss(self) -> None:
         """Counts such a run; where they are many, values that decide are left to eager runs."""
@@ -219,7 +228,7 @@ class Compiled:
             if self.ints[other] > _MOST_INTS:
                 leaves, key, found = loose, other, self.kinds.get(other)
         if found is None:
-            found = self.kinds[key] = Kind(self._first())
+            found = self.kinds[key] = Kind(self._price())
             if len(self.kinds) > _MOST_KINDS:
                 self.kinds.popitem(last=False)
         else:
@@ -235,19 +244,20 @@ class Compiled:
         """Lets programs go whose kind came longest ago, where there are too many."""
         while self.programs > MOST_PROGRAMS:
             oldest = next(k for k in self.kinds.values() if k.programs)
+            oldest.price = self._price()
             oldest.programs, oldest.captures = [], 0
-            oldest.again = oldest.calls + _LATER[-1]
 
-    def _first(self) -> int:
-        """The call at which a new kind gets a program: sequences that grow at every call are
-        better run eagerly."""
-        later = len(self.kinds) // _AT_ONCE
-        return _LATER[min(later, len(_LATER)) - 1] if later else 1
+    def _price(self) -> float:
+        """Seconds that it takes to plan a program; nothing for the first few kinds."""
+        if len(self.kinds) < _AT_ONCE:
+            return 0.0
+        return min((p.seconds for k in self.kinds.values() for p in k.programs
+                    if p.native.executable is not None), default=_UNKNOWN)
 
     def _miss(self, kind: Kind, leaves: Leaves, args: Any, kwargs: Any) -> Any:
         """No program fits: captures one, or runs eagerly."""
         captured, error = None, None
-        if kind.calls >= kind.again:
+        if kind.earns:
             captured, error = self._capture(kind, leaves, args, kwargs)
         if captured is not None:
             self._tighten(leaves, captured)
@@ -261,7 +271,9 @@ class Compiled:
                 return self(*args, **kwargs)
         if isinstance(error, (Break, CaptureError)):
             self._refused(kind, str(error))
+        start = time.thread_time()
         result = self.function(*args, **kwargs)  # raises what the capture met, if it is its own
+        kind.price -= time.thread_time() - start
         if isinstance(error, Exception) and not isinstance(error, CaptureError):
             self._refused(kind, f"{type(error).__name__} in its capture, at {_user_line(error)}: "
                           f"{error}")
@@ -290,6 +302,7 @@ class Compiled:
             kind.again = sys.maxsize
             self._say(f"what it reads changes at every call: {self._change(kind, leaves)}")
             return None, None
+        start = time.thread_time()
         try:
             with Gate.capturing:
                 captured = trace(self.function, args, kwargs, leaves, _varying(kind, leaves),
@@ -299,6 +312,7 @@ class Compiled:
         except (Break, Exception) as error:
             return None, error
         kind.captures += 1
+        captured.seconds = time.thread_time() - start
         return captured, None
 
     def _change(self, kind: Kind, leaves: Leaves) -> str:

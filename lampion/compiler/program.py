@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import traceback
 from collections.abc import Collection
 from operator import attrgetter
@@ -80,6 +81,11 @@ class Program:
                                 or captured.counts or captured.after)
         if captured.backward is not None:
             captured.backward.program = Native(captured.backward.graph, options)
+
+    @property
+    def seconds(self) -> float:
+        """What planning has taken so far."""
+        return self.captured.seconds + self.native.seconds
 
     def numbers(self, arguments: list[Tensor], floats: list[float]) -> list[float] | None:
         """The floats of this run; None where this call is not as it was captured."""
@@ -288,6 +294,7 @@ class Native:
         self.executable: Any = None
         self.examples: list[Any] = []  # arrays without elements that lie as the inputs do
         self.error: str | None = None
+        self.seconds = 0.0  # that making it took
         self.thread: threading.Thread | None = None
         self.lock = threading.Lock()
 
@@ -313,7 +320,9 @@ class Native:
         try:
             from ..passes import compile_graph
 
+            start = time.thread_time()
             self.executable = compile_graph(self.graph, examples, steady=self.steady)
+            self.seconds = time.thread_time() - start
         except Exception as error:
             self.error = f"its program could not be made: {type(error).__name__}: {error}"
             if knobs.debug:

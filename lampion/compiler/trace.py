@@ -78,6 +78,7 @@ class Captured:
         self.early: list[Source] = []  # those of them that lose it before anything is computed
         self.branches: list[str] = []  # lines that decide by values, see `decisions.py`
         self.varying: list[Varying] = []  # numbers of the program that no optimizer gives
+        self.seconds = 0.0  # that the capture took
         self.floats: list[tuple[int, float]] = []  # those among the arguments that must not differ
 
     def facts_hold(self, given: Sequence[float]) -> bool:
