@@ -1,6 +1,6 @@
 """What new sizes cost a compiled training step: sequences of many lengths.
 
-    python benchmarks/new_sizes.py [--only gpt_nano ...] [--threads N] [--rounds N]
+    python benchmarks/new_sizes.py [--only gpt_nano ...] [--seen N ...] [--threads N] [--rounds N]
 
 planning  milliseconds that the first call of a new length takes longer than those after it, where
           it waits for its program: the median and the quickest of some lengths
@@ -79,8 +79,9 @@ def loop(torch: Any, workload: str, times: int, compile: Callable[[Any], Any]) -
     def run() -> None:
         for n in order:
             step(*batches[n])
-    for _ in range(2):  # kernels, gradients and the optimizer's state
+    for _ in range(2):  # kernels, gradients, the optimizer's state, and a first program
         step(*_batch(torch, lengths.start - 2))
+        time.sleep(1)
     return _seconds(run)
 
 
@@ -94,14 +95,14 @@ def _variants() -> dict[str, tuple[Any, Callable[[Any], Any]]]:
     return found if torch is None else {**found, "torch": (torch, as_it_is)}
 
 
-def show(workload: str, rounds: int) -> None:
+def show(workload: str, rounds: int, times_seen: list[int]) -> None:
     """Prints both parts."""
-    times = planning(workload)
-    print(f"{workload}: planning of a new length {statistics.median(times):.0f} ms, "
-          f"the quickest {min(times):.0f} ms")
+    spent = planning(workload)
+    print(f"{workload}: planning of a new length {statistics.median(spent):.0f} ms, "
+          f"the quickest {min(spent):.0f} ms")
     variants = _variants()
     print(f"{'seen':>6s}" + "".join(f"{name:>12s}" for name in variants), flush=True)
-    for seen in (1, 2, 3, 5):
+    for seen in times_seen:
         best = {name: min(loop(torch, workload, seen, compile) for _ in range(rounds))
                 for name, (torch, compile) in variants.items()}
         print(f"{seen:6d}" + "".join(f"{s:11.2f}s" for s in best.values()), flush=True)
@@ -110,12 +111,13 @@ def show(workload: str, rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", default=list(LENGTHS))
+    parser.add_argument("--seen", nargs="+", type=int, default=[1, 2, 3, 5])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     set_threads(args.threads)
     for workload in args.only:
-        show(workload, args.rounds)
+        show(workload, args.rounds, args.seen)
 
 
 if __name__ == "__main__":

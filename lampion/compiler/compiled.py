@@ -29,7 +29,9 @@ __all__ = ["EVERY", "MOST_PROGRAMS", "CompileWarning", "Compiled", "Stance"]
 
 MOST_PROGRAMS = 64  # of one function; then those go whose kind came longest ago
 _MOST_KINDS = 4 * MOST_PROGRAMS  # of arguments, whose calls are counted
-_AT_ONCE = 8  # kinds of arguments that get a program at their first call; see `Kind.earns`
+# Kinds of arguments that get a program at their first call, others as `Kind.earns` says: where
+# calls wait for programs, and where they run eagerly meanwhile.
+_AT_ONCE, _AT_ONCE_BEHIND = 8, 2
 _UNKNOWN = 0.1  # seconds that planning takes, as long as no program is there to tell
 _MOST_INTS = 3  # kinds that differ in ints alone; then ints may be numbers of a program
 _MOST_VARIANTS = 8  # captures for one kind of arguments, which differ in what they read
@@ -139,7 +141,7 @@ class Compiled:
         kind = self.kinds.get(key)
         if kind is None:
             leaves, kind = self._new_kind(leaves, args, kwargs)
-        elif len(self.kinds) > _AT_ONCE:
+        elif len(self.kinds) > _AT_ONCE_BEHIND:
             self.kinds.move_to_end(key)
         kind.calls += 1
         failed: Exception | None = None
@@ -249,7 +251,7 @@ class Compiled:
 
     def _price(self) -> float:
         """Seconds that it takes to plan a program; nothing for the first few kinds."""
-        if len(self.kinds) < _AT_ONCE:
+        if len(self.kinds) < (_AT_ONCE if self.options.wait else _AT_ONCE_BEHIND):
             return 0.0
         return min((p.seconds for k in self.kinds.values() for p in k.programs
                     if p.native.executable is not None), default=_UNKNOWN)
