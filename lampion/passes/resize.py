@@ -9,7 +9,6 @@ Anything else is left to the passes.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any, NamedTuple
 
@@ -135,20 +134,22 @@ class Known:
     """Graphs that the passes have been over, by structure, with what they gave."""
 
     def __init__(self) -> None:
-        self.table: OrderedDict[Hashable, tuple[tuple[Node, ...], Graph, int]] = OrderedDict()
+        # Several threads may plan: each step on the table is one that cannot be interrupted.
+        self.table: dict[Hashable, tuple[tuple[Node, ...], Graph, int]] = {}
 
     def note(self, structure: Structure, result: Graph, hosts: int) -> None:
         """hosts: steps of the result that run in Python."""
+        self.table.pop(structure.key, None)
         self.table[structure.key] = structure.nodes, result, hosts
-        if len(self.table) > _MOST:
-            self.table.popitem(last=False)
+        for oldest in list(self.table)[:-_MOST]:
+            self.table.pop(oldest, None)
 
     def find(self, structure: Structure, graph: Graph) -> tuple[Graph, int] | None:
         """What the passes give for a graph, and the steps in Python; None where that is unknown."""
-        known = self.table.get(structure.key)
+        known = self.table.pop(structure.key, None)
         if known is None:
             return None
-        self.table.move_to_end(structure.key)
+        self.table[structure.key] = known  # as the one that was used last
         nodes, result, hosts = known
         maps = _Maps()
         try:
