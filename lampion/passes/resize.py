@@ -1,10 +1,10 @@
 """What the passes gave for a graph, given again for one that differs from it in sizes alone.
 
 Passes decide by operators, by which sizes are equal, and by which numbers are; how large sizes are
-is a matter of speed. So where two graphs are the same node by node, and one-to-one maps of sizes
-and of numbers lead from one to the other, the passes' result for the first, with its sizes and
-numbers mapped, is one of the same meaning as the second. 0, 1 and -1 are mapped to themselves.
-Anything else is left to the passes.
+is a matter of speed, and they make no numbers of their own, which tests check. So where two graphs
+are the same node by node, and one-to-one maps of sizes and of numbers lead from one to the other,
+the passes' result for the first, with its sizes and numbers mapped, is one of the same meaning as
+the second. 0, 1 and -1 are mapped to themselves. Anything else is left to the passes.
 """
 
 from __future__ import annotations

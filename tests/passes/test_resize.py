@@ -13,7 +13,9 @@ from lampion import passes
 from lampion.capture import capture
 from lampion.codegen import service
 from lampion.graph import check
-from lampion.passes.resize import Known
+from lampion.graph.node import Node
+from lampion.passes.fused import Fused
+from lampion.passes.resize import _OF_AXES, Known
 
 pytestmark = pytest.mark.skipif(not service.available(), reason="no kernels here")
 
@@ -107,6 +109,41 @@ def test_graphs_that_differ_in_more_are_left_to_the_passes(found):
     for number in (2.0, 3.0, 1.0, 0.0):
         run_at(lambda a, n=number: a.exp() * n, [x])
     assert [a is not None for a in found] == [False, True, False, False]
+
+
+def numbers_in(nodes):
+    """(operator, its numbers) of calls and of what is inside of fused ones."""
+    found = set()
+    for n in nodes:
+        if isinstance(n.op, Fused):
+            found |= numbers_in(n.op.body.calls)
+        elif n.kind == "call" and n.op.name not in (*_OF_AXES, "view"):
+            found.add((n.op.name, repr(list(leaves((n.args, n.attrs))))))
+    return found
+
+
+def leaves(value):
+    """What is nested in tuples and lists, but for nodes."""
+    if isinstance(value, (tuple, list)):
+        for v in value:
+            yield from leaves(v)
+    elif not isinstance(value, Node):
+        yield value
+
+
+@pytest.mark.parametrize("name", [*MODELS, "attention"])
+def test_passes_make_no_numbers_of_their_own(name):
+    """Mapping what passes gave rests on that: a number that they computed has no counterpart."""
+    torch.manual_seed(0)
+    if name == "attention":
+        graph = capture(attention, r(3, 9, 22), r(22, 66)).graph
+    else:
+        model, x, y = MODELS[name]()
+        graph = capture(step_of(model), x, y, state=[model]).graph
+    before = numbers_in(graph.nodes())
+    for p in passes.PASSES:
+        graph = p.run(graph)
+        assert numbers_in(graph.nodes()) <= before, p.name
 
 
 def test_structures_are_forgotten(found, monkeypatch):
