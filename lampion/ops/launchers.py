@@ -109,8 +109,8 @@ def _rounded(a: Any, narrow: Any) -> Any:
     return out
 
 
-def by_single(name: str) -> Callable[[Launcher], Launcher]:
-    """Declares a launcher of float32 and float64 kernels.
+def by_single(name: str, quick: bool = False) -> Callable[[Launcher], Launcher]:
+    """Declares a launcher of float32 and float64 kernels; quick: as for `template`.
 
     bfloat16 and float16 are computed in float32 and the results rounded.
     """
@@ -126,7 +126,7 @@ def by_single(name: str) -> Callable[[Launcher], Launcher]:
             if isinstance(result, tuple):
                 return tuple(_rounded(r, narrow) for r in result)
             return _rounded(result, narrow)
-        template(name)(launched)
+        template(name, quick)(launched)
         return launcher
     return add
 
@@ -214,8 +214,8 @@ def _triangle(kernel: Any, above: int) -> Launcher:
     return launcher
 
 
-template("tril")(_triangle(_kept, 0))
-template("triu")(_triangle(_dropped, 1))
+template("tril", quick=True)(_triangle(_kept, 0))
+template("triu", quick=True)(_triangle(_dropped, 1))
 
 
 @template("stack")
@@ -226,7 +226,7 @@ def _stack(parts: Any, dim: int) -> Any:
 # --- convolution ------------------------------------------------------------------------------
 
 
-@by_single("convolution")
+@by_single("convolution", quick=True)
 def _convolution(x: Array, weight: Array, bias: Array, stride: Any, padding: Any, dilation: Any,
                  groups: int) -> Any:
     if not (_same_floats(x, weight, bias) and aligned(x, weight)):
@@ -238,7 +238,7 @@ def _convolution(x: Array, weight: Array, bias: Array, stride: Any, padding: Any
     return out if ok else None
 
 
-@by_single("correlate_input")
+@by_single("correlate_input", quick=True)
 def _correlate_input(grad: Array, weight: Array, bias: Array, size: Any, stride: Any,
                      padding: Any, dilation: Any, groups: int) -> Any:
     if not (_same_floats(grad, weight, bias) and aligned(grad, weight)):
@@ -248,7 +248,7 @@ def _correlate_input(grad: Array, weight: Array, bias: Array, size: Any, stride:
     return out if ok else None
 
 
-@by_single("correlate_weight")
+@by_single("correlate_weight", quick=True)
 def _correlate_weight(grad: Array, x: Array, kernel: Any, stride: Any, padding: Any,
                       dilation: Any, groups: int) -> Any:
     if not (_same_floats(grad, x) and aligned(grad, x)):
@@ -261,7 +261,7 @@ def _correlate_weight(grad: Array, x: Array, kernel: Any, stride: Any, padding: 
 # --- pooling ----------------------------------------------------------------------------------
 
 
-@template("max_pool2d_with_indices")
+@template("max_pool2d_with_indices", quick=True)
 def _max_pool(x: Array, kernel: Any, stride: Any, padding: Any, dilation: Any,
               ceil_mode: bool) -> Any:
     if not _same_floats(x):
@@ -273,7 +273,7 @@ def _max_pool(x: Array, kernel: Any, stride: Any, padding: Any, dilation: Any,
     return (out, index) if ok else None
 
 
-@template("max_pool1d_with_indices")
+@template("max_pool1d_with_indices", quick=True)
 def _max_pool1d(x: Array, kernel: Any, stride: Any, padding: Any, dilation: Any,
                 ceil_mode: bool) -> Any:
     found = _max_pool(x[:, :, None], (1, *kernel), (1, *stride), (0, *padding), (1, *dilation),
@@ -281,7 +281,7 @@ def _max_pool1d(x: Array, kernel: Any, stride: Any, padding: Any, dilation: Any,
     return found and tuple(a[:, :, 0] for a in found)
 
 
-@template("max_pool3d_with_indices")
+@template("max_pool3d_with_indices", quick=True)
 def _max_pool3d(x: Array, kernel: Any, stride: Any, padding: Any, dilation: Any,
                 ceil_mode: bool) -> Any:
     if max(dilation) > 1:
@@ -394,7 +394,7 @@ def _resample(x: Array, kind: str, size: Any, align: bool, factors: Any) -> Any:
 
 for _kind, _dims in RESAMPLE:
     if _kind != "mean":  # a mean of equal blocks is a plain loop nest
-        template(RESAMPLE[_kind, _dims].name)(_resample)
+        template(RESAMPLE[_kind, _dims].name, quick=True)(_resample)
 
 
 @template("resample_transpose")
@@ -526,7 +526,7 @@ def _summed(grad: Array, shape: Any, index: Array, dim: int, wraps: bool = False
     return _found(gather_kernels.sum_rows, out, line, rows, dim, wraps)
 
 
-@template("embedding_dense_backward")
+@template("embedding_dense_backward", quick=True)
 def _embedding_backward(grad: Array, indices: Array, rows: int, padding_idx: int,
                         by_frequency: bool) -> Any:
     if padding_idx >= 0 or by_frequency or not _same_floats(grad):
@@ -663,7 +663,7 @@ def _along(shape: Any, places: Array, dim: int) -> bool:
 # --- scans, the largest elements --------------------------------------------------------------
 
 
-def _scan(name: str, places: bool) -> None:
+def _scan(name: str, places: bool, quick: bool) -> None:
     """The launcher of a cumulative operator; with places also where the extremes are."""
     def launcher(x: Array, dim: int, reverse: bool = False) -> Any:
         if x.ndim == 0 or x.dtype not in _SCANNED:
@@ -674,15 +674,15 @@ def _scan(name: str, places: bool) -> None:
         if not scan_kernels.scan(name, out, x, dim, index, reverse):
             return None
         return (out, index) if places else out
-    by_single(name)(launcher)
+    by_single(name, quick)(launcher)
 
 
 _SCANNED = frozenset(map(np.dtype, ("float32", "float64", "int64")))
-_scan("cumsum", False)
-_scan("cumprod", False)
-_scan("logcumsumexp", False)
-_scan("cummax", True)
-_scan("cummin", True)
+_scan("cumsum", False, quick=False)
+_scan("cumprod", False, quick=False)
+_scan("logcumsumexp", False, quick=True)
+_scan("cummax", True, quick=True)
+_scan("cummin", True, quick=True)
 
 
 @template("topk")
@@ -739,14 +739,14 @@ def _nll(x: Array, target: Array, weight: Array, reduction: str, ignore: int) ->
     return out if pick_kernels.nll(into, rows, flat, weight, reduction, ignore) else None
 
 
-template("nll_loss")(_nll)
-template("nll_loss2d")(_nll)
+template("nll_loss", quick=True)(_nll)
+template("nll_loss2d", quick=True)(_nll)
 
 
 LEAVES["nll_backward"].least = 0  # few targets can mean a large gradient
 
 
-@template("nll_backward")
+@template("nll_backward", quick=True)
 def _nll_backward(grad: Array, target: Array, weight: Array, shape: Any, reduction: str,
                   ignore: int) -> Any:
     if not _same_floats(grad, weight) or not target.flags.c_contiguous:
@@ -775,7 +775,7 @@ def _attention_fits(query: Array, key: Array, value: Array, mask: Array) -> bool
             and all(a.strides[-1] == a.itemsize for a in (query, key, value)))
 
 
-@by_single("scaled_dot_product_attention")
+@by_single("scaled_dot_product_attention", quick=True)
 def _attention(query: Array, key: Array, value: Array, mask: Array, causal: bool,
                scale: float) -> Any:
     if not _attention_fits(query, key, value, mask):
@@ -788,7 +788,7 @@ def _attention(query: Array, key: Array, value: Array, mask: Array, causal: bool
     return (out, logarithm) if ok else None
 
 
-@by_single("scaled_dot_product_attention_backward")
+@by_single("scaled_dot_product_attention_backward", quick=True)
 def _attention_backward(grad: Array, out: Array, logarithm: Array, query: Array, key: Array,
                         value: Array, mask: Array, causal: bool, scale: float) -> Any:
     if not _attention_fits(query, key, value, mask) or (
@@ -855,11 +855,11 @@ def _recurrent(name: str, layer: Any) -> None:
     def launcher(*args: Any) -> Any:
         arrays = [a for a in args if isinstance(a, np.ndarray)]
         return layer(*args, run=_Kernels()) if _same_floats(*arrays) else None
-    template(name)(Streamed(launcher))
+    template(name, quick=True)(Streamed(launcher))
 
 
 def _streamed(name: str) -> Callable[[Callable[..., Any]], Any]:
-    return lambda launcher: template(name)(Streamed(launcher))
+    return lambda launcher: template(name, quick=True)(Streamed(launcher))
 
 
 _recurrent("lstm_layer", rnn.lstm)

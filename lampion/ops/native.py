@@ -37,22 +37,19 @@ _ndarray = np.ndarray
 
 Launcher = Callable[..., Any]
 TEMPLATES: dict[str, Launcher] = {}  # by operator
-_QUICK = frozenset({  # templates that are quicker than their references for arrays of any size
-    "convolution", "correlate_input", "correlate_weight", "cummax", "cummin", "gru_backward",
-    "gru_layer", "logcumsumexp", "lstm_backward", "lstm_layer", "rnn_backward", "rnn_layer",
-    "max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices",
-    "nll_backward", "nll_loss", "nll_loss2d", "resample_linear2d", "resample_nearest2d",
-    "scaled_dot_product_attention", "scaled_dot_product_attention_backward", "tril", "triu"})
+QUICK: set[str] = set()  # templates that are quicker than their references for any size
 
 
-def template(name: str) -> Callable[[Launcher], Launcher]:
+def template(name: str, quick: bool = False) -> Callable[[Launcher], Launcher]:
     """Declares the launcher of an operator whose kernel is no plain loop nest.
 
     It takes the arguments of the reference and returns its result, or None where the reference
-    must serve.
+    must serve. quick: it takes less time than that on small arrays too.
     """
     def add(function: Launcher) -> Launcher:
         TEMPLATES[name] = function
+        if quick:
+            QUICK.add(name)
         return function
     return add
 
@@ -186,7 +183,7 @@ def pays_when_small(leaf: Any, arrays: list[Any], attrs: tuple[Any, ...]) -> boo
     if leaf.launches is None or knobs.kernels == "off":
         return False
     if leaf.name in TEMPLATES:
-        return leaf.name in _QUICK
+        return leaf.name in QUICK
     plan = _find(leaf, arrays, attrs, seldom=False)
     return plan is not None and plan.operations >= _PASSES
 
