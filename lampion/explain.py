@@ -59,7 +59,7 @@ def _prepare() -> None:
 
 def why_numpy(name: str, size: int) -> str | None:
     """Why an operator of this name and size ran on NumPy; None where nothing was computed."""
-    from .ops.native import LEAST, SINGLE, TEMPLATES
+    from .ops.native import LEAST, OFTEN, SINGLE, TEMPLATES
     from .ops.record import LEAVES
 
     if name.startswith("update "):
@@ -74,7 +74,8 @@ def why_numpy(name: str, size: int) -> str | None:
     if "generator" in leaf.params:
         return "random numbers come in PyTorch's order, from NumPy"
     if size < SINGLE:
-        return f"fewer than {LEAST if size < LEAST else SINGLE} elements: NumPy is as quick"
+        least = LEAST if size < LEAST else SINGLE
+        return f"fewer than {least} elements: kernels that are quicker come after {OFTEN} calls"
     if name in REASONS:
         return f"no kernel is made of its reference: {REASONS[name]}"
     if name in TEMPLATES:
