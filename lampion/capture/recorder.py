@@ -281,7 +281,7 @@ class Recorder:
     # --- called by the operators ----------------------------------------------------------------
 
     def note(self, op: Any, tensors: tuple[Any, ...], attrs: tuple[Any, ...],
-             outs: list[Tensor], many: bool = False) -> None:
+             outs: list[Tensor], many: bool) -> None:
         """Records `outs = op(*tensors, *attrs)`. many: the operator gives a tuple."""
         args = tuple([self.value_of(t) for t in tensors])
         fixed = self._attributes(attrs)

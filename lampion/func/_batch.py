@@ -101,7 +101,7 @@ class Batcher:
     # --- called by the operators ----------------------------------------------------------------
 
     def note(self, op: Any, tensors: tuple[Any, ...], attrs: tuple[Any, ...],
-             outs: list[Tensor], many: bool = False) -> None:
+             outs: list[Tensor], many: bool) -> None:
         """Runs `outs = op(*tensors, *attrs)` for all elements, be it one tensor or a tuple."""
         from ._rules import RULES
 

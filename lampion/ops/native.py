@@ -523,8 +523,8 @@ class _SymbolRecorder:
         return t._a.reshape(())[()]
 
     def note(self, leaf: Any, tensors: tuple[Any, ...], attrs: tuple[Any, ...],
-             outs: list[Tensor]) -> None:
-        """Called by the operators: `outs = leaf(*tensors, *attrs)`."""
+             outs: list[Tensor], many: bool) -> None:
+        """Called by the operators: `outs = leaf(*tensors, *attrs)`, be it one tensor or a tuple."""
         symbols = [self.symbol(t) for t in tensors]
         if leaf.view:
             results = (renamed(leaf.name, symbols[0], attrs, outs[0]._a.shape),)
